@@ -1,1 +1,20 @@
+"""Thread tools: operations, events, strands. Knows neither SIP nor sockets."""
 
+from __future__ import annotations
+
+from p2psip.sync.dispatch import Dispatcher, Strand
+from p2psip.sync.event import Event, Expectation, OnError
+from p2psip.sync.operation import Operation
+from p2psip.sync.waiting import Deadline, forbid_blocking, worker_blocks
+
+__all__ = [
+    "Deadline",
+    "Dispatcher",
+    "Event",
+    "Expectation",
+    "OnError",
+    "Operation",
+    "Strand",
+    "forbid_blocking",
+    "worker_blocks",
+]
