@@ -85,6 +85,9 @@ class Strand:
             return False
         queue = self._queue
         queue.append((function, args))
+        if dispatcher._stopped:  # meanwhile, and nobody may come by this queue any more
+            dispatcher._drop(self)
+            return False
         if not self._scheduled:
             # The runner clears the flag before it looks at the queue for the last time, so either we see the flag
             # cleared or the runner sees the item.
@@ -154,13 +157,13 @@ class Strand:
                             return False
                         self._scheduled = True
                     continue
+                if self._low:
+                    self._lowered()
                 try:
                     function(*args)
                 except BaseException as error:
                     dispatcher._report(owner, error, function)
                 del function, args
-                if self._low:
-                    self._lowered()
             return True
         finally:
             waiting.here.owner = None

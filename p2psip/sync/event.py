@@ -68,6 +68,8 @@ class Event(Generic[SenderT, ArgsT]):
             # setdefault is atomic: of two threads that come here together one makes the event that both get.
             return cast("Event[Any, ArgsT]", events.setdefault(self._name, Event(self._name, instance)))
 
+    # mypy takes the type of the target of += from here, and does not solve a type variable there: with Any it lets
+    # handlers for any sender pass, with SenderT it would refuse those that want the subclass they listen to.
     def __set__(self, instance: object, value: Event[Any, ArgsT]) -> None:
         if value is not instance.__dict__.get(self._name):
             raise AttributeError(
@@ -264,8 +266,8 @@ class Expectation(Generic[SenderT, ArgsT]):
         try:
             return self._operation.result(self._timeout)
         except concurrent.futures.TimeoutError:
-            if self._operation.done():
-                raise  # what the predicate raised
+            if self._operation.done():  # at the last moment, or it is the predicate that raised a TimeoutError
+                return self._operation.result()
             raise OperationTimeoutException(
                 f"{self._operation.name} was expected within {self._timeout:g} s and did not come."
             ) from None
