@@ -71,6 +71,11 @@ class Strand:
         """What waits here, without the one that runs."""
         return len(self._queue)
 
+    @property
+    def is_current(self) -> bool:
+        """The calling thread is in something that was posted here."""
+        return waiting.here.strand is self
+
     def __repr__(self) -> str:
         return f"<Strand {self.name!r}, {len(self._queue)} waiting>"
 
@@ -144,6 +149,7 @@ class Strand:
         """One batch, on a worker. True: there is more, and the strand wants another turn."""
         queue, dispatcher = self._queue, self._dispatcher
         owner = waiting.here.owner = self.owner
+        waiting.here.strand = self
         try:
             for _ in range(BATCH):
                 if dispatcher._stopped:
@@ -166,7 +172,7 @@ class Strand:
                 del function, args
             return True
         finally:
-            waiting.here.owner = None
+            waiting.here.owner = waiting.here.strand = None
 
 
 class Dispatcher:

@@ -33,6 +33,7 @@ class _Here(threading.local):
     worker: Worker | None = None
     owner: object = None
     """Of the strand that is being run."""
+    strand: object = None
 
 
 here = _Here()
@@ -50,7 +51,7 @@ process = _Process()
 def _forked() -> None:
     process.generation += 1
     here.forbidden = None
-    here.worker = here.owner = None
+    here.worker = here.owner = here.strand = None
 
 
 if hasattr(os, "register_at_fork"):

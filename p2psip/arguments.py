@@ -1,0 +1,165 @@
+"""What callers hand in, checked before anything is sent: every mistake is a sentence, and a ValueError or TypeError."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+
+from p2psip.enums import MessageType
+from p2psip.values import RealTimeAddress, SignalingHeader, encode_body
+
+Headers = Sequence[SignalingHeader | tuple[str, str]]
+
+RESTRICTED_HEADERS = frozenset(
+    {
+        *("via", "v", "route", "record-route", "from", "f", "to", "t", "call-id", "i", "cseq", "contact", "m"),
+        *("max-forwards", "content-length", "l", "content-type", "c", "session-expires", "x", "min-se", "rseq", "rack"),
+    }
+)
+"""Headers that the library writes by itself."""
+
+_DIALOG_METHODS = frozenset(
+    {"INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE", "REFER", "SUBSCRIBE", "REGISTER", "PUBLISH"}
+)
+_TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+/[A-Za-z0-9\-.!%*_+`'~]+(\s*;.*)?")
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+def address(value: RealTimeAddress | str) -> RealTimeAddress:
+    """An address from an address or its text."""
+    return value if isinstance(value, RealTimeAddress) else _address(value)
+
+
+@functools.lru_cache(maxsize=1024)
+def _address(text: str) -> RealTimeAddress:
+    """Programs send to the same few addresses again and again."""
+    return RealTimeAddress(text)
+
+
+def token(value: str, what: str) -> str:
+    """A token (RFC 3261 25.1); ``what`` says what it is to be."""
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise ValueError(f"{value!r} cannot be {what}: it is not a token (RFC 3261 25.1).")
+    return value
+
+
+def method(message_type: MessageType | str) -> str:
+    """The SIP method of a message type, or of a method name that is not a dialog's."""
+    if isinstance(message_type, MessageType):
+        return message_type.name
+    if not isinstance(message_type, str) or not _TOKEN.fullmatch(message_type):
+        raise ValueError(f"{message_type!r} is neither a MessageType nor the name of a SIP method.")
+    if message_type in _DIALOG_METHODS:
+        raise ValueError(
+            f"{message_type} belongs to a session, subscription or registration and cannot be sent as a message."
+        )
+    return message_type
+
+
+def headers(values: Iterable[SignalingHeader | tuple[str, str]] | None) -> list[tuple[str, str]]:
+    """Name and value pairs without restricted names and without a way to smuggle in a line."""
+    result = []
+    for item in values or ():
+        try:
+            name, value = item
+        except (TypeError, ValueError):
+            raise TypeError(f"{item!r} is neither a SignalingHeader nor a (name, value) pair.") from None
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"Name and value of a header are str, not {item!r}.")
+        SignalingHeader(name, value)
+        if name.lower() in RESTRICTED_HEADERS:
+            raise ValueError(f"The header {name} is written by the library and cannot be set.")
+        result.append((name, value))
+    return result
+
+
+def content(content_type: str | None, body: bytes | str | None) -> tuple[str | None, bytes]:
+    """The content type to send (None without a body) and the body as bytes."""
+    if content_type is not None and (
+        not _MEDIA_TYPE.fullmatch(content_type) or any(c in content_type for c in "\r\n\0")
+    ):
+        raise ValueError(f"{content_type!r} is not a content type such as 'text/plain;charset=utf-8'.")
+    if body is None:
+        return (content_type, b"")
+    encoded = encode_body(content_type, body)
+    if content_type is None and encoded:
+        content_type = "text/plain;charset=utf-8"
+    return (content_type, encoded)
+
+
+def status_code(code: int, low: int, high: int) -> int:
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise TypeError(f"A status code is an int, not {code!r}.")
+    if not low <= code <= high:
+        raise ValueError(f"{int(code)} is not a status code from {low} to {high}.")
+    return int(code)
+
+
+def reason_phrase(reason: str | None) -> str | None:
+    if reason is not None and any(c in reason for c in "\r\n\0"):
+        raise ValueError("A reason phrase cannot contain CR, LF or NUL.")
+    return reason
+
+
+def timeout(seconds: float | None) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"A time-out is a number of seconds or None, not {seconds!r}.")
+    if not seconds >= 0:
+        raise ValueError(f"A time-out cannot be {seconds!r} seconds.")
+    return float(seconds)
+
+
+def port(value: int, *, zero: bool = False) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"A port is an int, not {value!r}.")
+    if not (0 if zero else 1) <= value <= 65535:
+        raise ValueError(f"{value} is not a port ({0 if zero else 1} to 65535).")
+    return value
+
+
+def host(value: str) -> str:
+    """A host name or IP address, IPv6 without brackets, lower case."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a host name or an IP address.")
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        pass
+    try:
+        ascii_name = bare.encode("idna").decode("ascii") if not bare.isascii() else bare
+    except UnicodeError:
+        ascii_name = ""
+    labels = ascii_name.rstrip(".").split(".")
+    if len(ascii_name) > 253 or not all(_LABEL.fullmatch(label) for label in labels) or labels[-1].isdigit():
+        raise ValueError(f"{value!r} is not a host name or an IP address.")
+    return ascii_name.rstrip(".").lower()
+
+
+def host_and_port(value: tuple[str, int], *, zero: bool = False) -> tuple[str, int]:
+    """An IPEndPoint, a ConnectionContext or a plain pair."""
+    try:
+        name, number = value
+    except (TypeError, ValueError):
+        raise TypeError(f"{value!r} is not a (host, port) pair.") from None
+    return host(name), port(number, zero=zero)
+
+
+def ip_endpoint(value: tuple[str, int]) -> tuple[str, int]:
+    """What to listen on: an IP address and a port, 0 for any."""
+    try:
+        text, number = value
+    except (TypeError, ValueError):
+        raise TypeError(f"{value!r} is not an IPEndPoint or an (address, port) pair.") from None
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not an IP address to listen on: use IPAddress.ANY for all addresses of this machine."
+        ) from None
+    return text, port(number, zero=True)

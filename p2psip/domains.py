@@ -1,0 +1,55 @@
+"""The set of domains whose peers may connect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, MutableSet
+
+from p2psip import arguments
+
+
+class AllowedDomains(MutableSet[str]):
+    """Domains that a peer's certificate may carry; ``.example.com`` means every name that ends so.
+
+    Set-like, usable from any thread. Empty means that every peer whose certificate is trusted may connect. A change
+    counts for connections that come later.
+    """
+
+    def __init__(self, changed: Callable[[frozenset[str]], object]) -> None:
+        self._domains: frozenset[str] = frozenset()
+        self._changed = changed
+
+    def add(self, value: str) -> None:
+        """Add one. Raises ValueError for what is no domain, RealTimeInvalidOperationException without mutual TLS."""
+        self._set(self._domains | {_domain(value)})
+
+    def discard(self, value: str) -> None:
+        """Remove one, if it is there."""
+        self._set(self._domains - {_domain(value)})
+
+    def replace(self, values: Iterable[str]) -> None:
+        """Put others in place of all."""
+        if isinstance(values, str):
+            raise TypeError(f"allowed_domains is a list of domains, not the text {values!r}.")
+        self._set(frozenset(_domain(value) for value in values))
+
+    def _set(self, domains: frozenset[str]) -> None:
+        self._changed(domains)
+        self._domains = domains
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and _domain(value) in self._domains
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._domains)
+
+    def __len__(self) -> int:
+        return len(self._domains)
+
+    def __repr__(self) -> str:
+        return f"AllowedDomains({sorted(self._domains)})"
+
+
+def _domain(value: str) -> str:
+    if isinstance(value, str) and value.startswith("."):
+        return "." + arguments.host(value[1:])
+    return arguments.host(value)

@@ -1,0 +1,443 @@
+"""Connection managers: who listens, who connects, with which certificate."""
+
+from __future__ import annotations
+
+import abc
+import atexit
+import concurrent.futures
+import itertools
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from p2psip import arguments
+from p2psip.config import ManagerSettings
+from p2psip.connections import (
+    CollectionChangedEventArgs,
+    ConnectionAuthorizationRequestedEventArgs,
+    ConnectionPool,
+    ErrorEventArgs,
+    IncomingConnectionAddedEventArgs,
+    RealTimeConnection,
+    TraceEventArgs,
+    UnhandledExceptionEventArgs,
+)
+from p2psip.enums import EndpointState, EndpointTransitionReason, SipTransportType
+from p2psip.errors import RealTimeException, RealTimeInvalidOperationException, TlsFailureException
+from p2psip.net.connection import Connection
+from p2psip.net.listener import primary_address
+from p2psip.net.loop import LoopEnded
+from p2psip.net.pool import Pool
+from p2psip.net.tls import TlsContexts
+from p2psip.stack import Stack
+from p2psip.sync import Deadline, Event, Operation, Strand, worker_blocks
+from p2psip.trace import mask
+from p2psip.values import IPEndPoint
+
+if TYPE_CHECKING:
+    from p2psip.endpoint import RealTimeEndpoint
+    from p2psip.testing.network import InMemoryNetwork
+
+EXIT_GRACE = 1.0
+"""Seconds that all managers together may take at the end of the interpreter."""
+
+_Self = TypeVar("_Self", bound="RealTimeConnectionManager")
+
+
+class RealTimeConnectionManager(abc.ABC):
+    """Owns the connections of its endpoints. Usable from any thread.
+
+    A manager is a context manager: leaving it disposes it. What has the name of an event tells of one thing at a
+    time, on a worker thread.
+    """
+
+    connection_pool_added: Event[RealTimeConnectionManager, CollectionChangedEventArgs[ConnectionPool]] = Event()
+    """The first connection to a destination is about to be made."""
+    connection_pool_removed: Event[RealTimeConnectionManager, CollectionChangedEventArgs[ConnectionPool]] = Event()
+    """The last connection to a destination is gone."""
+    unhandled_exception: Event[RealTimeConnectionManager, UnhandledExceptionEventArgs] = Event()
+    """A handler of this manager or of one of its endpoints raised; it was logged, and the next one has run."""
+    trace: Event[RealTimeConnectionManager, TraceEventArgs] = Event()
+    """A message was sent or received. For people and tests: what secrets it bears is masked."""
+
+    transport: SipTransportType
+    """What it listens with, and the default of its endpoints."""
+
+    def __init__(
+        self,
+        local_host: str | None,
+        settings: ManagerSettings | None,
+        contexts: TlsContexts | None,
+        network: InMemoryNetwork | None,
+    ) -> None:
+        self._local_host = None if local_host is None else arguments.host(local_host)
+        self._settings = settings or ManagerSettings()
+        self._lock = threading.Lock()
+        self._endpoints: list[RealTimeEndpoint] = []
+        self._disposed = False
+        self._last_strands: list[Strand] = []  # of endpoints that have ended with the manager
+        self._stack = Stack(
+            f"p2psip {self.transport.name} manager {next(_numbers)}",
+            self._settings,
+            self,
+            tls=contexts,
+            on_unhandled=self._report_unhandled,
+            hosts=None if network is None else network.hosts,
+            factory=network,
+            clock=None if network is None else network.clock,
+        )
+        self._strand = self._stack.dispatcher.strand("connection manager", owner=self)
+        _managers.add(self)
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def settings(self) -> ManagerSettings:
+        """Its timers and limits."""
+        return self._settings
+
+    @property
+    def local_host(self) -> str:
+        """The name or address that Via and Contact bear: the one given; on TLS else the certificate's first identity,
+        on TCP else the address listened on, or one of this machine's."""
+        if self._local_host is not None:
+            return self._local_host
+        for host, _ in self._stack.network.listening_addresses:
+            if host not in ("0.0.0.0", "::"):
+                return host
+        return primary_address()
+
+    @property
+    def endpoints(self) -> tuple[RealTimeEndpoint, ...]:
+        """The endpoints of just now."""
+        return tuple(self._endpoints)
+
+    def connections(self) -> tuple[RealTimeConnection, ...]:
+        """The open connections of just now, incoming and outgoing."""
+        return tuple(RealTimeConnection(c, self._stack) for c in self._stack.network.connections())
+
+    def connection_pools(self) -> tuple[ConnectionPool, ...]:
+        """The outgoing pools of just now."""
+        return tuple(ConnectionPool(pool, self._stack) for pool in self._stack.network.pools())
+
+    @property
+    def is_disposed(self) -> bool:
+        return self._disposed
+
+    # ------------------------------------------------------------------ the end
+
+    def dispose(self) -> None:
+        """End its endpoints, close its connections and its threads.
+
+        Blocks for at most ``settings.dispose_grace`` (5 s) plus what handlers that still run take of it; allowed in
+        handlers, and as often as you like. Requests that wait fail with OperationFailureException within 2 s.
+        """
+        self._dispose(self._settings.dispose_grace)
+
+    def _dispose(self, grace: float) -> None:
+        deadline = Deadline(grace)
+        with self._lock:
+            first, self._disposed = not self._disposed, True
+        with worker_blocks("dispose()"):
+            if first:
+                for endpoint in self.endpoints:
+                    endpoint.begin_terminate()
+                try:
+                    self._stack.post(self._stack.dispose, grace, self._stack.loop.stop)
+                except LoopEnded:
+                    pass
+            self._stack.loop.join(deadline.remaining())
+        self._let_events_out(deadline)
+        self._stack.dispatcher.stop(deadline.remaining())
+
+    def _let_events_out(self, deadline: Deadline) -> None:
+        """What the end of the endpoints raised reaches its handlers, but for those that this call comes from."""
+        for strand in (self._strand, *self._last_strands):
+            if strand.is_current:
+                continue
+            reached: Operation[None] = Operation("the last event", callbacks=_no_workers)
+            strand.post(reached.complete, None)
+            try:
+                reached.result(deadline.remaining())
+            except concurrent.futures.TimeoutError:
+                return
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.dispose()
+
+    def _check_alive(self, what: str) -> None:
+        if self._disposed:
+            raise RealTimeInvalidOperationException(f"The connection manager is disposed and cannot {what}.")
+
+    # ------------------------------------------------------------------ what its endpoints ask of it
+
+    def _endpoint_added(self, endpoint: RealTimeEndpoint) -> None:
+        self._check_alive("take another endpoint")
+        with self._lock:
+            self._endpoints.append(endpoint)
+        self._stack.post(self._stack.directory.add, endpoint._record)
+
+    def _endpoint_removed(self, endpoint: RealTimeEndpoint) -> None:
+        with self._lock:
+            if endpoint in self._endpoints:
+                self._endpoints.remove(endpoint)
+            if self._disposed:
+                self._last_strands.append(endpoint._strand)
+
+    def _report_unhandled(self, sender: object, error: BaseException, handler: object) -> None:
+        """Any thread: tell the application of an exception of its own."""
+        if self.unhandled_exception:
+            args = UnhandledExceptionEventArgs(error, sender, handler)
+            self._strand.post(self.unhandled_exception.raise_event, self, args)
+
+    def _raise(self, event: Event[Any, Any], args: object) -> None:
+        """Queue an event of this manager."""
+        self._strand.post(event.raise_event, self, args, self._report_unhandled)
+
+    # ------------------------------------------------------------------ what the stack tells, on the loop thread
+
+    @property
+    def _trace_wanted(self) -> bool:
+        return bool(self.trace)
+
+    def _traced(self, direction: str, connection: Connection, when: float, data: bytes) -> None:
+        args = TraceEventArgs(direction, RealTimeConnection(connection, self._stack), when, mask(data))
+        self._raise(self.trace, args)
+
+    def _sent_by(self, connection: Connection) -> str:
+        host = self._local_host or connection.local[0]
+        port = self._stack.network.listening_port or connection.local[1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def _pool_added(self, pool: Pool) -> None:
+        self._raise(self.connection_pool_added, CollectionChangedEventArgs(ConnectionPool(pool, self._stack)))
+
+    def _pool_removed(self, pool: Pool) -> None:
+        self._raise(self.connection_pool_removed, CollectionChangedEventArgs(ConnectionPool(pool, self._stack)))
+
+
+class RealTimeServerConnectionManager(RealTimeConnectionManager):
+    """A manager that can listen. Use one of its two subclasses."""
+
+    incoming_connection_added: Event[RealTimeServerConnectionManager, IncomingConnectionAddedEventArgs] = Event()
+    """A peer connected and was let in."""
+    incoming_connection_removed: Event[
+        RealTimeServerConnectionManager, CollectionChangedEventArgs[RealTimeConnection]
+    ] = Event()
+    """A connection that a peer had opened is closed."""
+    incoming_tls_negotiation_failed: Event[RealTimeServerConnectionManager, ErrorEventArgs] = Event()
+    """A peer that connected was refused, or refused us, in the handshake: a TlsFailureException says why."""
+    listening_aborted: Event[RealTimeServerConnectionManager, ErrorEventArgs] = Event()
+    """Listening has ended: because it was asked for (no exception), or because it failed."""
+    connection_authorization_requested: Event[
+        RealTimeServerConnectionManager, ConnectionAuthorizationRequestedEventArgs
+    ] = Event()
+    """A connection, incoming or outgoing, is open and may carry messages if a handler allows it. Without a handler
+    every connection may. Each connection is asked about on its own, so a slow decision delays no other."""
+
+    # ------------------------------------------------------------------ listening
+
+    @property
+    def is_listening(self) -> bool:
+        return self._stack.network.listening_port != 0
+
+    @property
+    def listening_port(self) -> int:
+        """The port listened on, the chosen one after port 0; 0 while not listening."""
+        return self._stack.network.listening_port
+
+    @property
+    def listening_addresses(self) -> tuple[IPEndPoint, ...]:
+        """What is listened on; empty while not listening."""
+        return tuple(IPEndPoint(*address) for address in self._stack.network.listening_addresses)
+
+    def start_listening(self, ip_endpoint: IPEndPoint | tuple[str, int]) -> None:
+        """Take connections in. Blocks shortly; allowed in handlers.
+
+        Args:
+            ip_endpoint: Address and port. Port 0 means any free one; ``IPAddress.ANY`` means all addresses, IPv4 and
+                IPv6, on one port.
+
+        Raises:
+            RealTimeInvalidOperationException: It listens already, or is disposed.
+            ConnectionFailureException: The port is taken or not permitted, or the address is not this machine's.
+            TlsFailureException: There is nothing to verify peers with (UNTRUSTED_REMOTE_CERTIFICATE).
+            ValueError, TypeError: An argument.
+        """
+        self.begin_start_listening(ip_endpoint).result()
+
+    def begin_start_listening(self, ip_endpoint: IPEndPoint | tuple[str, int]) -> Operation[None]:
+        """The same without blocking."""
+        host, port = arguments.ip_endpoint(ip_endpoint)
+        self._check_alive("listen")
+        if self.is_listening:
+            raise RealTimeInvalidOperationException(
+                f"The connection manager listens already, on port {self.listening_port}: "
+                "stop_listening() first, or use another manager."
+            )
+        operation: Operation[None] = Operation("start_listening", callbacks=self._stack.dispatcher.submit)
+        self._stack.post_operation(operation, lambda: self._listen(host, port, operation))
+        return operation
+
+    def _listen(self, host: str, port: int, operation: Operation[None]) -> None:
+        if self.is_listening:
+            raise RealTimeInvalidOperationException("Another thread made the connection manager listen meanwhile.")
+        self._stack.network.listen(host, port)
+        self._listening_changed(EndpointState.CONNECTED, EndpointTransitionReason.LISTENING)
+        operation.complete(None)
+
+    def stop_listening(self) -> None:
+        """Refuse new connections; existing ones live on. Blocks shortly; allowed in handlers.
+
+        Raises:
+            RealTimeInvalidOperationException: It does not listen.
+        """
+        self.begin_stop_listening().result()
+
+    def begin_stop_listening(self) -> Operation[None]:
+        """The same without blocking."""
+        self._check_alive("stop listening")
+        if not self.is_listening:
+            raise RealTimeInvalidOperationException("The connection manager does not listen.")
+        operation: Operation[None] = Operation("stop_listening", callbacks=self._stack.dispatcher.submit)
+        self._stack.post_operation(operation, lambda: self._stop_listening(operation))
+        return operation
+
+    def _stop_listening(self, operation: Operation[None]) -> None:
+        if self.is_listening:
+            self._stack.network.stop_listening()
+            self._listening_changed(EndpointState.DISCONNECTED, EndpointTransitionReason.STOPPED_LISTENING)
+            self._raise(self.listening_aborted, ErrorEventArgs(None))
+        operation.complete(None)
+
+    def _listening_changed(self, state: EndpointState, reason: EndpointTransitionReason) -> None:
+        """Loop thread: endpoints follow, and so do Via and the hosts that are ours."""
+        directory = self._stack.directory
+        directory.local_hosts = {host for host, _ in self._stack.network.listening_addresses}
+        if self._local_host is not None:
+            directory.local_hosts.add(self._local_host)
+        self._stack.refresh_sent_by()
+        for endpoint in self.endpoints:
+            endpoint._listening_changed(state, reason)
+
+    @property
+    def default_endpoint(self) -> RealTimeEndpoint | None:
+        """Gets the requests that no endpoint's address fits; None (answer 404) unless set."""
+        record = self._stack.directory.default
+        return None if record is None else record.endpoint  # type: ignore[no-any-return]
+
+    @default_endpoint.setter
+    def default_endpoint(self, endpoint: RealTimeEndpoint | None) -> None:
+        if endpoint is not None and endpoint.connection_manager is not self:
+            raise ValueError("The default endpoint of a connection manager is one of its own endpoints.")
+        self._stack.directory.default = None if endpoint is None else endpoint._record
+
+    # ------------------------------------------------------------------ what the stack tells, on the loop thread
+
+    @property
+    def _authorization_wanted(self) -> bool:
+        return bool(self.connection_authorization_requested)
+
+    def _authorize(self, connection: Connection) -> None:
+        def decide(allowed: bool) -> None:
+            try:
+                self._stack.post(connection.authorize, allowed)
+            except LoopEnded:
+                pass
+
+        args = ConnectionAuthorizationRequestedEventArgs(RealTimeConnection(connection, self._stack), decide)
+        strand = self._stack.dispatcher.strand(f"authorization of connection {connection.id}")
+        strand.post(
+            self.connection_authorization_requested.raise_event,
+            self,
+            args,
+            self._report_unhandled,
+            args._handlers_done,
+        )
+
+    def _connection_ready(self, connection: Connection) -> None:
+        if connection.is_incoming:
+            tls = connection.tls
+            args = IncomingConnectionAddedEventArgs(
+                RealTimeConnection(connection, self._stack),
+                connection.matching_domain_name,
+                None if tls is None else tls.certificate,
+            )
+            self._raise(self.incoming_connection_added, args)
+
+    def _connection_closed(self, connection: Connection, error: RealTimeException | None) -> None:
+        if connection.is_incoming:
+            args = CollectionChangedEventArgs(RealTimeConnection(connection, self._stack))
+            self._raise(self.incoming_connection_removed, args)
+
+    def _handshake_failed(self, connection: Connection, error: TlsFailureException) -> None:
+        self._raise(self.incoming_tls_negotiation_failed, ErrorEventArgs(error))
+
+    def _listening_aborted(self, error: RealTimeException) -> None:
+        self._listening_changed(EndpointState.DISCONNECTED, EndpointTransitionReason.NO_LISTENING_ADDRESSES)
+        self._raise(self.listening_aborted, ErrorEventArgs(error))
+
+    def _loop_ended(self, cause: BaseException | None) -> None:
+        for endpoint in self.endpoints:
+            endpoint._listening_changed(EndpointState.DISCONNECTED, EndpointTransitionReason.CONNECTION_FAILURE)
+
+
+class RealTimeServerTcpConnectionManager(RealTimeServerConnectionManager):
+    """Listens on TCP and connects over TCP. Whoever reaches the port can send: prefer TLS.
+
+    Args:
+        local_host: The name or address that Via and Contact bear; None means each connection's own address.
+        settings: Timers and limits.
+    """
+
+    transport = SipTransportType.TCP
+
+    def __init__(
+        self,
+        local_host: str | None = None,
+        *,
+        settings: ManagerSettings | None = None,
+        _network: InMemoryNetwork | None = None,
+    ) -> None:
+        super().__init__(local_host, settings, None, _network)
+
+
+class _DefaultManager:
+    """The shared TCP manager, as an attribute of the endpoint class: None until an endpoint needs it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._manager: RealTimeServerTcpConnectionManager | None = None
+
+    def __get__(self, instance: object, owner: type | None = None) -> RealTimeServerTcpConnectionManager | None:
+        manager = self._manager
+        return None if manager is None or manager.is_disposed else manager
+
+    def get(self) -> RealTimeServerTcpConnectionManager:
+        """The manager, made if there is none or if it was disposed."""
+        with self._lock:
+            if self._manager is None or self._manager.is_disposed:
+                self._manager = RealTimeServerTcpConnectionManager()
+            return self._manager
+
+
+default_manager = _DefaultManager()
+
+_numbers = itertools.count(1)
+_managers: weakref.WeakSet[RealTimeConnectionManager] = weakref.WeakSet()
+
+
+def _no_workers(*_: object) -> bool:
+    """Nobody adds a callback to an operation of our own."""
+    return False
+
+
+@atexit.register
+def _dispose_all() -> None:
+    """The interpreter ends: close what is open, quickly."""
+    deadline = Deadline(EXIT_GRACE)
+    for manager in list(_managers):
+        manager._dispose(deadline.remaining() or 0.0)

@@ -1,0 +1,124 @@
+"""The endpoint of this library: it reaches its peers directly or through an outbound proxy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from p2psip import arguments
+from p2psip.arguments import Headers
+from p2psip.endpoint import RealTimeEndpoint, SipPeerToPeerEndpointSettings
+from p2psip.enums import SipTransportType
+from p2psip.errors import ConnectionFailureException
+from p2psip.managers import RealTimeServerConnectionManager, default_manager
+from p2psip.net.network import Target
+from p2psip.values import RealTimeAddress, SendMessageOptions
+
+DEFAULT_PORTS = {SipTransportType.TCP: 5060, SipTransportType.TLS: 5061}
+
+
+class SipPeerToPeerEndpoint(RealTimeEndpoint):
+    """An endpoint that reaches its peers directly or through an outbound proxy, without registration.
+
+    It can send once it is made. To receive, its manager has to listen:
+    ``endpoint.connection_manager.start_listening(...)``.
+
+    Args:
+        owner_uri: Who it is: a ``sip:`` or ``sips:`` URI without port.
+        connection_manager: A TLS or TCP manager; None means the shared TCP manager.
+        default_transport: What is used when an address does not say; TLS on a TLS manager, TCP on a TCP manager.
+        proxy_host: Where all requests outside of dialogs go first; None sends them straight to their address.
+        proxy_port: The proxy's port; 5061 for TLS, 5060 for TCP when it is not given.
+        gruu: A globally routable URI of this endpoint.
+        headers: Headers that every message of this endpoint bears.
+        settings: The same, and more, as an object.
+
+    Raises:
+        ValueError, TypeError: An argument.
+        RealTimeInvalidOperationException: The manager is disposed.
+    """
+
+    def __init__(
+        self,
+        owner_uri: str,
+        connection_manager: RealTimeServerConnectionManager | None = None,
+        default_transport: SipTransportType | None = None,
+        proxy_host: str | None = None,
+        proxy_port: int | None = None,
+        *,
+        gruu: str | None = None,
+        headers: Headers = (),
+        settings: SipPeerToPeerEndpointSettings | None = None,
+    ) -> None:
+        settings = settings or SipPeerToPeerEndpointSettings()
+        if gruu is not None:
+            settings = dataclasses.replace(settings, gruu=gruu)
+        if headers:
+            settings = dataclasses.replace(settings, headers=(*settings.headers, *headers))
+        if proxy_host is None and proxy_port is not None:
+            raise ValueError("A proxy_port needs a proxy_host.")
+        host = None if proxy_host is None else arguments.host(proxy_host)
+        port = None if proxy_port is None else arguments.port(proxy_port)
+        if connection_manager is None:
+            connection_manager = default_manager.get()
+        elif not isinstance(connection_manager, RealTimeServerConnectionManager):
+            raise TypeError(
+                "A connection_manager is a RealTimeServerTlsConnectionManager or a RealTimeServerTcpConnectionManager, "
+                f"not {type(connection_manager).__name__}."
+            )
+        if default_transport in (None, SipTransportType.NONE):
+            default_transport = connection_manager.transport
+        default_transport = SipTransportType(default_transport)
+        if default_transport is SipTransportType.TLS and connection_manager.transport is not SipTransportType.TLS:
+            raise ValueError("A TCP manager cannot do TLS: use a RealTimeServerTlsConnectionManager.")
+        super().__init__(owner_uri, connection_manager, settings)
+        self._default_transport = default_transport
+        self._proxy = None if host is None else (host, port)
+        self._proxy_certificate_subject: str | None = None
+        connection_manager._endpoint_added(self)
+        self._begin()
+
+    @property
+    def default_transport(self) -> SipTransportType:
+        return self._default_transport
+
+    @property
+    def proxy_certificate_subject(self) -> str | None:
+        """The name that the proxy's certificate bears, where it is not the proxy's host; None otherwise."""
+        return self._proxy_certificate_subject
+
+    @proxy_certificate_subject.setter
+    def proxy_certificate_subject(self, value: str | None) -> None:
+        self._proxy_certificate_subject = None if value is None else arguments.host(value)
+
+    def _target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:
+        """The transport rule: what the address asks for, else the endpoint's default; the proxy's is only raised."""
+        uri = address.sip_uri
+        asked = None if uri is None else uri.parameters.get("transport")
+        asked = asked.lower() if asked else None
+        if asked not in (None, "tcp", "tls"):
+            raise ValueError(f"{address} asks for the transport {asked}; there are only tcp and tls.")
+        secure = uri is not None and (uri.scheme == "sips" or asked == "tls")
+        transport = SipTransportType.TLS if secure else self._default_transport
+        name = None if options is None else options.tls_target_name
+        context = None if options is None else options.connection_context
+        port: int | None
+        if context is not None:
+            host, port = arguments.host_and_port(context)
+        elif self._proxy is not None:
+            host, port = self._proxy
+            name = name or self._proxy_certificate_subject
+        elif uri is None:
+            raise ValueError(f"{address} names no host: give a proxy or a connection_context that can route it.")
+        else:
+            host, port = arguments.host(uri.parameters.get("maddr") or uri.host), uri.port
+            if asked == "tcp" and not secure:
+                transport = SipTransportType.TCP
+        if transport is SipTransportType.TLS and self._manager.transport is not SipTransportType.TLS:
+            raise ConnectionFailureException(
+                f"{address} is to be reached over TLS, but the manager of {self._owner_text} does TCP only: "
+                "make the endpoint on a RealTimeServerTlsConnectionManager."
+            )
+        identity = None
+        if transport is SipTransportType.TLS:
+            identity = arguments.host(name) if name else host
+        return Target(transport.name, host, port or DEFAULT_PORTS[transport], identity)

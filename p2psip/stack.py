@@ -1,0 +1,473 @@
+"""The glue: one engine, one loop with its sockets, one dispatcher for one connection manager.
+
+Everything here runs on the loop thread, but for the methods that say otherwise.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from p2psip.config import ManagerSettings
+from p2psip.core import effects
+from p2psip.core.directory import Directory, EndpointRecord
+from p2psip.core.engine import ClientRequest, Engine
+from p2psip.core.transaction import ServerTransaction
+from p2psip.errors import (
+    OperationFailureException,
+    OperationFailureReason,
+    RealTimeException,
+    RealTimeInvalidOperationException,
+    TlsFailureException,
+)
+from p2psip.message import Malformed, Request, Response
+from p2psip.net.connection import Connection
+from p2psip.net.loop import Clock, Loop, LoopEnded
+from p2psip.net.network import Network, SocketFactory, Target
+from p2psip.net.pool import Pool
+from p2psip.net.resolver import Resolver
+from p2psip.net.tls import TlsContexts
+from p2psip.sync import Dispatcher, OnError, Operation, Strand, forbid_blocking
+from p2psip.trace import excerpt
+
+_log = logging.getLogger(__name__)
+
+RECENT = 16
+"""Messages that are kept to be logged when the engine fails."""
+
+
+class Waiter(Protocol):
+    """A request of the facade: where it goes, and who is told. The engine knows it as the request's user."""
+
+    request: Request
+    target: Target
+    timeout: float | None
+    client_request: ClientRequest | None
+
+    @property
+    def operation(self) -> Operation[Any]: ...
+    @property
+    def pending(self) -> set[Any]: ...
+    def flow_ready(self, connection: Connection) -> None: ...
+    def complete(self, response: Response | None, error: RealTimeException | None) -> None: ...
+
+
+class StackOwner(Protocol):
+    """What the connection manager is told, on the loop thread."""
+
+    @property
+    def _authorization_wanted(self) -> bool: ...
+    @property
+    def _trace_wanted(self) -> bool: ...
+    def _sent_by(self, connection: Connection) -> str: ...
+    def _authorize(self, connection: Connection) -> None: ...
+    def _connection_ready(self, connection: Connection) -> None: ...
+    def _connection_closed(self, connection: Connection, error: RealTimeException | None) -> None: ...
+    def _pool_added(self, pool: Pool) -> None: ...
+    def _pool_removed(self, pool: Pool) -> None: ...
+    def _handshake_failed(self, connection: Connection, error: TlsFailureException) -> None: ...
+    def _listening_aborted(self, error: RealTimeException) -> None: ...
+    def _traced(self, direction: str, connection: Connection, when: float, data: bytes) -> None: ...
+    def _loop_ended(self, cause: BaseException | None) -> None: ...
+
+
+class SecretTokens:
+    """Branches, tags and Call-IDs that nobody can guess: 80 bits each, from blocks of ``secrets``."""
+
+    __slots__ = ("_block", "_position")
+
+    def __init__(self) -> None:
+        self._block = ""
+        self._position = 0
+
+    def tag(self) -> str:
+        start = self._position
+        if start >= len(self._block):
+            self._block = secrets.token_hex(5000)
+            start = 0
+        self._position = start + 20
+        return self._block[start : start + 20]
+
+    call_id = tag
+
+    def branch(self) -> str:
+        return "z9hG4bK" + self.tag()
+
+
+class Stack:
+    """One per connection manager. Constructing it starts nothing; the loop starts with the first thing to do."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: ManagerSettings,
+        owner: StackOwner,
+        *,
+        tls: TlsContexts | None,
+        on_unhandled: OnError,
+        hosts: dict[str, list[str]] | None = None,
+        factory: SocketFactory | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self.dispatcher = Dispatcher(name, settings.maximum_workers, on_unhandled)
+        self.directory = Directory()
+        self.engine = Engine(settings, SecretTokens(), self.directory)
+        self.loop = Loop(name, self._loop_ended) if clock is None else Loop(name, self._loop_ended, clock)
+        resolver = Resolver(self.loop, settings, hosts or {})
+        self.network = Network(self.loop, settings, self, tls=tls, resolver=resolver, factory=factory)
+        self.loop.add_clock(self)
+        self._owner = owner
+        self._start_lock = threading.Lock()
+        self._started = False
+        self._held: dict[Strand, list[Connection]] = {}  # connections that a full strand keeps us from reading
+        self._unanswered: dict[ServerTransaction, Any] = {}  # what was delivered, and to which endpoint
+        self._drains: list[tuple[Any, Operation[None]]] = []
+        self._recent: collections.deque[tuple[str, Connection, bytes]] = collections.deque(maxlen=RECENT)
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            effects.Send: self._send_effect,
+            effects.OpenFlow: self._open_flow,
+            effects.CloseFlow: self._close_flow,
+            effects.Deliver: self._deliver,
+            effects.Complete: self._complete,
+            effects.Provisional: self._provisional,
+            effects.Expired: self._expired,
+        }
+
+    # ------------------------------------------------------------------ any thread
+
+    def post(self, function: Callable[..., object], *args: object) -> None:
+        """Run it on the loop thread soon. Raises LoopEnded when there is no loop any more."""
+        if not self._started:
+            with self._start_lock:
+                if not self._started:
+                    self.loop.start()
+                    self.loop.post(forbid_blocking, self.loop.name)
+                    self._started = True
+        self.loop.post(function, *args)
+
+    def send(self, waiter: Waiter) -> None:
+        """Send the waiter's request; its operation ends in any case."""
+        try:
+            self.post(self._send, waiter)
+        except LoopEnded as error:
+            waiter.operation.fail(loop_gone(error))
+
+    def cancel(self, operation: Operation[Any]) -> None:
+        """Forget the answer to the request of that operation."""
+        try:
+            self.post(self._cancel, operation)
+        except LoopEnded as error:
+            operation.fail(loop_gone(error))
+
+    def respond(
+        self,
+        transaction: ServerTransaction,
+        code: int,
+        reason: str | None,
+        headers: Sequence[tuple[str, str]],
+        content_type: str | None,
+        body: bytes,
+    ) -> None:
+        """Answer a request that was delivered."""
+        response = transaction.create_response(code, reason, headers=headers, content_type=content_type, body=body)
+        try:
+            self.loop.post(self._respond, transaction, response)
+        except LoopEnded:
+            _log.debug("No answer %d: the connection manager is closed.", code)
+
+    def call(self, name: str, function: Callable[..., Any], *args: object) -> Operation[Any]:
+        """Run it on the loop thread; the operation has its result or its error."""
+        operation: Operation[Any] = Operation(name, callbacks=self.dispatcher.submit)
+        self.post_operation(operation, lambda: operation.complete(function(*args)))
+        return operation
+
+    def post_operation(self, operation: Operation[Any], function: Callable[[], object]) -> None:
+        """Run it on the loop thread; the operation fails when it raises or cannot be run."""
+
+        def run() -> None:
+            try:
+                function()
+            except Exception as error:
+                operation.fail(error)
+
+        try:
+            self.post(run)
+        except LoopEnded as error:
+            operation.fail(loop_gone(error))
+
+    def disconnect(self, connection: Connection) -> None:
+        """Close the connection gracefully."""
+        try:
+            self.post(connection.close)
+        except LoopEnded:
+            pass
+
+    # ------------------------------------------------------------------ the loop's clock
+
+    def next_deadline(self) -> float | None:
+        return self.engine.next_deadline()
+
+    def advance(self, now: float) -> None:
+        self.engine.advance(now)
+        self._run()
+
+    # ------------------------------------------------------------------ requests of ours, answers of ours
+
+    def _send(self, waiter: Waiter) -> None:
+        if waiter.operation.done():
+            return
+        waiter.pending.add(waiter)
+        waiter.client_request = self.engine.send_request(
+            self.loop.now, waiter.request, waiter.target, waiter, timeout=waiter.timeout
+        )
+        self._run()
+
+    def _cancel(self, operation: Operation[Any]) -> None:
+        waiter = operation.context
+        if waiter is not None:
+            self._forget(waiter)
+            self._run()
+        operation.end_cancelled()
+
+    def _forget(self, waiter: Waiter) -> None:
+        waiter.pending.discard(waiter)
+        if waiter.client_request is not None:
+            self.engine.cancel_request(self.loop.now, waiter.client_request)
+
+    def _respond(self, transaction: ServerTransaction, response: Response) -> None:
+        if response.status_code >= 200:
+            self._unanswered.pop(transaction, None)
+        self.engine.respond(self.loop.now, transaction, response)
+        self._run()
+
+    # ------------------------------------------------------------------ endpoints
+
+    def remove_endpoint(self, record: EndpointRecord, pending: set[Any]) -> None:
+        """Forget the endpoint and fail what it waits for."""
+        self.directory.remove(record)
+        for waiter in list(pending):
+            self._forget(waiter)
+            waiter.complete(
+                None,
+                OperationFailureException(
+                    f"The endpoint {record.owner} was terminated before {waiter.operation.name} was answered.",
+                    OperationFailureReason.ENDPOINT_TERMINATED,
+                ),
+            )
+        self._run()
+
+    def drain(self, endpoint: Any, operation: Operation[None]) -> None:
+        """End the operation as soon as the endpoint has nothing under way."""
+        endpoint._record.accepting = False
+        self._drains.append((endpoint, operation))
+        self._run()
+
+    def _look_at_drains(self) -> None:
+        for entry in list(self._drains):
+            endpoint, operation = entry
+            if operation.done():
+                self._drains.remove(entry)
+            elif not endpoint._pending and endpoint not in self._unanswered.values():
+                self._drains.remove(entry)
+                operation.complete(None)
+
+    def refresh_sent_by(self) -> None:
+        """The listening port has changed, and with it what our Via says on each connection."""
+        for connection in self.network.connections():
+            connection.sent_by = self._owner._sent_by(connection)
+
+    # ------------------------------------------------------------------ effects of the engine
+
+    def _run(self) -> None:
+        """Carry out what the engine asks for, in order; carrying out may make it ask for more."""
+        engine, handlers = self.engine, self._handlers
+        while engine.effects:
+            for effect in engine.take_effects():
+                handlers[type(effect)](effect)
+        if self._drains:
+            self._look_at_drains()
+
+    def _send_effect(self, effect: effects.Send) -> None:
+        self._trace("sent", effect.flow, effect.data)
+        effect.flow.send(effect.data)
+
+    def _open_flow(self, effect: effects.OpenFlow) -> None:
+        request = effect.client_request
+
+        def ready(connection: Connection) -> None:
+            request.user.flow_ready(connection)
+            self.engine.flow_opened(self.loop.now, request, connection)
+            self._run()
+
+        def failed(error: RealTimeException) -> None:
+            self.engine.flow_failed(self.loop.now, request, error)
+            self._run()
+
+        self.network.acquire(effect.target, ready, failed)
+
+    def _close_flow(self, effect: effects.CloseFlow) -> None:
+        effect.flow.close(effect.error)
+
+    def _complete(self, effect: effects.Complete) -> None:
+        effect.user.complete(effect.response, effect.error)
+
+    def _provisional(self, effect: effects.Provisional) -> None:
+        """Nobody waits for provisional answers to requests outside of sessions."""
+
+    def _expired(self, effect: effects.Expired) -> None:
+        self._unanswered.pop(effect.transaction, None)
+        if effect.transaction.user is not None:
+            effect.transaction.user._expired(self.settings.handler_limit)
+
+    def _deliver(self, effect: effects.Deliver) -> None:
+        endpoint, transaction = effect.record.endpoint, effect.transaction
+        strand: Strand = endpoint._strand
+        depth = strand.depth
+        if depth >= self.settings.strand_high_mark:
+            self._hold(strand, transaction.flow)
+            if depth >= 2 * self.settings.strand_high_mark:
+                busy = transaction.create_response(503, headers=[("Retry-After", "5")])
+                self.engine.respond(self.loop.now, transaction, busy)
+                return
+        self._unanswered[transaction] = endpoint
+        endpoint._deliver(transaction, effect.request)
+
+    def _hold(self, strand: Strand, connection: Connection) -> None:
+        """Read no more from the connection until the strand has come down to its low mark."""
+        held = self._held.get(strand)
+        if held is None:
+            held = self._held[strand] = []
+            strand.on_depth(self.settings.strand_low_mark, lambda: self._relieved(strand))
+        if connection not in held:
+            held.append(connection)
+            connection.pause_reading("strand")
+
+    def _relieved(self, strand: Strand) -> None:
+        """Worker thread: the strand has come down."""
+        try:
+            self.loop.post(self._release, strand)
+        except LoopEnded:
+            pass
+
+    def _release(self, strand: Strand) -> None:
+        for connection in self._held.pop(strand, ()):
+            connection.resume_reading("strand")
+
+    # ------------------------------------------------------------------ what the network tells
+
+    @property
+    def authorization_wanted(self) -> bool:
+        return self._owner._authorization_wanted
+
+    def authorize_connection(self, connection: Connection) -> None:
+        self._owner._authorize(connection)
+
+    def connection_ready(self, connection: Connection) -> None:
+        connection.sent_by = self._owner._sent_by(connection)
+        self._owner._connection_ready(connection)
+
+    def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
+        now, receive = self.loop.now, self.engine.receive
+        for message in messages:
+            self._trace("received", connection, message)
+            try:
+                receive(now, connection, message)
+            except Exception:
+                self._log_failure(connection)
+                connection.close()
+                break
+        self._run()
+
+    def connection_closed(self, connection: Connection, error: RealTimeException | None) -> None:
+        self.engine.flow_closed(self.loop.now, connection, error)
+        for transaction in [t for t in self._unanswered if t.flow is connection]:
+            del self._unanswered[transaction]
+        self._run()
+        for held in self._held.values():
+            if connection in held:
+                held.remove(connection)
+        self._owner._connection_closed(connection, error)
+
+    def connection_pool_added(self, pool: Pool) -> None:
+        self._owner._pool_added(pool)
+
+    def connection_pool_removed(self, pool: Pool) -> None:
+        self._owner._pool_removed(pool)
+
+    def handshake_failed(self, connection: Connection, error: TlsFailureException) -> None:
+        self._owner._handshake_failed(connection, error)
+
+    def listening_aborted(self, error: RealTimeException) -> None:
+        self._owner._listening_aborted(error)
+
+    # ------------------------------------------------------------------ what people see
+
+    def _trace(self, direction: str, connection: Connection, message: Any) -> None:
+        self._recent.append((direction, connection, message))
+        if self._owner._trace_wanted:
+            self._owner._traced(direction, connection, time.time(), _octets(message))
+
+    def _log_failure(self, connection: Connection) -> None:
+        """An exception of the engine is a bug of ours: what led to it helps to find it."""
+        _log.exception(
+            "A message from %s:%d could not be handled, which is an error of this library; the connection is closed. "
+            "The last messages: %s",
+            *connection.remote,
+            "; ".join(f"{way} {excerpt(_octets(message))}" for way, _, message in list(self._recent)[-4:]),
+        )
+
+    # ------------------------------------------------------------------ the end
+
+    def dispose(self, grace: float, done: Callable[[], None]) -> None:
+        """Fail what is pending, close every connection gracefully, then call ``done``."""
+        self.engine.shutdown(
+            self.loop.now,
+            OperationFailureException(
+                "The connection manager was disposed before the answer came.", OperationFailureReason.ABORTED
+            ),
+        )
+        self._unanswered.clear()
+        self._run()
+        self.network.close_all(grace, done)
+
+    def _loop_ended(self, cause: BaseException | None) -> None:
+        """Last act of the loop thread, whatever ended it: nobody is left waiting."""
+        try:
+            self.engine.shutdown(
+                self.loop.now,
+                OperationFailureException(
+                    "The connection manager's thread has ended"
+                    + (f" because of an error of its own: {cause!r}." if cause is not None else "."),
+                    OperationFailureReason.ABORTED,
+                ),
+            )
+            for effect in self.engine.take_effects():
+                if type(effect) is effects.Complete:
+                    self._complete(effect)
+            for _, operation in self._drains:
+                operation.complete(None)
+        finally:
+            self._owner._loop_ended(cause)
+
+
+def _octets(message: Request | Response | Malformed | bytes) -> bytes:
+    if isinstance(message, bytes):
+        return message
+    return message.data if isinstance(message, Malformed) else message.to_bytes()
+
+
+def loop_gone(error: LoopEnded) -> Exception:
+    """What a caller is told who comes too late."""
+    failure: Exception
+    if error.forked:
+        failure = RealTimeInvalidOperationException(str(error))
+    else:
+        failure = OperationFailureException(str(error), OperationFailureReason.ABORTED)
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,256 @@
+"""The connection manager that most applications use: mutual TLS, with a certificate from a store or from files."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from p2psip.config import ManagerSettings
+from p2psip.domains import AllowedDomains
+from p2psip.enums import SipTransportType
+from p2psip.errors import RealTimeInvalidOperationException
+from p2psip.managers import RealTimeServerConnectionManager
+from p2psip.net.certificates import CertificateStore, LocalCertificate, TrustAnchors
+from p2psip.net.tls import TlsContexts
+
+if TYPE_CHECKING:
+    from p2psip.testing.network import InMemoryNetwork
+
+TrustedRoots = str | os.PathLike[str] | Iterable[Any] | None
+SerialNumber = int | str | bytes
+
+_Self = TypeVar("_Self", bound="RealTimeServerTlsConnectionManager")
+
+
+class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
+    """Listens on TLS and connects over TLS, both sides verified; over TCP where a caller asks for it.
+
+    Args:
+        certificate_issuer_name: Who issued our certificate: an RFC 4514 name, or just the issuer's common name.
+        certificate_serial_number: Its serial number: int, hex text, or bytes as viewers show them.
+        local_host: The name or address that Via and Contact bear; None means the certificate's first identity.
+        certificate_store: A CertificateStore or its folder; None means ``CertificateStore.default()``.
+        trusted_roots: File, folder or list of certificates that peers are verified with; ``"system"`` the system's
+            (for outgoing connections only); None means the store's ``trusted`` folder.
+        need_mutual_tls: Whether peers that connect must show a certificate that is trusted.
+        revocation: ``"available"`` checks issuers that have a CRL among the trusted roots, ``"strict"`` demands one
+            for each issuer, ``"off"`` checks none.
+        allow_common_name: Take the common name of a certificate that has no alternative names (RFC 5922 7.1).
+        minimum_tls_version: TLS 1.2 or 1.3.
+        key_log_file: Where session keys are written, for a debugger such as Wireshark; None (nowhere) by default.
+        settings: Timers and limits.
+
+    Raises:
+        TlsFailureException: The certificate is not there, or cannot be used; the sentence says what the store holds.
+        ValueError, TypeError: An argument.
+    """
+
+    transport = SipTransportType.TLS
+
+    def __init__(
+        self,
+        certificate_issuer_name: str,
+        certificate_serial_number: int | str | bytes,
+        *,
+        local_host: str | None = None,
+        certificate_store: CertificateStore | str | os.PathLike[str] | None = None,
+        trusted_roots: TrustedRoots = None,
+        need_mutual_tls: bool = True,
+        revocation: str = "available",
+        allow_common_name: bool = False,
+        minimum_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+        key_log_file: str | os.PathLike[str] | None = None,
+        settings: ManagerSettings | None = None,
+        _network: InMemoryNetwork | None = None,
+    ) -> None:
+        store = _store(certificate_store)
+        self._source: Any = (store, certificate_issuer_name, certificate_serial_number)
+        self._initialize(
+            store.find(certificate_issuer_name, certificate_serial_number),
+            local_host,
+            store.trusted if trusted_roots is None else trusted_roots,
+            need_mutual_tls,
+            {
+                "revocation": revocation,
+                "allow_common_name": allow_common_name,
+                "minimum_version": minimum_tls_version,
+                "key_log_file": key_log_file,
+            },
+            settings,
+            _network,
+        )
+
+    @classmethod
+    def from_files(
+        cls: type[_Self],
+        certificate: str | os.PathLike[str],
+        key: str | os.PathLike[str] | None = None,
+        *,
+        password: str | bytes | None = None,
+        trusted_roots: TrustedRoots,
+        local_host: str | None = None,
+        need_mutual_tls: bool = True,
+        revocation: str = "available",
+        allow_common_name: bool = False,
+        minimum_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+        key_log_file: str | os.PathLike[str] | None = None,
+        settings: ManagerSettings | None = None,
+        _network: InMemoryNetwork | None = None,
+    ) -> _Self:
+        """A manager from PEM or PKCS#12 files instead of a store.
+
+        Args:
+            certificate: The certificate, its chain behind it; may hold the key as well.
+            key: The private key, where it is in a file of its own.
+            password: Of the key or of the PKCS#12 file.
+
+        The other arguments and the errors are those of the class.
+        """
+        self = cls.__new__(cls)
+        self._source = (certificate, key, password)
+        self._initialize(
+            LocalCertificate.from_files(certificate, key, password=password),
+            local_host,
+            trusted_roots,
+            need_mutual_tls,
+            {
+                "revocation": revocation,
+                "allow_common_name": allow_common_name,
+                "minimum_version": minimum_tls_version,
+                "key_log_file": key_log_file,
+            },
+            settings,
+            _network,
+        )
+        return self
+
+    def _initialize(
+        self,
+        certificate: LocalCertificate,
+        local_host: str | None,
+        trusted_roots: Any,
+        need_mutual_tls: bool,
+        tls_options: dict[str, Any],
+        settings: ManagerSettings | None,
+        network: InMemoryNetwork | None,
+    ) -> None:
+        self._certificate = certificate
+        self._trusted_roots = trusted_roots
+        self._need_mutual_tls = need_mutual_tls
+        self._tls_options = tls_options
+        self._local_host_given = local_host is not None
+        self._allowed_domains = AllowedDomains(self._domains_changed)
+        super().__init__(local_host or certificate.default_host, settings, self._contexts(), network)
+
+    def _contexts(self) -> TlsContexts:
+        """TLS as it is to be from now on: certificate, roots and rules are read and tested."""
+        return TlsContexts(
+            self._certificate,
+            TrustAnchors.load(self._trusted_roots),
+            need_mutual_tls=self._need_mutual_tls,
+            **self._tls_options,
+        )
+
+    # ------------------------------------------------------------------ our certificate
+
+    @property
+    def local_certificate(self) -> bytes:
+        """The certificate in use for new connections (DER)."""
+        return self._certificate.der
+
+    def set_local_certificate(self, certificate_issuer_name: str, certificate_serial_number: SerialNumber) -> None:
+        """Use another certificate of the store (the default one, for a manager made from files) from now on.
+
+        New connections use it, existing ones live on. Where it cannot be used nothing changes. Blocks shortly.
+
+        Raises:
+            TlsFailureException: As at construction.
+        """
+        store = self._source[0] if isinstance(self._source[0], CertificateStore) else CertificateStore.default()
+        self._use(store.find(certificate_issuer_name, certificate_serial_number))
+        self._source = (store, certificate_issuer_name, certificate_serial_number)
+
+    def reload_certificates(self) -> None:
+        """Read certificate, key, trusted roots and CRLs again from where they came from.
+
+        New connections use them, existing ones live on. Where they cannot be used nothing changes. Blocks shortly.
+
+        Raises:
+            TlsFailureException: As at construction.
+        """
+        first, second, third = self._source
+        if isinstance(first, CertificateStore):
+            self._use(first.find(second, third))
+        else:
+            self._use(LocalCertificate.from_files(first, second, password=third))
+
+    def _use(self, certificate: LocalCertificate) -> None:
+        self._check_alive("change its certificate")
+        previous, self._certificate = self._certificate, certificate
+        try:
+            contexts = self._contexts()
+        except BaseException:
+            self._certificate = previous
+            raise
+        self._swap(contexts)
+        if not self._local_host_given:
+            self._local_host = certificate.default_host
+
+    def _swap(self, contexts: TlsContexts) -> None:
+        self._stack.call("a change of TLS", self._stack.network.use_tls, contexts).result()
+
+    # ------------------------------------------------------------------ who may connect
+
+    @property
+    def need_mutual_tls(self) -> bool:
+        """Whether peers that connect must show a certificate that is trusted. Settable while not listening.
+
+        Raises:
+            RealTimeInvalidOperationException: It listens, or ``allowed_domains`` needs it.
+        """
+        return self._need_mutual_tls
+
+    @need_mutual_tls.setter
+    def need_mutual_tls(self, value: bool) -> None:
+        if bool(value) == self._need_mutual_tls:
+            return
+        self._check_alive("change need_mutual_tls")
+        if self.is_listening:
+            raise RealTimeInvalidOperationException(
+                "need_mutual_tls cannot change while the connection manager listens: stop_listening() first."
+            )
+        if not value and self._allowed_domains:
+            raise RealTimeInvalidOperationException(
+                "allowed_domains needs mutual TLS, because the domains are looked up in the peer's certificate: "
+                "empty it before need_mutual_tls is switched off."
+            )
+        self._need_mutual_tls = bool(value)
+        self._swap(self._contexts())
+
+    @property
+    def allowed_domains(self) -> AllowedDomains:
+        """The domains whose peers may connect; empty means every peer whose certificate is trusted.
+
+        Set-like: ``add``, ``discard``, or assign a list. ``.example.com`` means every name that ends so. Counts for
+        later incoming connections; the library never changes it.
+        """
+        return self._allowed_domains
+
+    @allowed_domains.setter
+    def allowed_domains(self, domains: Iterable[str]) -> None:
+        self._allowed_domains.replace(domains)
+
+    def _domains_changed(self, domains: frozenset[str]) -> None:
+        if domains and not self._need_mutual_tls:
+            raise RealTimeInvalidOperationException(
+                "allowed_domains needs need_mutual_tls = True: without it peers show no certificate to look at."
+            )
+        self._stack.network.allowed_domains = domains
+
+
+def _store(store: CertificateStore | str | os.PathLike[str] | None) -> CertificateStore:
+    if store is None:
+        return CertificateStore.default()
+    return store if isinstance(store, CertificateStore) else CertificateStore(store)
