@@ -1,0 +1,40 @@
+"""SIP messages: text and values, without state, time or I/O."""
+
+from p2psip.message.builders import create_ack, create_cancel, create_response, reason_phrase
+from p2psip.message.framing import PING, PONG, Ping, Pong, StreamFramer
+from p2psip.message.grammar import is_token, quote_display_name, split_list, unquote
+from p2psip.message.headers import Headers
+from p2psip.message.message import Malformed, Request, Response
+from p2psip.message.names import canonical_name
+from p2psip.message.parser import Limits, parse_message
+from p2psip.message.uri import SipUri, parse_uri, unescape
+from p2psip.message.values import CSeq, NameAddr, Via
+
+__all__ = [
+    "PING",
+    "PONG",
+    "CSeq",
+    "Headers",
+    "Limits",
+    "Malformed",
+    "NameAddr",
+    "Ping",
+    "Pong",
+    "Request",
+    "Response",
+    "SipUri",
+    "StreamFramer",
+    "Via",
+    "canonical_name",
+    "create_ack",
+    "create_cancel",
+    "create_response",
+    "is_token",
+    "parse_message",
+    "parse_uri",
+    "quote_display_name",
+    "reason_phrase",
+    "split_list",
+    "unescape",
+    "unquote",
+]

@@ -1,0 +1,163 @@
+"""From a stream of octets to messages: Content-Length, and nothing but Content-Length, says where one ends."""
+
+from __future__ import annotations
+
+from p2psip.errors import MessageParsingException
+from p2psip.message.message import Malformed, Request, Response
+from p2psip.message.parser import DEFAULT_LIMITS, Head, Limits, too_large
+
+
+class Ping:
+    """A double CRLF between messages: a keep-alive that wants a Pong (RFC 5626 4.4.1)."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "PING"
+
+
+class Pong:
+    """A single CRLF between messages: the answer to a Ping, or nothing at all (RFC 5626 4.4.1)."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "PONG"
+
+
+PING = Ping()
+PONG = Pong()
+
+Framed = Request | Response | Malformed | Ping | Pong
+
+
+class StreamFramer:
+    """Cuts one stream into messages.
+
+    Framing that is lost stays lost: nothing is looked for behind an error (RFC 3261 18.3).
+
+    Attributes:
+        error: Why framing was lost; None while it is not. ``error.answer`` is the response to write before the
+            connection is closed, where one can be made.
+    """
+
+    __slots__ = ("_buffer", "_error_of_head", "_head", "_limits", "_needed", "_searched", "error")
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._buffer = bytearray()
+        self._searched = 0  # the end of the head is not before this
+        self._needed = 0  # octets of the message whose head is known
+        self._head: Head | None = None
+        self.error: MessageParsingException | None = None
+
+    @property
+    def in_message(self) -> bool:
+        """A message has begun and is not complete."""
+        return bool(self._buffer) and self._buffer != b"\r"
+
+    def close(self) -> bool:
+        """The stream has ended. Says whether a message was cut off."""
+        cut_off = self.in_message
+        self._buffer.clear()
+        return cut_off
+
+    def feed(self, data: bytes) -> list[Framed]:
+        """What is complete now, in order. How the stream is cut into pieces makes no difference to messages.
+
+        A Pong that turns out to be the first half of a Ping is reported as both.
+
+        Raises:
+            MessageParsingException: Framing was lost at once or by an earlier call. When messages came before the
+                error in this piece they are returned, and ``error`` is set.
+        """
+        if self.error is not None:
+            raise self.error
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+            if len(buffer) < self._needed:
+                return []
+            if self._head is None and buffer[0] not in b"\r":
+                found = buffer.find(b"\r\n\r\n", self._searched)
+                if found < 0 and len(buffer) <= self._limits.head:
+                    self._searched = max(0, len(buffer) - 3)
+                    return []
+            data = bytes(buffer)
+            buffer.clear()
+        framed: list[Framed] = []
+        try:
+            self._cut(data, framed)
+        except MessageParsingException as error:
+            self.error = error
+            self._head = None
+            if not framed:
+                raise
+        return framed
+
+    def _cut(self, data: bytes, framed: list[Framed]) -> None:
+        start, size = 0, len(data)
+        while start < size:
+            head = self._head
+            if head is None:
+                if data[start] == 13 and data.startswith(b"\r\n", start):
+                    if data.startswith(b"\r\n\r\n", start):
+                        framed.append(PING)
+                        start += 4
+                    else:
+                        framed.append(PONG)
+                        start += 2
+                    continue
+                end = data.find(b"\r\n\r\n", start + self._searched)
+                self._searched = 0
+                if end < 0:
+                    self._wait_for_head(data, start)
+                    return
+                head = self._read_head(data[start:end])
+            if size - start < self._needed:
+                self._head = head
+                self._buffer += data[start:] if start else data
+                return
+            raw = data[start : start + self._needed]
+            start += self._needed
+            self._needed = 0
+            self._head = None
+            framed.append(_message(head, raw))
+
+    def _wait_for_head(self, data: bytes, start: int) -> None:
+        size = len(data) - start
+        if size > self._limits.head:
+            raise MessageParsingException(f"The header fields do not end within {self._limits.head} octets.")
+        if b"\r\n" not in data[start : start + self._limits.start_line + 2] and size > self._limits.start_line:
+            raise MessageParsingException(f"The start line does not end within {self._limits.start_line} octets.")
+        self._buffer += data[start:]
+        self._searched = max(0, size - 3)
+
+    def _read_head(self, octets: bytes) -> Head:
+        """The head, with the length of its message in ``_needed``. Raises when the length cannot be told."""
+        head = Head(octets, self._limits)
+        try:
+            if head.length - 4 > self._limits.head:
+                raise MessageParsingException(f"The header fields are longer than {self._limits.head} octets.")
+            if head.error is not None and head.is_ambiguous:
+                raise head.error
+            length = head.content_length()
+            if length is None:
+                raise MessageParsingException("On a stream a message must have a Content-Length (RFC 3261 18.3).")
+            if length > self._limits.body:
+                raise too_large(length, self._limits)
+        except MessageParsingException as error:
+            error.answer = head.answer(error)
+            raise
+        self._needed = head.length + length
+        return head
+
+
+def _message(head: Head, raw: bytes) -> Request | Response | Malformed:
+    try:
+        if head.error is not None:
+            raise head.error
+        return head.message(raw)
+    except MessageParsingException as error:
+        error.answer = head.answer(error)
+        return Malformed(raw, error)

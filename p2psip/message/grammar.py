@@ -1,0 +1,248 @@
+"""The lexical part of RFC 3261 25.1: tokens, quoted strings, lists, parameters, numbers, hosts.
+
+Every function here is linear in its input. The regular expressions are single character classes or sequences
+whose parts cannot match the same character, so they never try a second way.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+
+from p2psip.errors import MessageParsingException
+
+CACHED_LENGTH = 256
+"""Longer texts are never kept by the caches of this package."""
+
+DEFAULT_PORTS = {"TLS": 5061, "WSS": 443, "WS": 80}
+"""RFC 3261 19.1.2 and RFC 7118; 5060 for every other transport."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
+_SIMPLE_PARAMETERS = re.compile(
+    r"[A-Za-z0-9\-.!%*_+`'~]+(?:=[A-Za-z0-9\-.!%*_+`'~]+)?(?:;[A-Za-z0-9\-.!%*_+`'~]+(?:=[A-Za-z0-9\-.!%*_+`'~]+)?)*"
+)
+_WORD = re.compile(r"[A-Za-z0-9\-.!%*_+`'~()<>:\\\"/\[\]?{}]+")
+_QUOTED = re.compile(r'"[^"\\]*(?:\\[^\r\n][^"\\]*)*"', re.DOTALL)
+_ESCAPED_CHARACTER = re.compile(r"\\(.)", re.DOTALL)
+_LIST_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|<[^<>]*>|["<,]', re.DOTALL)
+_PARAMETER_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[";]', re.DOTALL)
+_IPV4 = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
+_LABEL_CHARACTERS = re.compile(r"[A-Za-z0-9\-.]+")
+_WHITE_SPACE = " \t"
+
+
+def excerpt(text: str) -> str:
+    """The text as it may stand in an error or a log line: ASCII, quoted, not too long."""
+    return ascii(text if len(text) <= 80 else text[:80] + "...")
+
+
+def is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
+
+
+def is_call_id(text: str) -> bool:
+    """``word [ "@" word ]``"""
+    word, at, second = text.partition("@")
+    return _WORD.fullmatch(word) is not None and (not at or _WORD.fullmatch(second) is not None)
+
+
+def quote(text: str) -> str:
+    """The text as a quoted-string."""
+    if any(c in text for c in "\r\n\0"):
+        raise ValueError(f"{excerpt(text)} cannot be quoted: it contains CR, LF or NUL.")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def quote_display_name(name: str) -> str:
+    """A display name as it stands in front of ``<uri>``: words as they are, anything else quoted.
+
+    Raises:
+        ValueError: It contains CR, LF or NUL.
+
+    RFC 3261 25.1, display-name.
+    """
+    if name and all(map(is_token, name.split(" "))):
+        return name
+    return quote(name)
+
+
+def unquote(text: str) -> str:
+    """What a quoted-string stands for; any other text unchanged."""
+    if not text.startswith('"'):
+        return text
+    inner = text[1:-1]
+    return _ESCAPED_CHARACTER.sub(r"\1", inner) if "\\" in inner else inner
+
+
+def quoted_end(text: str, start: int = 0) -> int:
+    """Where the quoted-string that begins at ``start`` ends; -1 when it does not."""
+    match = _QUOTED.match(text, start)
+    return -1 if match is None else match.end()
+
+
+def split_list(text: str) -> list[str]:
+    """The values of a comma-separated field, in order. Commas in quotes and in ``<>`` separate nothing.
+
+    Raises:
+        MessageParsingException: A value is empty, or a quote or bracket is not closed.
+    """
+    if "," not in text:
+        values = [text]
+    elif '"' not in text and "<" not in text:
+        values = text.split(",")
+    else:
+        values = _split(text, _LIST_MARKS, ",")
+    values = [value.strip(_WHITE_SPACE) for value in values]
+    if "" in values:
+        raise MessageParsingException(f"The list {excerpt(text)} has an empty value.")
+    return values
+
+
+def _split(text: str, marks: re.Pattern[str], separator: str) -> list[str]:
+    values = []
+    start = 0
+    for match in marks.finditer(text):
+        mark = match[0]
+        if mark == separator:
+            values.append(text[start : match.start()])
+            start = match.end()
+        elif len(mark) == 1:
+            raise MessageParsingException(f"In {excerpt(text)} a {mark} is not closed.")
+    values.append(text[start:])
+    return values
+
+
+def parse_parameters(text: str) -> dict[str, str | None]:
+    """``name[=value]`` separated by semicolons, as they follow a value (without the first semicolon).
+
+    Names come in lower case; values as written, quotes kept; None where there is no ``=``.
+
+    Raises:
+        MessageParsingException: Not so, or a name comes twice.
+    """
+    if _SIMPLE_PARAMETERS.fullmatch(text) is not None:
+        parts = text.split(";")
+        parameters: dict[str, str | None] = {}
+        for part in parts:
+            name, equals, value = part.partition("=")
+            parameters[name.lower()] = value if equals else None
+    else:
+        parts = _split(text, _PARAMETER_MARKS, ";") if '"' in text else text.split(";")
+        parameters = dict(map(_parameter, parts))
+    if len(parameters) != len(parts):
+        raise MessageParsingException(f"In {excerpt(text)} a parameter comes twice.")
+    return parameters
+
+
+def _parameter(text: str) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    name = name.strip(_WHITE_SPACE)
+    value = value.strip(_WHITE_SPACE)
+    if is_token(name) and (not equals or is_token(value) or _is_quoted(value) or is_host(value)):
+        return (name.lower(), value if equals else None)
+    if is_token(name) and is_ipv6(value):  # RFC 3261 25.1: via-received and RFC 4475's torture of it
+        return (name.lower(), value)
+    raise MessageParsingException(f"{excerpt(text)} is not a parameter.")
+
+
+def _is_quoted(text: str) -> bool:
+    return _QUOTED.fullmatch(text) is not None
+
+
+def parse_tail(text: str, what: str) -> dict[str, str | None]:
+    """The parameters in what follows a value: nothing, or white space and ``;`` and parameters."""
+    if not text:
+        return {}
+    text = text.strip(_WHITE_SPACE)
+    if not text:
+        return {}
+    if not text.startswith(";"):
+        raise MessageParsingException(f"{excerpt(what)} goes on with {excerpt(text)}, where a semicolon should be.")
+    return parse_parameters(text[1:])
+
+
+def format_parameters(parameters: dict[str, str | None]) -> str:
+    return "".join(f";{name}" if value is None else f";{name}={value}" for name, value in parameters.items())
+
+
+def parse_number(text: str, maximum: int = 2**32 - 1) -> int:
+    """``1*DIGIT``, ASCII only.
+
+    Raises:
+        MessageParsingException: Not a number, or above ``maximum``.
+    """
+    if text.isascii() and text.isdigit():
+        digits = text if len(text) <= 20 else text.lstrip("0")
+        if len(digits) <= 20 and int(digits or "0") <= maximum:
+            return int(digits or "0")
+        raise MessageParsingException(f"{excerpt(text)} is above {maximum}.")
+    raise MessageParsingException(f"{excerpt(text)} is not a number.")
+
+
+def is_ipv6(text: str) -> bool:
+    """An IPv6 address, without brackets and without zone."""
+    if ":" not in text or "%" in text or not text.isascii() or len(text) > 45:
+        return False
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_ip_address(text: str) -> bool:
+    return is_ipv4(text) or is_ipv6(text)
+
+
+def is_ipv4(text: str) -> bool:
+    return _IPV4.fullmatch(text) is not None and all(int(part) <= 255 for part in text.split("."))
+
+
+def is_host(text: str) -> bool:
+    """A host name, an IPv4 address, or an IPv6 address in brackets (RFC 3261 25.1, RFC 5954)."""
+    if text.startswith("["):
+        return text.endswith("]") and is_ipv6(text[1:-1])
+    if _LABEL_CHARACTERS.fullmatch(text) is None or len(text) > 255:
+        return False
+    labels = text.split(".")
+    if not labels[-1]:
+        labels.pop()
+    if not labels or any(not label or label[0] == "-" or label[-1] == "-" for label in labels):
+        return False
+    return labels[-1][0].isalpha() or is_ipv4(text)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached_host_and_port(text: str) -> tuple[str, int | None]:
+    return _host_and_port(text)
+
+
+def parse_host_and_port(text: str) -> tuple[str, int | None]:
+    """``host [ ":" port ]``; brackets of an IPv6 address are kept.
+
+    Raises:
+        MessageParsingException: Not so, or the port is not 1 to 65535.
+    """
+    return _cached_host_and_port(text) if len(text) <= CACHED_LENGTH else _host_and_port(text)
+
+
+def _host_and_port(text: str) -> tuple[str, int | None]:
+    if text.startswith("["):
+        host, bracket, rest = text.partition("]")
+        host += bracket
+    else:
+        host, colon, rest = text.partition(":")
+        rest = colon + rest
+    host = host.rstrip(_WHITE_SPACE)
+    rest = rest.lstrip(_WHITE_SPACE)
+    if not is_host(host):
+        raise MessageParsingException(f"{excerpt(host)} is not a host.")
+    if not rest:
+        return (host, None)
+    if not rest.startswith(":"):
+        raise MessageParsingException(f"{excerpt(text)} is not a host and a port.")
+    port = parse_number(rest[1:].lstrip(_WHITE_SPACE), 65535)
+    if not port:
+        raise MessageParsingException(f"{excerpt(text)} names port 0.")
+    return (host, port)

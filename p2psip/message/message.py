@@ -1,0 +1,353 @@
+"""Requests and responses. Every view parses when it is asked for, and not before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+from p2psip.errors import MessageParsingException
+from p2psip.message.grammar import excerpt, is_call_id, is_token, parse_number, split_list
+from p2psip.message.headers import Headers, missing
+from p2psip.message.names import SINGLE_FIELDS, canonical_name
+from p2psip.message.uri import SipUri, parse_uri
+from p2psip.message.values import CSeq, NameAddr, Via, parse_contact
+
+SIP_VERSION = "SIP/2.0"
+MAXIMUM_VALUES = 64
+
+_T = TypeVar("_T")
+
+_URI_TEXT = re.compile(r"[!-;=?-~]+")  # printable ASCII but for angle brackets
+
+
+class Message:
+    """What requests and responses share.
+
+    Attributes:
+        sip_version: As written.
+        headers: The header fields, in order.
+        body: The octets after the head.
+
+    A message that was parsed is changed through ``headers`` only; to change anything else make another one.
+    """
+
+    __slots__ = ("_body", "_head_length", "_raw", "headers", "sip_version")
+
+    headers: Headers
+    sip_version: str
+    _raw: bytes | None
+    """What was received; None for a message that we made."""
+    _head_length: int
+    _body: bytes
+
+    @property
+    def body(self) -> bytes:
+        return self._body if self._raw is None else self._raw[self._head_length :]
+
+    @property
+    def start_line(self) -> str:
+        raise NotImplementedError
+
+    def to_bytes(self) -> bytes:
+        """The message as it goes on the wire.
+
+        Content-Length comes last, whatever the headers say. A message that was parsed and not changed gives the
+        octets that were received.
+        """
+        headers = self.headers
+        if self._raw is not None and headers._views is not None:
+            return self._raw
+        body = self.body
+        lines = [self.start_line]
+        if "content-length" in headers._keys:
+            lines += [
+                "".join(field)
+                for key, field in zip(headers._keys, headers._fields, strict=True)
+                if key != "content-length"
+            ]
+        else:
+            lines += map("".join, headers._fields)
+        lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+        return "\r\n".join(lines).encode("utf-8", "surrogateescape") + body
+
+    # Views. Each raises MessageParsingException when the value is malformed, and only then.
+
+    @property
+    def top_via(self) -> Via:
+        """The first Via value; the others are not looked at."""
+        views = self.headers._views
+        if views is not None and "top_via" in views:
+            via: Via = views["top_via"]
+            return via
+        text = self.headers.get("Via")
+        if text is None:
+            raise missing("Via")
+        via = Via.parse(split_list(text)[0] if "," in text else text)
+        return self._keep("top_via", via)
+
+    @property
+    def via(self) -> list[Via]:
+        """All values of Via, top first."""
+        return [Via.parse(value) for value in self._values("Via")]
+
+    @property
+    def from_(self) -> NameAddr:
+        return self._name_addr("From")
+
+    @property
+    def to(self) -> NameAddr:
+        return self._name_addr("To")
+
+    @property
+    def from_tag(self) -> str | None:
+        """The tag of From, without a look at the rest where that is possible."""
+        return self._tag("From")
+
+    @property
+    def to_tag(self) -> str | None:
+        """The tag of To, without a look at the rest where that is possible."""
+        return self._tag("To")
+
+    @property
+    def contact(self) -> list[NameAddr] | str:
+        """The values of Contact, or ``"*"``."""
+        values = self._values("Contact")
+        return "*" if values == ["*"] else [parse_contact(value) for value in values]
+
+    @property
+    def route(self) -> list[NameAddr]:
+        return [NameAddr.parse(value, brackets=True) for value in self._values("Route")]
+
+    @property
+    def record_route(self) -> list[NameAddr]:
+        return [NameAddr.parse(value, brackets=True) for value in self._values("Record-Route")]
+
+    @property
+    def call_id(self) -> str | None:
+        """As it stands there; None when there is none."""
+        return self.headers.get("Call-ID")
+
+    @property
+    def cseq(self) -> CSeq:
+        views = self.headers._views
+        if views is not None and "cseq" in views:
+            cseq: CSeq = views["cseq"]
+            return cseq
+        text = self.headers.get("CSeq")
+        if text is None:
+            raise missing("CSeq")
+        return self._keep("cseq", CSeq.parse(text))
+
+    @property
+    def max_forwards(self) -> int | None:
+        """0 to 255 (RFC 3261 20.22); None when there is none."""
+        text = self.headers.get("Max-Forwards")
+        return None if text is None else parse_number(text, 255)
+
+    @property
+    def expires(self) -> int | None:
+        """Seconds, 0 to 2**32-1 (RFC 3261 20.19); None when there is none."""
+        text = self.headers.get("Expires")
+        return None if text is None else parse_number(text)
+
+    @property
+    def content_type(self) -> str | None:
+        """As it stands there; None when there is none."""
+        return self.headers.get("Content-Type")
+
+    @property
+    def content_length(self) -> int | None:
+        """What the header says; None when there is none."""
+        text = self.headers.get("Content-Length")
+        return None if text is None else parse_number(text)
+
+    def validate(self) -> None:
+        """Check what RFC 3261 8.1.1 and 8.2 ask of a well-formed message before it is worked with.
+
+        Raises:
+            MessageParsingException: With ``status_code``: the answer to give, or None to drop the message, which is
+                what becomes of a bad response (RFC 3261 18.1.2) and of a bad ACK.
+        """
+        raise NotImplementedError
+
+    def _validate_headers(self) -> None:
+        headers = self.headers
+        keys = headers._keys
+        if len(set(keys)) != len(keys):
+            for key in SINGLE_FIELDS:
+                if keys.count(key) > 1:
+                    raise MessageParsingException(f"{canonical_name(key)} comes {keys.count(key)} times.")
+        call_id = headers.get("Call-ID")
+        if call_id is None:
+            raise missing("Call-ID")
+        if not is_call_id(call_id):
+            raise MessageParsingException(f"{excerpt(call_id)} is not a Call-ID.")
+        if keys.count("via") == 1 and "," not in (headers.get("Via") or ""):
+            self.top_via  # noqa: B018 - parsed for its errors
+        elif len(self.via) == 0:
+            raise missing("Via")
+        self.from_, self.to, self.cseq  # noqa: B018
+
+    def _values(self, name: str) -> list[str]:
+        values = self.headers.get_all(name)
+        if len(values) > MAXIMUM_VALUES:
+            raise MessageParsingException(f"{name} has {len(values)} values, more than {MAXIMUM_VALUES}.")
+        return values
+
+    def _name_addr(self, name: str) -> NameAddr:
+        views = self.headers._views
+        if views is not None and name in views:
+            address: NameAddr = views[name]
+            return address
+        text = self.headers.get(name)
+        if text is None:
+            raise missing(name)
+        return self._keep(name, NameAddr.parse(text))
+
+    def _tag(self, name: str) -> str | None:
+        text = self.headers.get(name)
+        if text is not None:
+            # In a well-formed value, what follows the last ">" is parameters if it has no quote in it.
+            _, found, tag = text.rpartition(">;tag=")
+            if found and tag.isalnum() and tag.isascii():
+                return tag
+            if text[-1:] == ">":
+                return None
+        return self._name_addr(name).tag
+
+    def _keep(self, name: str, value: _T) -> _T:
+        if self.headers._views is not None:
+            self.headers._views[name] = value
+        return value
+
+
+class Request(Message):
+    """A SIP request.
+
+    Args:
+        method: As it goes on the wire; methods are compared with regard to case.
+        uri: The Request-URI.
+        headers: ``(name, value)`` pairs or a ``Headers``, which is copied. Content-Length is written by the library.
+
+    Raises:
+        ValueError: Method, URI or a header cannot stand in a message.
+    """
+
+    __slots__ = ("method", "uri")
+
+    def __init__(
+        self, method: str, uri: str | SipUri, headers: Iterable[tuple[str, str]] = (), body: bytes = b""
+    ) -> None:
+        if not is_token(method):
+            raise ValueError(f"{excerpt(method)} is not a method.")
+        uri = str(uri)
+        if _URI_TEXT.fullmatch(uri) is None:
+            raise ValueError(f"{excerpt(uri)} is not a Request-URI.")
+        self.method = method
+        self.uri = uri
+        self.sip_version = SIP_VERSION
+        self.headers = Headers(headers)
+        self._body = body
+        self._raw = None
+        self._head_length = 0
+
+    @property
+    def start_line(self) -> str:
+        return f"{self.method} {self.uri} {self.sip_version}"
+
+    @property
+    def request_uri(self) -> SipUri | str:
+        """The Request-URI: a ``SipUri``, or text for other schemes.
+
+        Raises:
+            MessageParsingException: It is no URI.
+        """
+        return parse_uri(self.uri)
+
+    def validate(self) -> None:
+        try:
+            if self.sip_version.upper() != SIP_VERSION:
+                raise MessageParsingException(
+                    f"The request is of {excerpt(self.sip_version)}, and only SIP/2.0 is understood here.",
+                    status_code=505,
+                )
+            self._validate_headers()
+            uri = self.request_uri
+            if isinstance(uri, SipUri) and uri.headers:
+                # RFC 3261 19.1.1, table 1
+                raise MessageParsingException(f"The Request-URI {excerpt(self.uri)} contains header fields.")
+            self.max_forwards  # noqa: B018
+            if self.cseq.method != self.method:
+                raise MessageParsingException(f"CSeq names {excerpt(self.cseq.method)} in a {excerpt(self.method)}.")
+        except MessageParsingException as error:
+            if self.method == "ACK":
+                error.status_code = None
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Request {excerpt(self.start_line)}>"
+
+
+class Response(Message):
+    """A SIP response.
+
+    Args:
+        status_code: 100 to 699.
+        reason: The reason phrase; may be empty.
+        headers: ``(name, value)`` pairs or a ``Headers``, which is copied. Content-Length is written by the library.
+
+    Raises:
+        ValueError: Status code, reason or a header cannot stand in a message.
+    """
+
+    __slots__ = ("reason", "status_code")
+
+    def __init__(
+        self, status_code: int, reason: str, headers: Iterable[tuple[str, str]] = (), body: bytes = b""
+    ) -> None:
+        if not 100 <= status_code <= 699:
+            raise ValueError(f"{status_code} is not a status code from 100 to 699.")
+        if "\r" in reason or "\n" in reason or "\0" in reason:
+            raise ValueError("A reason phrase cannot contain CR, LF or NUL.")
+        self.status_code = status_code
+        self.reason = reason
+        self.sip_version = SIP_VERSION
+        self.headers = Headers(headers)
+        self._body = body
+        self._raw = None
+        self._head_length = 0
+
+    @property
+    def start_line(self) -> str:
+        return f"{self.sip_version} {self.status_code} {self.reason}"
+
+    def validate(self) -> None:
+        try:
+            if self.sip_version.upper() != SIP_VERSION:
+                raise MessageParsingException(f"The response is of {excerpt(self.sip_version)}.")
+            if not 100 <= self.status_code <= 699:
+                raise MessageParsingException(f"{self.status_code} is not a status code from 100 to 699.")
+            self._validate_headers()
+        except MessageParsingException as error:
+            error.status_code = None
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Response {excerpt(self.start_line)}>"
+
+
+class Malformed:
+    """A message that is well framed but malformed: its octets, and what is wrong.
+
+    ``error.answer`` is the response to give, where one can be made.
+    """
+
+    __slots__ = ("data", "error")
+
+    def __init__(self, data: bytes, error: MessageParsingException) -> None:
+        self.data = data
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"<Malformed {excerpt(self.data[:80].decode('latin-1'))}: {self.error}>"

@@ -1,0 +1,264 @@
+"""The structured values of the header fields that SIP itself works with: Via, name-addr and CSeq.
+
+Parameters are dictionaries with names in lower case and values as written (quotes kept), None where there is no
+``=``. All values are to be left as they are; make another one to change something.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import NamedTuple
+
+from p2psip.errors import MessageParsingException
+from p2psip.message.grammar import (
+    CACHED_LENGTH,
+    DEFAULT_PORTS,
+    excerpt,
+    format_parameters,
+    is_ip_address,
+    is_token,
+    parse_host_and_port,
+    parse_number,
+    parse_parameters,
+    parse_tail,
+    quote_display_name,
+    quoted_end,
+    unquote,
+)
+from p2psip.message.uri import SipUri, parse_uri
+
+_QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+
+
+class CSeq(NamedTuple):
+    """RFC 3261 20.16."""
+
+    number: int
+    method: str
+
+    @classmethod
+    def parse(cls, text: str) -> CSeq:
+        """Raises MessageParsingException when the text is not a number below 2**31 and a method."""
+        number, _, method = text.partition(" ")
+        if not (method.isalpha() and method.isascii()):
+            parts = text.split()
+            if len(parts) != 2 or not is_token(parts[1]):
+                raise MessageParsingException(f"{excerpt(text)} is not a CSeq: a number and a method.")
+            number, method = parts
+        return cls(parse_number(number, 2**31 - 1), method)
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.method}"
+
+
+class NameAddr:
+    """An address with its display name and parameters, as in From, To, Contact and Route (RFC 3261 20.10).
+
+    Attributes:
+        display_name: Unquoted and unescaped; None when there is none.
+        uri: A ``SipUri``, or the text of a URI of another scheme.
+        params: The parameters of the field, not of the URI.
+    """
+
+    __slots__ = ("display_name", "params", "uri")
+
+    def __init__(
+        self, uri: SipUri | str, display_name: str | None = None, params: dict[str, str | None] | None = None
+    ) -> None:
+        self.display_name = display_name
+        self.uri = uri
+        self.params: dict[str, str | None] = {} if params is None else params
+
+    @classmethod
+    def parse(cls, text: str, *, brackets: bool = False) -> NameAddr:
+        """The value that the text is.
+
+        Args:
+            brackets: Refuse a bare URI; Route and its like demand ``<>``.
+
+        Raises:
+            MessageParsingException: It is no name-addr or addr-spec with parameters.
+        """
+        name: str | None = None
+        if not text.startswith("<"):
+            name, text, bare = _split_display_name(text)
+            if bare:
+                if brackets:
+                    raise MessageParsingException(f"{excerpt(text)} is not in angle brackets.")
+                return cls._parse_bare(text)
+        inner, bracket, tail = text[1:].partition(">")
+        if not bracket:
+            raise MessageParsingException(f"In {excerpt(text)} the angle bracket is not closed.")
+        params = parse_tail(tail, text) if tail else {}
+        if "tag" in params:
+            _check_tag(params)
+        return cls(parse_uri(inner), name, params)
+
+    @classmethod
+    def _parse_bare(cls, text: str) -> NameAddr:
+        # RFC 3261 20: without brackets, semicolons belong to the field, and neither , nor ? may occur.
+        address, semicolon, tail = text.partition(";")
+        address = address.rstrip(" \t")
+        if "," in address or "?" in address:
+            raise MessageParsingException(f"{excerpt(text)} must be in angle brackets.")
+        params = parse_parameters(tail) if semicolon else {}
+        if "tag" in params:
+            _check_tag(params)
+        return cls(parse_uri(address), None, params)
+
+    @property
+    def tag(self) -> str | None:
+        return self.params.get("tag")
+
+    def __str__(self) -> str:
+        name = "" if self.display_name is None else quote_display_name(self.display_name) + " "
+        return f"{name}<{self.uri}>{format_parameters(self.params)}"
+
+    def __repr__(self) -> str:
+        return f"NameAddr.parse({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NameAddr):
+            return NotImplemented
+        return (self.display_name, self.uri, self.params) == (other.display_name, other.uri, other.params)
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
+
+def _check_tag(params: dict[str, str | None]) -> None:
+    tag = params["tag"]
+    if tag is not None and not is_token(tag):
+        raise MessageParsingException(f"{excerpt(tag)} is not a tag.")
+
+
+def _split_display_name(text: str) -> tuple[str | None, str, bool]:
+    """Display name, the rest, and whether the rest is a bare URI."""
+    if text.startswith('"'):
+        end = quoted_end(text)
+        rest = text[end:].lstrip(" \t") if end > 0 else ""
+        if not rest.startswith("<"):
+            raise MessageParsingException(f"{excerpt(text)} is not a quoted name and an address in angle brackets.")
+        return (unquote(text[:end]), rest, False)
+    name, bracket, rest = text.partition("<")
+    if not bracket or ";" in name or ":" in name:
+        return (None, text, True)
+    name = name.rstrip(" \t")
+    if not all(map(is_token, name.split())):
+        raise MessageParsingException(f"The display name {excerpt(name)} must be quoted.")
+    return (name, "<" + rest, False)
+
+
+def parse_contact(text: str) -> NameAddr:
+    """One value of Contact, with the rules on its parameters (RFC 3261 20.10)."""
+    contact = NameAddr.parse(text)
+    params = contact.params
+    if params:
+        q = params.get("q", "1")
+        if q is None or _QVALUE.fullmatch(q) is None:
+            raise MessageParsingException(f"{excerpt(str(q))} is not a q value: 0 to 1 with at most three decimals.")
+        if "expires" in params:
+            parse_number(params["expires"] or "")
+    return contact
+
+
+class Via:
+    """One value of Via (RFC 3261 20.42).
+
+    Attributes:
+        protocol, version, transport: As written, usually ``SIP``, ``2.0`` and ``TLS``.
+        host: As written; an IPv6 address in its brackets.
+        port: None when none is given.
+        params: See the module.
+    """
+
+    __slots__ = ("host", "params", "port", "protocol", "transport", "version")
+
+    def __init__(
+        self,
+        transport: str,
+        host: str,
+        port: int | None = None,
+        params: dict[str, str | None] | None = None,
+        *,
+        protocol: str = "SIP",
+        version: str = "2.0",
+    ) -> None:
+        self.protocol = protocol
+        self.version = version
+        self.transport = transport
+        self.host = host
+        self.port = port
+        self.params: dict[str, str | None] = {} if params is None else params
+
+    @classmethod
+    def parse(cls, text: str) -> Via:
+        """The value that the text is.
+
+        Raises:
+            MessageParsingException: It is no Via value of SIP 2.0.
+        """
+        sender, semicolon, tail = text.partition(";")
+        parse = _cached_sender if len(sender) <= CACHED_LENGTH else _parse_sender
+        via = cls.__new__(cls)
+        via.protocol, via.version, via.transport, via.host, via.port = parse(sender)
+        if semicolon:
+            params = via.params = parse_parameters(tail)
+            if len(params) > 1 or "branch" not in params:
+                _check_via_parameters(params)
+        else:
+            via.params = {}
+        return via
+
+    @property
+    def branch(self) -> str | None:
+        return self.params.get("branch")
+
+    @property
+    def sent_by(self) -> tuple[str, int]:
+        """Host in lower case, and the port or its default."""
+        return (self.host.lower(), self.port or DEFAULT_PORTS.get(self.transport.upper(), 5060))
+
+    def __str__(self) -> str:
+        port = "" if self.port is None else f":{self.port}"
+        parameters = format_parameters(self.params)
+        return f"{self.protocol}/{self.version}/{self.transport} {self.host}{port}{parameters}"
+
+    def __repr__(self) -> str:
+        return f"Via.parse({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Via):
+            return NotImplemented
+        return (self.transport, self.sent_by, self.params) == (other.transport, other.sent_by, other.params)
+
+    def __hash__(self) -> int:
+        return hash((self.transport, self.sent_by))
+
+
+def _parse_sender(text: str) -> tuple[str, str, str, str, int | None]:
+    """``SIP/2.0/TLS host:port``, with white space wherever RFC 3261 lets it stand."""
+    parts = text.split("/", 2)
+    protocol, version = (part.strip(" \t") for part in parts[:2]) if len(parts) == 3 else ("", "")
+    transport, _, location = parts[-1].lstrip(" \t").replace("\t", " ").partition(" ")
+    if protocol.upper() != "SIP" or version != "2.0" or not is_token(transport):
+        raise MessageParsingException(f"{excerpt(text)} is not a Via of SIP 2.0.")
+    return (protocol, version, transport, *parse_host_and_port(location.strip(" ")))
+
+
+_cached_sender = functools.lru_cache(maxsize=1024)(_parse_sender)
+
+
+def _check_via_parameters(params: dict[str, str | None]) -> None:
+    if "branch" in params and not is_token(params["branch"] or ""):
+        raise MessageParsingException(f"{excerpt(str(params['branch']))} is not a branch.")
+    if "ttl" in params:
+        parse_number(params["ttl"] or "", 255)
+    received = params.get("received", "0.0.0.0") or ""
+    # RFC 5118 4.5: some put an IPv6 address in brackets here too.
+    if not is_ip_address(received[1:-1] if received.startswith("[") and received.endswith("]") else received):
+        raise MessageParsingException(f"{excerpt(received)} is not the address that received should be.")
+    rport = params.get("rport")
+    if rport is not None and not parse_number(rport, 65535):
+        raise MessageParsingException("rport cannot be 0.")
