@@ -1,0 +1,162 @@
+"""The arguments that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import ipaddress
+import math
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from p2psip.cli.exits import CommandError, ExitCode
+
+Runner = Callable[[argparse.Namespace], ExitCode]
+
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>\d{1,5}))?")
+
+
+def add_command(
+    commands: Any, name: str, run: Runner, summary: str, description: str, *, json: str | None = None
+) -> argparse.ArgumentParser:
+    """A sub-command with what all of them have.
+
+    Args:
+        commands: What ``add_subparsers`` returned.
+        json: What ``--json`` prints.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run, prog=parser.prog, json=False)
+    if json is not None:
+        parser.add_argument("--json", action="store_true", help=json)
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="show the wire trace on standard error; twice: the log as well",
+    )
+    return parser
+
+
+def add_timeout(parser: argparse.ArgumentParser, default: float, what: str) -> None:
+    parser.add_argument(
+        "--timeout", type=seconds, default=default, metavar="SECONDS", help=f"{what} (default: {default:g})"
+    )
+
+
+# ---------------------------------------------------------------------- values of arguments
+
+
+def seconds(text: str) -> float:
+    """A finite number of seconds above 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def pause(text: str) -> float:
+    """A finite number of seconds, 0 included."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def count(text: str) -> int:
+    """A whole number, 0 included."""
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """A port, 0 (any) included."""
+    value = count(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return value
+
+
+def status_code(text: str) -> int:
+    """A final status code."""
+    value = count(text)
+    if not 200 <= value <= 699:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a final status code (200 to 699)")
+    return value
+
+
+def host_and_port(text: str) -> tuple[str, int | None]:
+    """``HOST``, ``HOST:PORT``, an IPv6 address, or ``[IPV6]:PORT``."""
+    if text.count(":") > 1 and not text.startswith("["):
+        return text, None
+    match = _HOST_AND_PORT.fullmatch(text)
+    number = None if match is None or match["port"] is None else int(match["port"])
+    if match is None or (number is not None and not 1 <= number <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST or HOST:PORT")
+    return match["ipv6"] or match["host"], number
+
+
+def header(text: str) -> tuple[str, str]:
+    """``Name: value``."""
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a header such as 'Subject: lunch'")
+    return name.strip(), value.strip()
+
+
+def address(text: str) -> str:
+    """A SIP address; ``sip:`` may be left out."""
+    return text if re.match(r"(?i)(sip|sips|tel):", text) else f"sip:{text}"
+
+
+# ---------------------------------------------------------------------- what is read
+
+
+def read_password(path: str | None) -> str | None:
+    """The first line of the file; None without a file."""
+    if path is None:
+        return None
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise CommandError(f"The password file {path} cannot be read: {error}.", ExitCode.CERTIFICATE) from error
+    return lines[0] if lines else ""
+
+
+def read_text(text: str | None) -> str | bytes:
+    """The text given, or all of standard input as it comes when it is None or ``-``."""
+    if text is not None and text != "-":
+        return text
+    return sys.stdin.buffer.read()
+
+
+def user_name() -> str:
+    """The name of whoever runs the command, as the user part of an address."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        name = ""
+    return name if re.fullmatch(r"[A-Za-z0-9._-]+", name) else "p2psip"
+
+
+def is_ip_address(host: str) -> bool:
+    """An address rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

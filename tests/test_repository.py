@@ -1,0 +1,273 @@
+"""The repository as a whole: what lies where, what the README promises, what every public name owes its reader."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import p2psip
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TOP_LEVEL = {
+    *("p2psip", "tests", "tools", "setup.py", "README.rst", "LICENSE"),
+    *(".ci", ".gitattributes", ".gitignore", ".mypy.ini", ".pytest.ini", ".ruff.toml"),
+}
+LONGEST_MODULE = 500
+
+
+def tracked() -> list[str]:
+    """The files of the repository; those of the folder where there is no git."""
+    try:
+        listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, timeout=30)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this is no git checkout, and what else lies here is not ours")
+    return [name for name in os.fsdecode(listing.stdout).split("\0") if name]
+
+
+# ---------------------------------------------------------------------- what lies where
+
+
+def test_top_level_holds_what_it_may_and_no_more() -> None:
+    assert {name.partition("/")[0] for name in tracked()} == TOP_LEVEL
+
+
+def test_no_module_is_too_long() -> None:
+    ours = [name for name in tracked() if name.endswith(".py") and name.startswith(("p2psip/", "tools/"))]
+    lengths = {name: len((ROOT / name).read_bytes().splitlines()) for name in ours}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_MODULE} == {}
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """Test folders are no packages: pytest would import one module for two of the same name."""
+    names = [Path(name).name for name in tracked() if name.startswith("tests/") and name.endswith(".py")]
+    assert sorted(names) == sorted(set(names))
+    assert "__init__.py" not in names
+
+
+# ---------------------------------------------------------------------- docstrings
+
+
+def public_objects() -> Iterator[tuple[str, object]]:
+    """Every name that ``p2psip`` exports, and the methods that its classes define themselves."""
+    for name in p2psip.__all__:
+        value = getattr(p2psip, name)
+        if not (inspect.isclass(value) or inspect.isroutine(value)):
+            continue
+        yield name, value
+        if inspect.isclass(value):
+            for member, item in vars(value).items():
+                function = item.__func__ if isinstance(item, classmethod | staticmethod) else item
+                if not member.startswith("_") and inspect.isfunction(function):
+                    yield f"{name}.{member}", function
+
+
+def test_no_public_name_without_docstring() -> None:
+    named = dict(public_objects())
+    assert len(named) > 50
+    assert [name for name, value in named.items() if not (getattr(value, "__doc__", None) or "").strip()] == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "p2psip").rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not tree.body or ast.get_docstring(tree), "a module begins with a docstring"
+
+
+def test_every_exported_name_exists_once() -> None:
+    assert sorted(p2psip.__all__) == sorted(set(p2psip.__all__))
+    assert [name for name in p2psip.__all__ if not hasattr(p2psip, name)] == []
+
+
+# ---------------------------------------------------------------------- the pytest plug-in
+
+
+def test_plug_in_imports_pytest_alone() -> None:
+    tree = ast.parse((ROOT / "p2psip" / "_pytest.py").read_text(encoding="utf-8"))
+    roots = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            roots.add((node.module or "").partition(".")[0])
+    assert roots - sys.stdlib_module_names == {"pytest"}
+
+
+def test_foreign_pytest_run_without_trustme_is_not_disturbed(tmp_path: Path) -> None:
+    (tmp_path / "trustme.py").write_text("raise ImportError('not installed here')\n", encoding="utf-8")
+    (tmp_path / "test_foreign.py").write_text(
+        "import sys\n\n\ndef test_foreign():\n    assert 'p2psip.testing' not in sys.modules\n", encoding="utf-8"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "p2psip._pytest",
+        "-p",
+        "no:cacheprovider",
+        "test_foreign.py",
+    ]
+    if _is_installed():
+        del command[5:7]  # the entry point registers it
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def _is_installed() -> bool:
+    return any(entry.value == "p2psip._pytest" for entry in entry_points(group="pytest11"))
+
+
+# ---------------------------------------------------------------------- the README
+
+
+class Snippet(NamedTuple):
+    """A ``.. code-block::`` of the README.
+
+    A comment line ``.. not executed: REASON`` before a block exempts it; ``.. continued`` makes a block of Python go
+    on where the one before ended.
+    """
+
+    language: str
+    line: int
+    text: str
+    continued: bool
+
+
+def snippets(text: str) -> list[Snippet]:
+    """The blocks that are to be executed, those that continue others joined to them."""
+    lines = text.split("\n")
+    found: list[Snippet] = []
+    for index, line in enumerate(lines):
+        match = re.fullmatch(r"( *)\.\. code-block:: (\w+)", line)
+        if match is None:
+            continue
+        before = next((other.strip() for other in reversed(lines[:index]) if other.strip()), "")
+        if before.startswith(".. not executed:"):
+            continue
+        indent = len(match[1])
+        body = []
+        for follower in lines[index + 1 :]:
+            if follower.strip() and len(follower) - len(follower.lstrip()) <= indent:
+                break
+            body.append(follower)
+        snippet = Snippet(match[2], index + 1, inspect.cleandoc("\n".join(body)) + "\n", before == ".. continued")
+        if snippet.continued and found:
+            previous = found.pop()
+            snippet = previous._replace(text=previous.text + "\n" + snippet.text)
+        found.append(snippet)
+    return found
+
+
+README = (ROOT / "README.rst").read_text(encoding="utf-8")
+PYTHON = [snippet for snippet in snippets(README) if snippet.language == "python"]
+CONSOLE = [snippet for snippet in snippets(README) if snippet.language == "console"]
+
+SETS_UP = ("git clone", "cd ", "python3 tools/", "pip install", "python3 -m venv", "source ", ".ci/run")
+"""Commands that set the reader up; the checks of .ci/run and the tests of the tools are for those."""
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "HOME": str(folder),
+        "P2PSIP_CERTIFICATE_STORE": str(folder / "certificates"),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+    }
+
+
+def _p2psip(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "p2psip", *arguments],
+        cwd=folder,
+        env=_environment(folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_readme_shows_code_and_commands() -> None:
+    assert PYTHON
+    assert CONSOLE
+
+
+@pytest.mark.parametrize("snippet", PYTHON, ids=lambda snippet: f"line{snippet.line}")
+def test_python_of_the_readme_runs(snippet: Snippet, tmp_path: Path) -> None:
+    """Each block is a program, run where ``p2psip certs make`` has made a store."""
+    made = _p2psip(["certs", "make"], tmp_path)
+    assert made.returncode == 0, made.stderr
+    program = tmp_path / "snippet.py"
+    program.write_text(snippet.text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        cwd=tmp_path,
+        env=_environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, f"README.rst:{snippet.line}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("snippet", CONSOLE, ids=lambda snippet: f"line{snippet.line}")
+def test_commands_of_the_readme_run(snippet: Snippet, tmp_path: Path) -> None:
+    """``$ p2psip ...`` in order, in one folder; a command that ends with ``&`` runs until the block is over."""
+    background: list[subprocess.Popen[str]] = []
+    try:
+        for line in snippet.text.splitlines():
+            if not line.startswith("$ ") or line[2:].startswith(SETS_UP):
+                continue
+            words = shlex.split(line[2:], comments=True)
+            assert words[0] == "p2psip", f"README.rst:{snippet.line} shows a command that this test cannot run: {line}"
+            if words[-1] == "&":
+                command = [sys.executable, "-m", "p2psip", *words[1:-1]]
+                process = subprocess.Popen(
+                    command, cwd=tmp_path, env=_environment(tmp_path), stdout=subprocess.PIPE, text=True
+                )
+                background.append(process)
+                assert process.stdout is not None
+                assert process.stdout.readline(), f"{line} ended without a word"
+                continue
+            done = _p2psip(words[1:], tmp_path)
+            assert done.returncode == 0, f"README.rst:{snippet.line}: {line}\n{done.stdout}{done.stderr}"
+    finally:
+        for process in background:
+            process.kill()
+            process.communicate(timeout=30)
+
+
+def test_snippets_are_found_as_they_are_written() -> None:
+    text = (
+        "Title\n=====\n\n.. code-block:: python\n\n    x = 1\n\n    if x:\n        y = 2\n\nWords.\n\n"
+        ".. continued\n\n.. code-block:: python\n\n    z = y\n\n"
+        ".. not executed: needs Contoso\n\n.. code-block:: python\n\n    boom()\n\n"
+        "  .. code-block:: console\n\n     $ p2psip demo\n\n  Words.\n"
+    )
+    assert snippets(text) == [
+        Snippet("python", 4, "x = 1\n\nif x:\n    y = 2\n\nz = y\n", False),
+        Snippet("console", 25, "$ p2psip demo\n", False),
+    ]
