@@ -1,0 +1,169 @@
+"""Which endpoint a request is for. The Request-URI alone decides, the epid in To between equals."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from p2psip.core.flow import Flow
+from p2psip.errors import MessageParsingException
+from p2psip.message import Request, SipUri
+
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
+_KEPT_ESCAPED = frozenset(";/?:@&=+$,%")
+
+
+class EndpointRecord:
+    """What the core knows of an endpoint.
+
+    Attributes:
+        endpoint: The facade's object; the core does not look at it.
+        owner: The owner's URI.
+        opaque: The value of the opaque parameter in the endpoint's own URI.
+        gruu: Its globally routable URI, or None.
+        epid: Tells apart the endpoints of one owner.
+        allowed_methods: Methods that the library does not know and the application takes.
+        extensions: Option tags (lower case) that may stand in Require.
+        accepting: Requests outside of dialogs are taken; else they get 480.
+    """
+
+    __slots__ = ("accepting", "allowed_methods", "endpoint", "epid", "extensions", "gruu", "opaque", "owner")
+
+    def __init__(self, endpoint: Any, owner: SipUri, opaque: str, gruu: SipUri | None, epid: str) -> None:
+        self.endpoint = endpoint
+        self.owner = owner
+        self.opaque = opaque
+        self.gruu = gruu
+        self.epid = epid
+        self.allowed_methods: set[str] = set()
+        self.extensions: set[str] = set()
+        self.accepting = True
+
+    def __repr__(self) -> str:
+        return f"<EndpointRecord {self.owner};epid={self.epid}>"
+
+
+class Directory:
+    """The endpoints of one connection manager.
+
+    Attributes:
+        default: Takes what is addressed to nobody else; None unless set.
+        local_hosts: Names and addresses that are ours, as :func:`normal_host` writes them. The address that a
+            request arrived at counts as well.
+    """
+
+    def __init__(self) -> None:
+        self.default: EndpointRecord | None = None
+        self.local_hosts: set[str] = set()
+        self._records: dict[EndpointRecord, None] = {}
+        self._by_opaque: dict[object, list[EndpointRecord]] = {}
+        self._by_owner: dict[object, list[EndpointRecord]] = {}
+        self._by_user: dict[object, list[EndpointRecord]] = {}
+        self._gruus: list[EndpointRecord] = []
+
+    @property
+    def records(self) -> list[EndpointRecord]:
+        """In the order in which they were added."""
+        return list(self._records)
+
+    def add(self, record: EndpointRecord) -> None:
+        """Let requests find it."""
+        self._records[record] = None
+        for index, key in self._places(record):
+            index.setdefault(key, []).append(record)
+        if record.gruu is not None:
+            self._gruus.append(record)
+
+    def remove(self, record: EndpointRecord) -> None:
+        """Forget it. It is no error if it is not there."""
+        if record not in self._records:
+            return
+        del self._records[record]
+        for index, key in self._places(record):
+            index[key].remove(record)
+            if not index[key]:
+                del index[key]
+        if record.gruu is not None:
+            self._gruus.remove(record)
+        if self.default is record:
+            self.default = None
+
+    def _places(self, record: EndpointRecord) -> list[tuple[dict[object, list[EndpointRecord]], object]]:
+        user = normal_user(record.owner.user)
+        return [
+            (self._by_opaque, record.opaque),
+            (self._by_owner, (user, normal_host(record.owner.host))),
+            (self._by_user, user),
+        ]
+
+    def find(self, request: Request, flow: Flow) -> EndpointRecord | int:
+        """The endpoint, or the status code that refuses the request.
+
+        RFC 3261 8.2.2.1; the order of the steps is the one that users are promised.
+        """
+        uri = request.request_uri
+        if not isinstance(uri, SipUri):
+            # Only a telephone number can be anybody's; what other schemes mean is not known.
+            return self.default if self.default is not None and request.uri[:4].lower() == "tel:" else 416
+        opaque = uri.parameters.get("opaque")
+        found = self._by_opaque.get(opaque) if opaque is not None else None
+        if not found and self._gruus:
+            found = [record for record in self._gruus if _is_gruu(uri, record.gruu)]
+        if not found:
+            user, host = normal_user(uri.user), normal_host(uri.host)
+            found = self._by_owner.get((user, host))
+            if not found and (host in self.local_hosts or host == normal_host(flow.local[0])):
+                if user is not None:
+                    found = self._by_user.get(user)
+                elif len(self._records) == 1:
+                    found = list(self._records)
+        if found:
+            return found[0] if len(found) == 1 else _by_epid(request, found)
+        return 404 if self.default is None else self.default
+
+
+def _is_gruu(uri: SipUri, gruu: SipUri | None) -> bool:
+    """RFC 5627: user, host and the parameter that makes it a GRUU (Microsoft's is opaque) are the same."""
+    assert gruu is not None
+    mine, asked = gruu.parameters, uri.parameters
+    if "gr" not in mine and "opaque" not in mine:
+        return uri == gruu
+    for name in ("gr", "opaque"):
+        if (name in mine) is not (name in asked) or mine.get(name) != asked.get(name):
+            return False
+    return normal_user(uri.user) == normal_user(gruu.user) and normal_host(uri.host) == normal_host(gruu.host)
+
+
+def _by_epid(request: Request, records: Iterable[EndpointRecord]) -> EndpointRecord | int:
+    try:
+        epid = request.to.params.get("epid")
+    except MessageParsingException:
+        epid = None
+    named = [record for record in records if record.epid == epid]
+    return named[0] if len(named) == 1 else 485
+
+
+def normal_host(host: str) -> str:
+    """Lower case; IPv6 addresses without brackets and in their shortest form."""
+    if ":" in host:
+        host = host.strip("[]")
+        try:
+            return ipaddress.IPv6Address(host.partition("%")[0]).compressed
+        except ValueError:
+            pass
+    return host.lower()
+
+
+def normal_user(user: str | None) -> str | None:
+    """The user part so that equal ones are equal text: escapes of unreserved characters are undone.
+
+    Case counts, and an escaped reserved character is not the same as a plain one (RFC 3261 19.1.4).
+    """
+    return user if user is None or "%" not in user else _ESCAPE.sub(_normal_escape, user)
+
+
+def _normal_escape(escape: re.Match[str]) -> str:
+    character = chr(int(escape[0][1:], 16))
+    return character if "!" <= character <= "~" and character not in _KEPT_ESCAPED else escape[0].upper()

@@ -1,0 +1,450 @@
+"""The engine: requests out, requests in, and the time, without sockets, threads or a clock.
+
+Its inputs are commands, messages of flows, flows that open, fail and close, and time; what it wants done it appends
+to ``effects``. A transaction that is over has left no trace when the call that ended it returns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from p2psip.config import ManagerSettings
+from p2psip.core.directory import Directory
+from p2psip.core.effects import Deliver, Effect, OpenFlow, Send
+from p2psip.core.flow import Flow
+from p2psip.core.request import ClientRequest
+from p2psip.core.tables import Input
+from p2psip.core.transaction import (
+    ClientTransaction,
+    InviteClientTransaction,
+    InviteServerTransaction,
+    NonInviteClientTransaction,
+    NonInviteServerTransaction,
+    ServerTransaction,
+)
+from p2psip.core.uas import KNOWN_METHODS, Refusal, answer, judge
+from p2psip.core.usage import Usage, UsageFinder
+from p2psip.errors import (
+    MessageParsingException,
+    OperationFailureException,
+    OperationFailureReason,
+    RealTimeException,
+    fresh,
+)
+from p2psip.message import Malformed, Request, Response, Via, create_cancel
+from p2psip.timers import Timers
+
+__all__ = ["KNOWN_METHODS", "ClientRequest", "Engine", "Tokens"]
+
+MAGIC_COOKIE = "z9hG4bK"
+RETRY_AFTER = "5"
+"""Seconds in the 503 of an overloaded engine."""
+
+
+class Tokens(Protocol):
+    """Where identifiers come from that nobody may guess (RFC 3261 8.1.1.7, 19.3)."""
+
+    def branch(self) -> str: ...
+    def tag(self) -> str: ...
+
+
+class _Traffic:
+    """What is under way on one flow."""
+
+    __slots__ = ("clients", "servers", "unanswered")
+
+    def __init__(self) -> None:
+        self.clients: dict[ClientTransaction, None] = {}
+        self.servers: dict[ServerTransaction, None] = {}
+        self.unanswered = 0  # requests of the peer without final answer
+
+
+class _Nobody:
+    """Works for the client transaction of a CANCEL, in whose answer nobody is interested."""
+
+    __slots__ = ()
+
+    def received(self, response: Response) -> None:
+        """The answer to the INVITE says more."""
+
+    def timed_out(self) -> None:
+        """The INVITE has a limit of its own."""
+
+    def flow_lost(self, error: RealTimeException | None) -> None:
+        """The INVITE is told."""
+
+
+_NOBODY = _Nobody()
+
+
+class Engine:
+    """The state of one SIP entity. Not for several threads; ``now`` is seconds on any monotonic clock.
+
+    Attributes:
+        effects: What is to be done, in order; see :meth:`take_effects`.
+        usages: Asked in order for the usage that a request belongs to, before it counts as outside of any dialog.
+        now: The time of the input that is being handled.
+    """
+
+    def __init__(self, settings: ManagerSettings, tokens: Tokens, directory: Directory) -> None:
+        self.settings = settings
+        self.tokens = tokens
+        self.directory = directory
+        self.usages: list[UsageFinder] = []
+        self.effects: list[Effect] = []
+        self.timers = Timers()
+        self.now = 0.0
+        self._opening: dict[ClientRequest, None] = {}
+        self._clients: dict[object, ClientTransaction] = {}
+        self._servers: dict[object, ServerTransaction] = {}
+        self._merges: dict[object, ServerTransaction] = {}
+        self._flows: dict[Flow, _Traffic] = {}
+        self._ended: RealTimeException | None = None
+
+    def take_effects(self) -> list[Effect]:
+        """The effects since the last call."""
+        effects, self.effects = self.effects, []
+        return effects
+
+    # ------------------------------------------------------------------ requests of ours
+
+    def send_request(
+        self,
+        now: float,
+        request: Request,
+        target: Any,
+        user: Any,
+        *,
+        timeout: float | None = None,
+        usage: Usage | None = None,
+    ) -> ClientRequest:
+        """Send a request to the target; its end comes as the effect Complete, or to the usage.
+
+        Args:
+            request: Complete but for Via. It is the engine's from now on.
+            target: Passed on in the effect OpenFlow; ``transport``, ``host`` and ``port`` appear in sentences.
+            user: Passed on in the effects Provisional and Complete.
+            timeout: Seconds for everything, below ``settings.request_ceiling``; None means that ceiling. Timer F
+                (B for INVITE) runs from the first byte written. For an INVITE all of them end with the first
+                provisional response; how long it may ring is the usage's to say.
+            usage: The part of a dialog that is told instead of the user. An INVITE needs one, because each 2xx to it
+                is to be acknowledged.
+
+        RFC 3261 8.1, 17.1.
+        """
+        if request.method == "INVITE" and usage is None:
+            raise ValueError("An INVITE needs a usage, which acknowledges the 2xx to it.")
+        self.now = now
+        ceiling = self.settings.request_ceiling
+        client_request = ClientRequest(
+            self, request, target, user, usage, ceiling if timeout is None or timeout > ceiling else timeout
+        )
+        self._opening[client_request] = None
+        if self._ended is not None:
+            client_request.fail(fresh(self._ended))
+        elif self._count() > self.settings.maximum_transactions:
+            client_request.fail(
+                _throttled(client_request, f"{self.settings.maximum_transactions} transactions are under way")
+            )
+        else:
+            self.effects.append(OpenFlow(client_request, target))
+        return client_request
+
+    def flow_opened(self, now: float, client_request: ClientRequest, flow: Flow) -> None:
+        """The flow for that request is there: write it."""
+        if client_request.is_done or client_request.flow is not None:
+            return
+        self.now = now
+        if flow.unanswered >= self.settings.maximum_unanswered_per_connection:
+            client_request.fail(
+                _throttled(client_request, f"{flow.unanswered} requests on its connection wait for an answer")
+            )
+            return
+        request = client_request.request
+        branch = self._put_via(request, flow)
+        kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
+        transaction = kind(self, flow, (branch, request.method), request, client_request)
+        del self._opening[client_request]
+        client_request.flow = flow
+        client_request.transaction = transaction
+        flow.unanswered += 1
+        self._start_client(transaction)
+
+    def flow_failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
+        """There is no flow for that request."""
+        self.now = now
+        if client_request.flow is None:
+            client_request.fail(fresh(error))
+
+    def cancel_request(self, now: float, client_request: ClientRequest) -> bool:
+        """The user wants the request no more.
+
+        An INVITE that was sent is cancelled: by CANCEL as soon as there is a provisional response, after which it
+        ends with a final response as ever, a 2xx perhaps. Everything else is forgotten.
+
+        Returns:
+            True when the end will be reported, False when the request is forgotten and nobody will be told.
+
+        RFC 3261 9.1.
+        """
+        self.now = now
+        if client_request.request.method == "INVITE" and client_request.transaction is not None:
+            client_request.transaction.take(Input.CANCEL)
+            return True
+        client_request.forget()
+        return False
+
+    def send_ack(self, now: float, flow: Flow, ack: Request) -> None:
+        """Send the ACK to a 2xx, complete but for Via. It has a branch of its own and no answer (RFC 3261 13.2.2.4)."""
+        self.now = now
+        self._put_via(ack, flow)
+        self.effects.append(Send(flow, ack.to_bytes()))
+
+    def _put_via(self, request: Request, flow: Flow) -> str:
+        branch = self.tokens.branch()
+        rport = "" if flow.reliable else ";rport"  # RFC 3581; a connection is its own way back
+        request.headers.prepend("Via", f"SIP/2.0/{flow.transport} {flow.sent_by};branch={branch}{rport}")
+        return branch
+
+    # ------------------------------------------------------------------ what flows bring
+
+    def receive(self, now: float, flow: Flow, message: Request | Response | Malformed) -> None:
+        """A message has come over the flow.
+
+        An exception other than this class documents is a defect of ours; what the message had begun is undone.
+        """
+        if self._ended is not None:
+            return
+        self.now = now
+        if type(message) is Request:
+            self._receive_request(flow, message)
+        elif type(message) is Response:
+            self._receive_response(flow, message)
+        elif type(message) is Malformed and message.error.answer is not None:
+            self.effects.append(Send(flow, message.error.answer.to_bytes()))
+
+    def flow_closed(self, now: float, flow: Flow, error: RealTimeException | None) -> None:
+        """The flow is gone. Its client transactions fail at once, each with an error of its own; None: the peer
+        has closed it in order."""
+        self.now = now
+        traffic = self._flows.get(flow)
+        if traffic is not None:
+            for transaction in (*traffic.clients, *traffic.servers):
+                transaction.take(Input.TRANSPORT_ERROR, error)
+
+    def _receive_response(self, flow: Flow, response: Response) -> None:
+        """RFC 3261 18.1.2: what is bad or matches nothing is dropped."""
+        try:
+            response.validate()
+            headers = response.headers
+            # RFC 3261 8.1.3.3: with several Vias it went astray.
+            if headers.count("Via") > 1 or "," in (headers.get("Via") or ""):
+                return
+            transaction = self._clients.get((response.top_via.branch, response.cseq.method))
+        except MessageParsingException:
+            return
+        if transaction is not None and transaction.flow is flow:
+            transaction.receive(response)
+
+    def _receive_request(self, flow: Flow, request: Request) -> None:
+        try:
+            request.validate()
+            via = request.top_via
+            key = _server_key(request, via)
+        except MessageParsingException as error:
+            if error.status_code is not None and request.method != "ACK":
+                self._refuse(flow, request, error.status_code)
+            return
+        method = request.method
+        transaction = self._servers.get(key)
+        if transaction is not None:
+            transaction.take(Input.ACK if method == "ACK" else Input.REQUEST, request)
+        elif method == "ACK":
+            usage = self._find_usage(request, flow)
+            if usage is not None:
+                usage.acknowledged(self.now, flow, request)
+        elif method == "CANCEL":
+            self._receive_cancel(flow, request, via, key)
+        elif self._is_overloaded(flow):
+            self._refuse(flow, request, 503, [("Retry-After", RETRY_AFTER)])
+        else:
+            self._begin_server(flow, request, key)
+
+    def _begin_server(self, flow: Flow, request: Request, key: object) -> None:
+        """A request that was not here before."""
+        usage = self._find_usage(request, flow) if self.usages else None
+        merge_key = None if usage is not None else _merge_key(request)
+        verdict = None if usage is not None else judge(request, flow, self.directory, merge_key in self._merges)
+        transaction = self._start_server(flow, request, key, self.tokens.tag())
+        try:
+            if usage is not None:
+                transaction.usage = usage
+                usage.received(self.now, transaction)
+            elif isinstance(verdict, Refusal):
+                transaction.respond(transaction.create_response(verdict.status_code, headers=verdict.headers))
+            elif verdict is not None:
+                transaction.merge_key = merge_key
+                self._merges[merge_key] = transaction
+                self.effects.append(Deliver(verdict, transaction, request))
+        except BaseException:
+            transaction.end()
+            raise
+
+    def _receive_cancel(self, flow: Flow, request: Request, via: Via, key: object) -> None:
+        """RFC 3261 9.2. Only an INVITE can be cancelled."""
+        invite = self._servers.get(_server_key(request, via, "INVITE"))
+        transaction = self._start_server(flow, request, key, self.tokens.tag() if invite is None else invite.to_tag)
+        try:
+            if invite is None:
+                transaction.respond(transaction.create_response(481))
+                return
+            transaction.respond(transaction.create_response(200))
+        except BaseException:
+            transaction.end()
+            raise
+        if not invite.is_answered:
+            invite.respond(invite.create_response(487))
+            if invite.usage is not None:
+                invite.usage.cancelled(self.now, invite)
+
+    def _find_usage(self, request: Request, flow: Flow) -> Usage | None:
+        for finder in self.usages:
+            usage = finder.find(request, flow)
+            if usage is not None:
+                return usage
+        return None
+
+    def _refuse(
+        self, flow: Flow, request: Request, status_code: int, headers: list[tuple[str, str]] | None = None
+    ) -> None:
+        """Answer without a transaction: there is too much wrong with the request, or no room for one."""
+        try:
+            response = answer(request, flow, status_code, to_tag=self.tokens.tag(), headers=headers or ())
+        except (MessageParsingException, ValueError):
+            return  # not even its Via or To can be read
+        self.effects.append(Send(flow, response.to_bytes()))
+
+    def _is_overloaded(self, flow: Flow) -> bool:
+        traffic = self._flows.get(flow)
+        settings = self.settings
+        return (
+            traffic is not None and traffic.unanswered >= settings.maximum_unanswered_per_connection
+        ) or self._count() >= settings.maximum_transactions
+
+    def _count(self) -> int:
+        return len(self._opening) + len(self._clients) + len(self._servers)
+
+    # ------------------------------------------------------------------ requests of others
+
+    def respond(self, now: float, transaction: ServerTransaction, response: Response) -> bool:
+        """Send a response to a delivered request, on the flow that it came over.
+
+        Returns:
+            False when it came too late: a final response was sent before, or the flow is gone.
+        """
+        self.now = now
+        return transaction.respond(response)
+
+    # ------------------------------------------------------------------ time and the end
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`advance` is to be called at the latest; None: not before something else happens."""
+        return self.timers.next_deadline()
+
+    def advance(self, now: float) -> None:
+        """It is ``now``: do what is due."""
+        self.now = now
+        self.timers.advance(now)
+
+    def shutdown(self, now: float, error: RealTimeException) -> None:
+        """End everything. Each pending request completes with an error of its own, and so does each later one."""
+        self.now = now
+        self._ended = error
+        for client_request in list(self._opening):
+            client_request.fail(fresh(error))
+        for traffic in list(self._flows.values()):
+            for client in list(traffic.clients):
+                client.take(Input.TRANSPORT_ERROR, error)
+            for server in list(traffic.servers):
+                server.end()
+
+    # ------------------------------------------------------------------ what transactions and requests tell
+
+    def no_longer_opening(self, client_request: ClientRequest) -> None:
+        """The request has ended before there was a flow."""
+        self._opening.pop(client_request, None)
+
+    def send_cancel(self, invite: InviteClientTransaction) -> None:
+        """Cancel the INVITE, in a transaction of its own (RFC 3261 9.1)."""
+        cancel = create_cancel(invite.request)
+        branch = cancel.top_via.branch
+        self._start_client(NonInviteClientTransaction(self, invite.flow, (branch, "CANCEL"), cancel, _NOBODY))
+
+    def client_ended(self, transaction: ClientTransaction) -> None:
+        """The transaction has terminated."""
+        del self._clients[transaction.key]
+        traffic = self._flows[transaction.flow]
+        del traffic.clients[transaction]
+        if not traffic.clients and not traffic.servers:
+            del self._flows[transaction.flow]
+
+    def server_answered(self, transaction: ServerTransaction) -> None:
+        """Its final response is about to be sent."""
+        self._flows[transaction.flow].unanswered -= 1
+
+    def server_ended(self, transaction: ServerTransaction) -> None:
+        """The transaction has terminated."""
+        del self._servers[transaction.key]
+        if transaction.merge_key is not None and self._merges.get(transaction.merge_key) is transaction:
+            del self._merges[transaction.merge_key]
+        traffic = self._flows[transaction.flow]
+        del traffic.servers[transaction]
+        if not transaction.is_answered:
+            traffic.unanswered -= 1
+        if not traffic.clients and not traffic.servers:
+            del self._flows[transaction.flow]
+
+    def _start_client(self, transaction: ClientTransaction) -> None:
+        self._clients[transaction.key] = transaction
+        self._traffic(transaction.flow).clients[transaction] = None
+        transaction.start()
+
+    def _start_server(self, flow: Flow, request: Request, key: object, to_tag: str) -> ServerTransaction:
+        kind = InviteServerTransaction if request.method == "INVITE" else NonInviteServerTransaction
+        transaction = kind(self, flow, key, request, to_tag)
+        self._servers[key] = transaction
+        traffic = self._traffic(flow)
+        traffic.servers[transaction] = None
+        traffic.unanswered += 1
+        transaction.start()
+        return transaction
+
+    def _traffic(self, flow: Flow) -> _Traffic:
+        traffic = self._flows.get(flow)
+        if traffic is None:
+            traffic = self._flows[flow] = _Traffic()
+        return traffic
+
+
+def _server_key(request: Request, via: Via, method: str | None = None) -> object:
+    """What a request shares with its copies, and an ACK or CANCEL with its INVITE (RFC 3261 17.2.3)."""
+    if method is None:
+        method = "INVITE" if request.method == "ACK" else request.method
+    branch = via.branch
+    if branch is not None and branch.startswith(MAGIC_COOKIE) and branch != MAGIC_COOKIE:
+        return (branch, via.sent_by, method)
+    # An element of RFC 2543, whose branch says little. The top Via differs between hops.
+    return (request.uri, request.from_tag, request.call_id, request.cseq.number, str(via), method)
+
+
+def _merge_key(request: Request) -> object:
+    """What two copies of one request share that came by different ways (RFC 3261 8.2.2.2)."""
+    return (request.call_id, request.from_tag, request.cseq)
+
+
+def _throttled(client_request: ClientRequest, why: str) -> OperationFailureException:
+    return OperationFailureException(
+        f"{client_request} was not sent, because {why}; wait for answers before sending more, or raise the limit "
+        "in the settings.",
+        OperationFailureReason.THROTTLED,
+    )

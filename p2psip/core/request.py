@@ -1,0 +1,151 @@
+"""A request of ours from the moment it is wanted until its last word: looking for a flow, then a transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from p2psip.core.effects import Complete, Provisional
+from p2psip.core.tables import Input
+from p2psip.errors import ConnectionFailureException, OperationTimeoutException, RealTimeException, fresh
+from p2psip.message import Request, Response
+from p2psip.timers import Timer
+
+if TYPE_CHECKING:
+    from p2psip.core.engine import Engine
+    from p2psip.core.transaction import ClientTransaction
+    from p2psip.core.usage import Usage
+
+
+class ClientRequest:
+    """Made by :meth:`p2psip.core.engine.Engine.send_request`; it is completed exactly once.
+
+    Attributes:
+        user: Who is told, by the effects Provisional and Complete. Requests of usages tell the usage instead.
+        request: What is sent. The engine puts our Via in front when the flow is known.
+        target: Where to: ``transport``, ``host`` and ``port``, for whoever opens flows and for sentences.
+        flow: The flow that carries it, or None before there is one.
+        transaction: The client transaction; None before and after it.
+        is_done: The final response or an error has been reported, or the user has lost interest.
+    """
+
+    __slots__ = (
+        "_engine",
+        "_limit",
+        "_limit_seconds",
+        "flow",
+        "is_done",
+        "request",
+        "target",
+        "transaction",
+        "usage",
+        "user",
+    )
+
+    def __init__(
+        self, engine: Engine, request: Request, target: Any, user: Any, usage: Usage | None, seconds: float
+    ) -> None:
+        self._engine = engine
+        self._limit_seconds = seconds
+        self._limit: Timer | None = engine.timers.start(engine.now, seconds, self._out_of_time)
+        self.request = request
+        self.target = target
+        self.user = user
+        self.usage = usage
+        self.flow: Any = None
+        self.transaction: ClientTransaction | None = None
+        self.is_done = False
+
+    # ------------------------------------------------------------------ what its transaction tells (ClientUser)
+
+    def received(self, response: Response) -> None:
+        """A response that its transaction passes up."""
+        if response.status_code >= 200:
+            if not self.is_done:
+                self._done()
+                if self.usage is None:
+                    self._engine.effects.append(Complete(self.user, response, None))
+        else:
+            if self.request.method == "INVITE":
+                # From here on the ring limit counts, which is the session's.
+                self._engine.timers.cancel(self._limit)
+                self._limit = None
+            if self.usage is None and not self.is_done:
+                self._engine.effects.append(Provisional(self.user, response))
+        if self.usage is not None:
+            self.usage.responded(self._engine.now, self, response)
+
+    def timed_out(self) -> None:
+        """64*T1 are over."""
+        self.fail(self._not_answered(64 * self._engine.settings.t1))
+
+    def flow_lost(self, error: RealTimeException | None) -> None:
+        """The flow was closed before the final answer; None: by the peer, in order."""
+        if error is not None:
+            self.fail(fresh(error))
+            return
+        self.fail(
+            ConnectionFailureException(
+                f"{self} was sent to {self._where()}, but the connection was closed by the peer before it "
+                "answered; whether the request took effect is not known, send it again if it may come twice."
+            )
+        )
+
+    # ------------------------------------------------------------------ its end
+
+    def fail(self, error: RealTimeException) -> None:
+        """Report the error, if nothing final was reported before."""
+        if self.is_done:
+            return
+        self._done()
+        if self.usage is None:
+            self._engine.effects.append(Complete(self.user, None, error))
+        else:
+            self.usage.failed(self._engine.now, self, error)
+
+    def forget(self) -> None:
+        """End it without a word; late answers find nothing."""
+        transaction = self.transaction
+        if not self.is_done:
+            self._done()
+            if transaction is not None:
+                transaction.take(Input.ABANDON)
+
+    def _done(self) -> None:
+        self.is_done = True
+        self._engine.timers.cancel(self._limit)
+        self._limit = None
+        if self.flow is None:
+            self._engine.no_longer_opening(self)
+        else:
+            self.flow.unanswered -= 1
+        self.transaction = None
+
+    def _out_of_time(self) -> None:
+        """The ceiling, or the time-out of the caller, whichever was earlier."""
+        if self.flow is None:
+            error = OperationTimeoutException(
+                f"{self} could not be sent: there was no connection to {self._where()} after "
+                f"{self._limit_seconds:g} s; check the address, and that the peer is running and can be reached."
+            )
+        else:
+            error = self._not_answered(self._limit_seconds)
+        transaction = self.transaction
+        self.fail(error)
+        if transaction is not None:
+            transaction.take(Input.ABANDON)
+
+    # ------------------------------------------------------------------ sentences
+
+    def __str__(self) -> str:
+        return f"{self.request.method} to {self.request.uri}"
+
+    def _where(self) -> str:
+        target = self.target
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        return f"{host}:{target.port} over {target.transport}"
+
+    def _not_answered(self, seconds: float) -> OperationTimeoutException:
+        return OperationTimeoutException(
+            f"{self} was sent to {self._where()} and not answered within {seconds:g} s; check that a SIP "
+            "endpoint is running there, and send it again if it may come twice."
+        )

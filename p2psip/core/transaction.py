@@ -1,0 +1,436 @@
+"""Transactions: one request, its responses, and the timers between them (RFC 3261 17, RFC 6026).
+
+The machines themselves are data (:mod:`p2psip.core.tables`); here is what their rows do. A transaction knows the
+flow that it runs on and the user that it works for, nothing of dialogs. The engine holds it from ``start`` until
+it is terminated, and not longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+from p2psip.config import ManagerSettings
+from p2psip.core.effects import Effect, Expired, Send
+from p2psip.core.tables import INVITE_CLIENT, INVITE_SERVER, NON_INVITE_CLIENT, NON_INVITE_SERVER, Input, State, Table
+from p2psip.core.uas import answer
+from p2psip.core.usage import Usage
+from p2psip.errors import OperationTimeoutException, RealTimeException
+from p2psip.message import Request, Response, create_ack
+from p2psip.timers import Timer, Timers
+
+INVITE_TRYING_DELAY = 0.2
+"""An INVITE still unanswered after this gets a 100 (RFC 3261 17.2.1)."""
+
+Message = Any
+"""What comes with an input: a request, a response, an error or nothing; the row's actions know which."""
+
+_PROVISIONAL, _FINAL, _SUCCESS, _FAILURE = Input.PROVISIONAL, Input.FINAL, Input.SUCCESS, Input.FAILURE
+_SEND_PROVISIONAL, _SEND_FINAL = Input.SEND_PROVISIONAL, Input.SEND_FINAL
+_TERMINATED = State.TERMINATED
+
+
+class Context(Protocol):
+    """What a transaction needs of the engine. ``now`` is the time of the input that is being handled."""
+
+    now: float
+    settings: ManagerSettings
+    timers: Timers
+    effects: list[Effect]
+
+    def client_ended(self, transaction: ClientTransaction) -> None: ...
+    def server_answered(self, transaction: ServerTransaction) -> None: ...
+    def server_ended(self, transaction: ServerTransaction) -> None: ...
+    def send_cancel(self, transaction: InviteClientTransaction) -> None: ...
+
+
+class ClientUser(Protocol):
+    """Who a client transaction works for."""
+
+    def received(self, response: Response) -> None: ...
+    def timed_out(self) -> None: ...
+    def flow_lost(self, error: RealTimeException | None) -> None: ...
+
+
+class Transaction:
+    """What the four kinds have in common: a state, a table, at most one timer and one retransmission timer."""
+
+    __slots__ = ("_interval", "_retransmission", "_timer", "context", "flow", "key", "request", "state")
+
+    table: ClassVar[Table]
+    _start: ClassVar[tuple[Callable[..., None], ...]]
+    _rows: ClassVar[dict[tuple[State, Input], tuple[State, tuple[Callable[..., None], ...]]]]
+
+    def __init_subclass__(cls) -> None:
+        """Replace the names in the table's rows by the methods, once for all."""
+        super().__init_subclass__()
+        table = getattr(cls, "table", None)
+        if table is not None:
+            cls._start = tuple(getattr(cls, name) for name in table.start[1])
+            cls._rows = {
+                pair: (state, tuple(getattr(cls, name) for name in names))
+                for pair, (state, names) in table.rows.items()
+            }
+
+    def __init__(self, context: Context, flow: Any, key: object, request: Request) -> None:
+        self.context = context
+        self.flow = flow
+        self.key = key
+        self.request = request
+        self.state = self.table.start[0]
+        self._timer: Timer | None = None
+        self._retransmission: Timer | None = None
+        self._interval = 0.0
+
+    def start(self) -> None:
+        """Enter the first state."""
+        for action in self._start:
+            action(self, None)
+
+    def take(self, event: Input, message: Message = None) -> None:
+        """Let the input happen. A transaction that terminates is gone from the engine before anybody is told."""
+        row = self._rows.get((self.state, event))
+        if row is None:
+            return
+        state, actions = row
+        if state is not self.state:
+            self.state = state
+            if state is _TERMINATED:
+                self.stop_timers()
+                self._ended()
+        for action in actions:
+            action(self, message)
+
+    def end(self) -> None:
+        """Terminate in silence, from any state."""
+        if self.state is not _TERMINATED:
+            self.state = _TERMINATED
+            self.stop_timers()
+            self._ended()
+
+    @property
+    def is_terminated(self) -> bool:
+        """Nothing can be done with it any more."""
+        return self.state is _TERMINATED
+
+    def _ended(self) -> None:
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ timers
+
+    def stop_timers(self, message: Message = None) -> None:
+        timers = self.context.timers
+        if self._timer is not None:
+            timers.cancel(self._timer)
+            self._timer = None
+        if self._retransmission is not None:
+            timers.cancel(self._retransmission)
+            self._retransmission = None
+
+    def _run(self, seconds: float, event: Input) -> None:
+        """Give the present state its timer. A time of 0 is over at once."""
+        self.stop_timers()
+        if seconds > 0:
+            self._timer = self.context.timers.start(self.context.now, seconds, self.take, event)
+        else:
+            self.take(event)
+
+    def _retransmit_after(self, seconds: float, event: Input) -> None:
+        """Only unreliable transports lose messages."""
+        if not self.flow.reliable:
+            self._interval = seconds
+            self._retransmission = self.context.timers.start(self.context.now, seconds, self.take, event)
+
+    def _linger(self, seconds: float) -> float:
+        """How long to wait for stray copies: there are none on a reliable transport."""
+        return 0.0 if self.flow.reliable else seconds
+
+
+class ClientTransaction(Transaction):
+    """A request of ours on its way. Known by branch and CSeq method (RFC 3261 17.1.3)."""
+
+    __slots__ = ("user",)
+
+    def __init__(self, context: Context, flow: Any, key: object, request: Request, user: ClientUser) -> None:
+        super().__init__(context, flow, key, request)
+        self.user = user
+
+    def receive(self, response: Response) -> None:
+        """Take a response that matches."""
+        raise NotImplementedError
+
+    def _ended(self) -> None:
+        self.context.client_ended(self)
+
+    def send(self, message: Message) -> None:
+        self.context.effects.append(Send(self.flow, self.request.to_bytes()))
+
+    retransmit = send
+
+    def pass_up(self, response: Response) -> None:
+        self.user.received(response)
+
+    def fail_timeout(self, message: Message) -> None:
+        self.user.timed_out()
+
+    def fail_transport(self, error: RealTimeException | None) -> None:
+        self.user.flow_lost(error)
+
+
+class NonInviteClientTransaction(ClientTransaction):
+    """RFC 3261 17.1.2."""
+
+    __slots__ = ()
+
+    table = NON_INVITE_CLIENT
+
+    def receive(self, response: Response) -> None:
+        self.take(_FINAL if response.status_code >= 200 else _PROVISIONAL, response)
+
+    def start_e(self, message: Message) -> None:
+        self._retransmit_after(self.context.settings.t1, Input.TIMER_E)
+
+    def restart_e(self, message: Message) -> None:
+        self._retransmit_after(min(2 * self._interval, self.context.settings.t2), Input.TIMER_E)
+
+    def restart_e_slow(self, message: Message) -> None:
+        self._retransmit_after(self.context.settings.t2, Input.TIMER_E)
+
+    def start_f(self, message: Message) -> None:
+        self._run(64 * self.context.settings.t1, Input.TIMER_F)
+
+    def start_k(self, message: Message) -> None:
+        self._run(self._linger(self.context.settings.t4), Input.TIMER_K)
+
+
+class InviteClientTransaction(ClientTransaction):
+    """RFC 3261 17.1.1 and RFC 6026 8.4. Its user sees every 2xx and sends the ACK to each."""
+
+    __slots__ = ("_cancel",)
+
+    table = INVITE_CLIENT
+
+    def __init__(self, context: Context, flow: Any, key: object, request: Request, user: ClientUser) -> None:
+        super().__init__(context, flow, key, request, user)
+        self._cancel = ""  # "held" until a provisional response comes, then "sent"
+
+    def receive(self, response: Response) -> None:
+        code = response.status_code
+        self.take(_PROVISIONAL if code < 200 else _SUCCESS if code < 300 else _FAILURE, response)
+
+    def start_a(self, message: Message) -> None:
+        self._retransmit_after(self.context.settings.t1, Input.TIMER_A)
+
+    def restart_a(self, message: Message) -> None:
+        self._retransmit_after(2 * self._interval, Input.TIMER_A)
+
+    def start_b(self, message: Message) -> None:
+        self._run(64 * self.context.settings.t1, Input.TIMER_B)
+
+    def start_d(self, message: Message) -> None:
+        # RFC 3261 17.1.1.2: at least 32 s, which 64*T1 is.
+        self._run(self._linger(64 * self.context.settings.t1), Input.TIMER_D)
+
+    def start_m(self, message: Message) -> None:
+        self._run(64 * self.context.settings.t1, Input.TIMER_M)
+
+    def acknowledge(self, response: Response) -> None:
+        self.context.effects.append(Send(self.flow, create_ack(self.request, response).to_bytes()))
+
+    def hold_cancel(self, message: Message) -> None:
+        self._cancel = "held"
+
+    def send_held_cancel(self, message: Message) -> None:
+        if self._cancel == "held":
+            self.send_cancel(message)
+
+    def send_cancel(self, message: Message) -> None:
+        if self._cancel != "sent":
+            self._cancel = "sent"
+            self._run(64 * self.context.settings.t1, Input.CANCEL_LIMIT)
+            self.context.send_cancel(self)
+
+
+class ServerTransaction(Transaction):
+    """A request of somebody else that is to be answered, on the flow that it came over.
+
+    Known by branch, sent-by and method (RFC 3261 17.2.3).
+
+    Attributes:
+        to_tag: The tag that its responses bear in To when the request had none there.
+        usage: The part of a dialog that it belongs to, or None.
+        user: For whoever answers it; the engine does not look at it.
+        is_answered: A final response was sent.
+    """
+
+    __slots__ = ("_last", "_waited", "is_answered", "merge_key", "to_tag", "usage", "user")
+
+    def __init__(self, context: Context, flow: Any, key: object, request: Request, to_tag: str) -> None:
+        super().__init__(context, flow, key, request)
+        self.to_tag = to_tag
+        self.merge_key: object = None
+        self.usage: Usage | None = None
+        self.user: Any = None
+        self.is_answered = False
+        self._last: bytes | None = None
+        self._waited = 0.0
+
+    def create_response(
+        self,
+        code: int,
+        reason: str | None = None,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        content_type: str | None = None,
+        body: bytes = b"",
+    ) -> Response:
+        """A response to the request, with the transaction's To tag. Usable from any thread: it only reads.
+
+        Raises:
+            ValueError: 408 to a request other than INVITE, which would come too late in any case (RFC 4320 4.2).
+
+        RFC 3261 8.2.6.
+        """
+        if code == 408 and self.request.method != "INVITE":
+            raise ValueError(f"A {self.request.method} cannot be answered 408 (RFC 4320 4.2): answer 480 or 500.")
+        return answer(
+            self.request,
+            self.flow,
+            code,
+            reason,
+            to_tag=self.to_tag,
+            headers=headers,
+            content_type=content_type,
+            body=body,
+        )
+
+    def respond(self, response: Response) -> bool:
+        """Send the response; False when it is too late because a final one was sent, or the flow is lost."""
+        code = response.status_code
+        if self.state is _TERMINATED or (self.is_answered and not self._may_follow(code)):
+            return False
+        if code >= 200 and not self.is_answered:
+            self.is_answered = True
+            self.context.server_answered(self)
+        self._take_response(code, response)
+        return True
+
+    def _may_follow(self, code: int) -> bool:
+        """The response may be sent after a final one."""
+        return False
+
+    def _take_response(self, code: int, response: Response) -> None:
+        raise NotImplementedError
+
+    def _ended(self) -> None:
+        self.context.server_ended(self)
+
+    def _trying_delay(self) -> float:
+        raise NotImplementedError
+
+    def start_trying_delay(self, message: Message) -> None:
+        delay, limit = self._trying_delay(), self.context.settings.handler_limit
+        if delay < limit:
+            self._waited = delay
+            self._run(delay, Input.TRYING_DELAY)
+        else:
+            self._run(limit, Input.HANDLER_LIMIT)
+
+    def start_handler_limit(self, message: Message) -> None:
+        self._run(self.context.settings.handler_limit - self._waited, Input.HANDLER_LIMIT)
+
+    def expire(self, message: Message) -> None:
+        self.respond(self.create_response(500))
+        if self.usage is None:
+            self.context.effects.append(Expired(self))
+        else:
+            limit = self.context.settings.handler_limit
+            self.usage.transaction_failed(
+                self.context.now,
+                self,
+                OperationTimeoutException(
+                    f"{self.request.method} from {self.request.headers.get('From')} was answered 500 because nobody had "
+                    f"answered it within {limit:g} s."
+                ),
+            )
+
+    def send(self, response: Response) -> None:
+        self._last = response.to_bytes()
+        self.context.effects.append(Send(self.flow, self._last))
+
+    def send_trying(self, message: Message) -> None:
+        self.send(self.create_response(100))
+
+    def repeat(self, message: Message) -> None:
+        if self._last is not None:
+            self.context.effects.append(Send(self.flow, self._last))
+
+    def fail_transport(self, error: RealTimeException | None) -> None:
+        if self.usage is not None:
+            self.usage.transaction_failed(self.context.now, self, error)
+
+
+class NonInviteServerTransaction(ServerTransaction):
+    """RFC 3261 17.2.2 and RFC 4320."""
+
+    __slots__ = ()
+
+    table = NON_INVITE_SERVER
+
+    def _take_response(self, code: int, response: Response) -> None:
+        self.take(_SEND_PROVISIONAL if code < 200 else _SEND_FINAL, response)
+
+    def _trying_delay(self) -> float:
+        return self.context.settings.provisional_delay
+
+    def start_j(self, message: Message) -> None:
+        self._run(self._linger(64 * self.context.settings.t1), Input.TIMER_J)
+
+
+class InviteServerTransaction(ServerTransaction):
+    """RFC 3261 17.2.1 and RFC 6026 8.5. Retransmitting a 2xx until its ACK comes is the session's business."""
+
+    __slots__ = ()
+
+    table = INVITE_SERVER
+
+    def _may_follow(self, code: int) -> bool:
+        return self.state is State.ACCEPTED and 200 <= code < 300
+
+    def _take_response(self, code: int, response: Response) -> None:
+        self.take(
+            _SEND_PROVISIONAL if code < 200 else Input.SEND_SUCCESS if code < 300 else Input.SEND_FAILURE, response
+        )
+
+    def _trying_delay(self) -> float:
+        return INVITE_TRYING_DELAY
+
+    def start_g(self, message: Message) -> None:
+        self._retransmit_after(self.context.settings.t1, Input.TIMER_G)
+
+    def restart_g(self, message: Message) -> None:
+        self._retransmit_after(min(2 * self._interval, self.context.settings.t2), Input.TIMER_G)
+
+    def start_h(self, message: Message) -> None:
+        self._run(64 * self.context.settings.t1, Input.TIMER_H)
+
+    def start_i(self, message: Message) -> None:
+        self._run(self._linger(self.context.settings.t4), Input.TIMER_I)
+
+    def start_l(self, message: Message) -> None:
+        self._run(64 * self.context.settings.t1, Input.TIMER_L)
+
+    def pass_ack(self, ack: Request) -> None:
+        if self.usage is not None:
+            self.usage.acknowledged(self.context.now, self.flow, ack)
+
+    def fail_unacknowledged(self, message: Message) -> None:
+        if self.usage is not None:
+            self.usage.transaction_failed(
+                self.context.now,
+                self,
+                OperationTimeoutException(
+                    f"The final answer to the INVITE from {self.request.headers.get('From')} was not acknowledged "
+                    f"within {64 * self.context.settings.t1:g} s."
+                ),
+            )

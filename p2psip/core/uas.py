@@ -1,0 +1,124 @@
+"""What every user agent server looks at before it looks at the request itself (RFC 3261 8.2).
+
+The order is the RFC's: who it is for, whether it came twice, what it requires, what it carries. The method is judged
+by the endpoint (405, 501), because only there is it known who listens at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from p2psip.core.directory import Directory, EndpointRecord
+from p2psip.core.flow import Flow
+from p2psip.errors import MessageParsingException
+from p2psip.message import Headers, Request, Response, Via, create_response, is_token
+
+KNOWN_METHODS = frozenset(
+    (
+        "ACK",
+        "BENOTIFY",
+        "BYE",
+        "CANCEL",
+        "INFO",
+        "INVITE",
+        "MESSAGE",
+        "NOTIFY",
+        "OPTIONS",
+        "PRACK",
+        "PUBLISH",
+        "REFER",
+        "REGISTER",
+        "SERVICE",
+        "SUBSCRIBE",
+        "UPDATE",
+    )
+)
+"""Methods that the library knows, whether or not anybody takes them: 405 where nobody does, 501 for all others."""
+
+DIALOG_METHODS = frozenset(("BYE", "PRACK", "UPDATE"))
+"""Methods that mean nothing outside of a dialog, even without a tag in To."""
+
+
+class Refusal:
+    """The answer to a request that does not get past the UAS core."""
+
+    __slots__ = ("headers", "status_code")
+
+    def __init__(self, status_code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.status_code = status_code
+        self.headers = headers
+
+
+def judge(request: Request, flow: Flow, directory: Directory, merged: bool) -> EndpointRecord | Refusal:
+    """The endpoint that a request outside of any dialog is for, or how it is refused.
+
+    ``merged`` says that another copy of it, which came another way, is being handled (RFC 3261 8.2.2.2).
+    """
+    if request.to_tag is not None or request.method in DIALOG_METHODS:
+        return Refusal(481)  # RFC 3261 12.2.2: it believes in a dialog that is not here
+    record = directory.find(request, flow)
+    if not isinstance(record, EndpointRecord):
+        return Refusal(record)
+    if not record.accepting:
+        return Refusal(480)
+    if merged:
+        return Refusal(482)
+    headers = request.headers
+    if headers.get("Require") is not None:
+        try:
+            unknown = [tag for tag in headers.get_all("Require") if tag.lower() not in record.extensions]
+        except MessageParsingException:
+            return Refusal(400)
+        if unknown:
+            return Refusal(420, [("Unsupported", ", ".join(unknown))])
+    content_type = headers.get("Content-Type")
+    if content_type is not None and not _is_media_type(content_type):
+        return Refusal(415, [("Accept", "*/*")])
+    return record
+
+
+def _is_media_type(text: str) -> bool:
+    """RFC 3261 25.1: ``type/subtype``, then parameters, which are the application's."""
+    kind, _, subtype = text.partition(";")[0].partition("/")
+    return is_token(kind.strip()) and is_token(subtype.strip())
+
+
+def answer(
+    request: Request,
+    flow: Flow,
+    status_code: int,
+    reason: str | None = None,
+    *,
+    to_tag: str | None = None,
+    headers: Iterable[tuple[str, str]] = (),
+    content_type: str | None = None,
+    body: bytes = b"",
+) -> Response:
+    """A response to a request that came over the flow.
+
+    The top Via says where it really came from if the sender was wrong or asked for it. RFC 3261 18.2.1 lets the
+    server write that into the request; here it is written into the responses only, so that applications see the
+    request as it was sent. For the sender that is the same.
+    """
+    response = create_response(
+        request, status_code, reason, to_tag=to_tag, headers=headers, content_type=content_type, body=body
+    )
+    via = request.top_via
+    host, port = flow.remote
+    wants_port = "rport" in via.params and via.params["rport"] is None
+    if wants_port or via.host.lower().strip("[]") != host:
+        params: dict[str, str | None] = {**via.params, "received": host}
+        if wants_port:
+            params["rport"] = str(port)  # RFC 3581 4
+        _replace_top_via(
+            response.headers,
+            str(Via(via.transport, via.host, via.port, params, protocol=via.protocol, version=via.version)),
+        )
+    return response
+
+
+def _replace_top_via(headers: Headers, text: str) -> None:
+    values = headers.get_all("Via")
+    headers.remove("Via")
+    for value in (*reversed(values[1:]), text):
+        headers.prepend("Via", value)
