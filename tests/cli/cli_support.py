@@ -1,0 +1,180 @@
+"""Runs the command line as a user does: in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 40.0
+"""Seconds after which something hangs; nothing here takes a tenth of it."""
+
+
+class Result:
+    """A command that has ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
+
+    @property
+    def json(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def sentence(self) -> str:
+        """What stands on standard error: one line and no more."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}\n{self.out}\n{self.err}"
+
+
+class CommandLine:
+    """Starts commands; a user's home and environment with nothing in it that concerns us."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("P2PSIP_", "XDG_"))}
+        self.environment = {
+            **kept,
+            "HOME": str(home),
+            "USERPROFILE": str(home),
+            "APPDATA": str(home),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "error",
+            "PYTHONIOENCODING": "utf-8",
+            "COLUMNS": "80",
+        }
+
+    def start(self, *arguments: str | Path, **options: Any) -> Running:
+        command = [sys.executable, "-m", "p2psip", *map(str, arguments)]
+        return Running(
+            subprocess.Popen(
+                command,
+                cwd=self.home,
+                env=self.environment,
+                stdin=options.pop("stdin", subprocess.DEVNULL),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                **options,
+            )
+        )
+
+    def run(self, *arguments: str | Path, text: bytes | None = None) -> Result:
+        running = self.start(*arguments, **({} if text is None else {"stdin": subprocess.PIPE}))
+        return running.wait(text)
+
+
+class Running:
+    """A command that runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader: threading.Thread | None = None
+
+    def wait(self, text: bytes | None = None) -> Result:
+        """Let it end by itself."""
+        out, err = self.process.communicate(text, timeout=PATIENCE)
+        return Result(self.process.returncode, out.decode("utf-8"), err.decode("utf-8"))
+
+    def line(self) -> str:
+        """The next line of standard output."""
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._read, daemon=True)
+            self._reader.start()
+        line = self._lines.get(timeout=PATIENCE)
+        if line is None:
+            assert self.process.stderr is not None
+            raise AssertionError(f"it ended: {self.process.stderr.read().decode()}")
+        return line
+
+    def json_line(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.line())
+        return value
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line.decode("utf-8").rstrip("\r\n"))
+        self._lines.put(None)
+
+    def interrupt(self) -> Result:
+        """Press Ctrl-C; what line() has not taken is lost."""
+        self.process.send_signal(signal.SIGINT)
+        return self.end()
+
+    def end(self) -> Result:
+        """Wait until it has ended, with line() in use."""
+        code = self.process.wait(timeout=PATIENCE)
+        assert self.process.stderr is not None
+        with self.process.stderr:
+            err = self.process.stderr.read().decode("utf-8")
+        if self._reader is not None:
+            self._reader.join(PATIENCE)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return Result(code, "", err)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.end()
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def closed_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def tls_server(certificate: Path, key: Path | None = None) -> Iterator[int]:
+    """A TLS server that shows any certificate, also those which the library would not: it shakes hands, no more."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                plain, _ = server.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), plain, context.wrap_socket(plain, server_side=True) as secure:
+                secure.settimeout(PATIENCE)
+                while secure.recv(4096):
+                    pass
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join(PATIENCE)
