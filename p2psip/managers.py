@@ -36,7 +36,6 @@ from p2psip.values import IPEndPoint
 
 if TYPE_CHECKING:
     from p2psip.endpoint import RealTimeEndpoint
-    from p2psip.testing.network import InMemoryNetwork
 
 EXIT_GRACE = 1.0
 """Seconds that all managers together may take at the end of the interpreter."""
@@ -68,7 +67,6 @@ class RealTimeConnectionManager(abc.ABC):
         local_host: str | None,
         settings: ManagerSettings | None,
         contexts: TlsContexts | None,
-        network: InMemoryNetwork | None,
     ) -> None:
         self._local_host = None if local_host is None else arguments.host(local_host)
         self._settings = settings or ManagerSettings()
@@ -82,9 +80,6 @@ class RealTimeConnectionManager(abc.ABC):
             self,
             tls=contexts,
             on_unhandled=self._report_unhandled,
-            hosts=None if network is None else network.hosts,
-            factory=network,
-            clock=None if network is None else network.clock,
         )
         self._strand = self._stack.dispatcher.strand("connection manager", owner=self)
         _managers.add(self)
@@ -400,9 +395,8 @@ class RealTimeServerTcpConnectionManager(RealTimeServerConnectionManager):
         local_host: str | None = None,
         *,
         settings: ManagerSettings | None = None,
-        _network: InMemoryNetwork | None = None,
     ) -> None:
-        super().__init__(local_host, settings, None, _network)
+        super().__init__(local_host, settings, None)
 
 
 class _DefaultManager:

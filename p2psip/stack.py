@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from p2psip.config import ManagerSettings
 from p2psip.core import effects
@@ -76,6 +76,15 @@ class StackOwner(Protocol):
     def _loop_ended(self, cause: BaseException | None) -> None: ...
 
 
+class Environment(SocketFactory, Protocol):
+    """Another world for tests: its sockets, its names, its time."""
+
+    @property
+    def hosts(self) -> dict[str, list[str]]: ...
+    @property
+    def clock(self) -> Clock: ...
+
+
 class SecretTokens:
     """Branches, tags and Call-IDs that nobody can guess: 80 bits each, from blocks of ``secrets``."""
 
@@ -102,6 +111,9 @@ class SecretTokens:
 class Stack:
     """One per connection manager. Constructing it starts nothing; the loop starts with the first thing to do."""
 
+    environment: ClassVar[Environment | None] = None
+    """What stands in for sockets, names and time in the stacks that are made from now on; None is the real world."""
+
     def __init__(
         self,
         name: str,
@@ -110,17 +122,15 @@ class Stack:
         *,
         tls: TlsContexts | None,
         on_unhandled: OnError,
-        hosts: dict[str, list[str]] | None = None,
-        factory: SocketFactory | None = None,
-        clock: Clock | None = None,
     ) -> None:
         self.settings = settings
         self.dispatcher = Dispatcher(name, settings.maximum_workers, on_unhandled)
         self.directory = Directory()
         self.engine = Engine(settings, SecretTokens(), self.directory)
-        self.loop = Loop(name, self._loop_ended) if clock is None else Loop(name, self._loop_ended, clock)
-        resolver = Resolver(self.loop, settings, hosts or {})
-        self.network = Network(self.loop, settings, self, tls=tls, resolver=resolver, factory=factory)
+        world = self.environment
+        self.loop = Loop(name, self._loop_ended) if world is None else Loop(name, self._loop_ended, world.clock)
+        resolver = Resolver(self.loop, settings, {} if world is None else world.hosts)
+        self.network = Network(self.loop, settings, self, tls=tls, resolver=resolver, factory=world)
         self.loop.add_clock(self)
         self._owner = owner
         self._start_lock = threading.Lock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from p2psip.config import ManagerSettings
 from p2psip.domains import AllowedDomains
@@ -14,9 +14,6 @@ from p2psip.errors import RealTimeInvalidOperationException
 from p2psip.managers import RealTimeServerConnectionManager
 from p2psip.net.certificates import CertificateStore, LocalCertificate, TrustAnchors
 from p2psip.net.tls import TlsContexts
-
-if TYPE_CHECKING:
-    from p2psip.testing.network import InMemoryNetwork
 
 TrustedRoots = str | os.PathLike[str] | Iterable[Any] | None
 SerialNumber = int | str | bytes
@@ -63,7 +60,6 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         minimum_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         key_log_file: str | os.PathLike[str] | None = None,
         settings: ManagerSettings | None = None,
-        _network: InMemoryNetwork | None = None,
     ) -> None:
         store = _store(certificate_store)
         self._source: Any = (store, certificate_issuer_name, certificate_serial_number)
@@ -79,7 +75,6 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
                 "key_log_file": key_log_file,
             },
             settings,
-            _network,
         )
 
     @classmethod
@@ -97,7 +92,6 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         minimum_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         key_log_file: str | os.PathLike[str] | None = None,
         settings: ManagerSettings | None = None,
-        _network: InMemoryNetwork | None = None,
     ) -> _Self:
         """A manager from PEM or PKCS#12 files instead of a store.
 
@@ -122,7 +116,6 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
                 "key_log_file": key_log_file,
             },
             settings,
-            _network,
         )
         return self
 
@@ -134,7 +127,6 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         need_mutual_tls: bool,
         tls_options: dict[str, Any],
         settings: ManagerSettings | None,
-        network: InMemoryNetwork | None,
     ) -> None:
         self._certificate = certificate
         self._trusted_roots = trusted_roots
@@ -142,7 +134,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         self._tls_options = tls_options
         self._local_host_given = local_host is not None
         self._allowed_domains = AllowedDomains(self._domains_changed)
-        super().__init__(local_host or certificate.default_host, settings, self._contexts(), network)
+        super().__init__(local_host or certificate.default_host, settings, self._contexts())
 
     def _contexts(self) -> TlsContexts:
         """TLS as it is to be from now on: certificate, roots and rules are read and tested."""

@@ -1,0 +1,43 @@
+"""The pytest plug-in: fixtures for tests that need SIP peers, offline.
+
+Loaded by every pytest run in an environment where p2psip is installed, so it imports nothing but pytest until a
+fixture is used; then it needs the extra ``testing``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from p2psip.testing import CertificateAuthority, EndpointPair, InMemoryNetwork
+
+
+@pytest.fixture(scope="session")
+def sip_certificate_authority() -> CertificateAuthority:
+    """A certificate authority for the whole run: ``sip_certificate_authority.issue("alice.example.com")``."""
+    from p2psip.testing import CertificateAuthority
+
+    return CertificateAuthority()
+
+
+@pytest.fixture
+def sip_network() -> Iterator[InMemoryNetwork]:
+    """A network in memory: what connection managers do while the test runs stays in the process."""
+    from p2psip.testing import InMemoryNetwork
+
+    with InMemoryNetwork() as network:
+        yield network
+
+
+@pytest.fixture
+def sip_endpoint_pair(
+    sip_certificate_authority: CertificateAuthority, sip_network: InMemoryNetwork
+) -> Iterator[EndpointPair]:
+    """Two endpoints, ``alice`` and ``bob``, that reach each other over mutual TLS on the network in memory."""
+    from p2psip.testing import endpoint_pair
+
+    with endpoint_pair(authority=sip_certificate_authority, network=sip_network) as pair:
+        yield pair

@@ -1,0 +1,111 @@
+"""Where a request goes first: the transport rule, the proxy, the address, the options of one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from p2psip import (
+    ConnectionFailureException,
+    RealTimeAddress,
+    RealTimeServerConnectionManager,
+    RealTimeServerTcpConnectionManager,
+    SendMessageOptions,
+    SipPeerToPeerEndpoint,
+    SipTransportType,
+)
+from p2psip.testing import CertificateAuthority
+
+TCP, TLS = SipTransportType.TCP, SipTransportType.TLS
+PROXY = ("proxy.example.com", 5999)
+
+
+@pytest.fixture(scope="module")
+def managers() -> Iterator[dict[SipTransportType, RealTimeServerConnectionManager]]:
+    authority = CertificateAuthority()
+    with RealTimeServerTcpConnectionManager() as tcp, authority.manager("alice.example.com") as tls:
+        yield {TCP: tcp, TLS: tls}
+
+
+@pytest.mark.parametrize(
+    ("manager", "default", "proxy", "address", "target"),
+    [
+        # Without a proxy the address decides, and the default where it does not say.
+        (TCP, TCP, None, "sip:bob@b.example", ("TCP", "b.example", 5060, None)),
+        (TCP, TCP, None, "sip:bob@b.example:5070", ("TCP", "b.example", 5070, None)),
+        (TCP, TCP, None, "sip:bob@b.example;transport=TCP", ("TCP", "b.example", 5060, None)),
+        (TCP, TCP, None, "sip:bob@[2001:db8::1]:5070", ("TCP", "2001:db8::1", 5070, None)),
+        (TCP, TCP, None, "sip:bob@b.example;maddr=10.0.0.1", ("TCP", "10.0.0.1", 5060, None)),
+        (TLS, TLS, None, "sip:bob@b.example", ("TLS", "b.example", 5061, "b.example")),
+        (TLS, TLS, None, "sip:bob@B.Example.", ("TLS", "b.example", 5061, "b.example")),
+        (TLS, TLS, None, "sips:bob@b.example:5099", ("TLS", "b.example", 5099, "b.example")),
+        (TLS, TLS, None, "sip:bob@10.0.0.1", ("TLS", "10.0.0.1", 5061, "10.0.0.1")),
+        (TLS, TLS, None, "sip:bob@b.example;transport=tcp", ("TCP", "b.example", 5060, None)),
+        (TLS, TLS, None, "sips:bob@b.example;transport=tcp", ("TLS", "b.example", 5061, "b.example")),
+        (TLS, TCP, None, "sip:bob@b.example", ("TCP", "b.example", 5060, None)),
+        (TLS, TCP, None, "sip:bob@b.example;transport=tls", ("TLS", "b.example", 5061, "b.example")),
+        (TLS, TCP, None, "sips:bob@b.example", ("TLS", "b.example", 5061, "b.example")),
+        # With a proxy everything goes there; the address can raise the transport, and never lowers it.
+        (TCP, TCP, PROXY, "sip:bob@b.example", ("TCP", *PROXY, None)),
+        (TLS, TLS, PROXY, "sip:bob@b.example;transport=tcp", ("TLS", *PROXY, PROXY[0])),
+        (TLS, TCP, PROXY, "sip:bob@b.example", ("TCP", *PROXY, None)),
+        (TLS, TCP, PROXY, "sip:bob@b.example;transport=tls", ("TLS", *PROXY, PROXY[0])),
+        (TLS, TCP, PROXY, "sips:bob@b.example", ("TLS", *PROXY, PROXY[0])),
+        (TLS, TLS, ("proxy.example.com", None), "tel:+1234", ("TLS", "proxy.example.com", 5061, "proxy.example.com")),
+        (TLS, TCP, ("proxy.example.com", None), "tel:+1234", ("TCP", "proxy.example.com", 5060, None)),
+    ],
+)
+def test_the_first_hop(
+    managers: dict[SipTransportType, RealTimeServerConnectionManager],
+    manager: SipTransportType,
+    default: SipTransportType,
+    proxy: tuple[str, int | None] | None,
+    address: str,
+    target: tuple[object, ...],
+) -> None:
+    with SipPeerToPeerEndpoint("sip:alice@a.example", managers[manager], default, *(proxy or ())) as endpoint:
+        assert tuple(endpoint._target(RealTimeAddress(address), None)) == target
+
+
+def test_the_name_of_the_proxy_s_certificate(
+    managers: dict[SipTransportType, RealTimeServerConnectionManager],
+) -> None:
+    with SipPeerToPeerEndpoint("sip:alice@a.example", managers[TLS], TLS, *PROXY) as endpoint:
+        endpoint.proxy_certificate_subject = "Pool.Example.com"
+        assert endpoint._target(RealTimeAddress("sip:b@b.example"), None).identity == "pool.example.com"
+        endpoint.proxy_certificate_subject = None
+        assert endpoint._target(RealTimeAddress("sip:b@b.example"), None).identity == "proxy.example.com"
+
+
+def test_options_of_one_message_come_before_proxy_and_address(
+    managers: dict[SipTransportType, RealTimeServerConnectionManager],
+) -> None:
+    with SipPeerToPeerEndpoint("sip:alice@a.example", managers[TLS], TLS, *PROXY) as endpoint:
+        options = SendMessageOptions(connection_context=("10.0.0.9", 6000), tls_target_name="b.example")
+        assert tuple(endpoint._target(RealTimeAddress("sip:b@c.example"), options)) == (
+            "TLS",
+            "10.0.0.9",
+            6000,
+            "b.example",
+        )
+
+
+@pytest.mark.parametrize("address", ["sips:bob@b.example", "sip:bob@b.example;transport=tls"])
+def test_a_tcp_manager_says_that_it_cannot_do_tls(
+    managers: dict[SipTransportType, RealTimeServerConnectionManager], address: str
+) -> None:
+    with SipPeerToPeerEndpoint("sip:alice@a.example", managers[TCP]) as endpoint:
+        operation = endpoint.begin_send_message("MESSAGE", address, body="x")
+        error = operation.exception(5)
+        assert isinstance(error, ConnectionFailureException)
+        assert "RealTimeServerTlsConnectionManager" in str(error)
+        assert managers[TCP].connections() == ()
+
+
+@pytest.mark.parametrize("address", ["sip:bob@b.example;transport=udp", "sip:bob@b.example;transport=sctp"])
+def test_other_transports_are_argument_errors(
+    managers: dict[SipTransportType, RealTimeServerConnectionManager], address: str
+) -> None:
+    with SipPeerToPeerEndpoint("sip:alice@a.example", managers[TCP]) as endpoint, pytest.raises(ValueError):
+        endpoint.begin_send_message("MESSAGE", address)
