@@ -87,6 +87,7 @@ _REASONS = {
 _CLASSES = {1: "Trying", 2: "OK", 3: "Multiple Choices", 4: "Bad Request", 5: "Server Internal Error", 6: "Decline"}
 
 _COPIED = frozenset({"via", "from", "to", "call-id", "cseq"})
+_COPIED_BY_100 = _COPIED | {"timestamp"}
 
 
 def reason_phrase(status_code: int) -> str:
@@ -118,18 +119,17 @@ def create_response(
     RFC 3261 8.2.6.
     """
     response = Response(status_code, reason_phrase(status_code) if reason is None else reason, (), body)
-    keys = response.headers._keys
-    fields = response.headers._fields
-    for key, field in zip(request.headers._keys, request.headers._fields, strict=True):
-        if key in _COPIED or (key == "timestamp" and status_code == 100):
-            if key == "to" and to_tag is not None and status_code > 100 and request.to_tag is None:
-                field = (field[0], field[1], f"{field[2].rstrip()};tag={to_tag}")
-            keys.append(key)
-            fields.append(field)
+    old, new = request.headers, response.headers
+    copied = _COPIED_BY_100 if status_code == 100 else _COPIED
+    new._keys = [key for key in old._keys if key in copied]
+    new._lines = [line for key, line in zip(old._keys, old._lines, strict=True) if key in copied]
+    if to_tag is not None and status_code > 100 and request.to_tag is None:
+        position = new._keys.index("to")
+        new._lines[position] = f"{new._lines[position].rstrip()};tag={to_tag}"
     for name, value in headers:
-        response.headers.add(name, value)
+        new.add(name, value)
     if content_type is not None:
-        response.headers.add("Content-Type", content_type)
+        new.add("Content-Type", content_type)
     return response
 
 

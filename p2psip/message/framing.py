@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p2psip.errors import MessageParsingException
 from p2psip.message.message import Malformed, Request, Response
-from p2psip.message.parser import DEFAULT_LIMITS, Head, Limits, too_large
+from p2psip.message.parser import DEFAULT_LIMITS, Head, Limits, check_body
 
 
 class Ping:
@@ -144,10 +144,9 @@ class StreamFramer:
             length = head.content_length()
             if length is None:
                 raise MessageParsingException("On a stream a message must have a Content-Length (RFC 3261 18.3).")
-            if length > self._limits.body:
-                raise too_large(length, self._limits)
+            check_body(length, self._limits)
         except MessageParsingException as error:
-            error.answer = head.answer(error)
+            head.prepare_answer(error)
             raise
         self._needed = head.length + length
         return head
@@ -159,5 +158,5 @@ def _message(head: Head, raw: bytes) -> Request | Response | Malformed:
             raise head.error
         return head.message(raw)
     except MessageParsingException as error:
-        error.answer = head.answer(error)
+        head.prepare_answer(error)
         return Malformed(raw, error)

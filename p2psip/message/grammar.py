@@ -172,12 +172,13 @@ def parse_number(text: str, maximum: int = 2**32 - 1) -> int:
     Raises:
         MessageParsingException: Not a number, or above ``maximum``.
     """
-    if text.isascii() and text.isdigit():
-        digits = text if len(text) <= 20 else text.lstrip("0")
-        if len(digits) <= 20 and int(digits or "0") <= maximum:
-            return int(digits or "0")
+    if not (text.isdigit() and text.isascii()):
+        raise MessageParsingException(f"{excerpt(text)} is not a number.")
+    digits = text.lstrip("0") or "0"
+    # Length first: making an int of many digits takes more than linear time.
+    if len(digits) > len(str(maximum)) or int(digits) > maximum:
         raise MessageParsingException(f"{excerpt(text)} is above {maximum}.")
-    raise MessageParsingException(f"{excerpt(text)} is not a number.")
+    return int(digits)
 
 
 def is_ipv6(text: str) -> bool:
@@ -203,7 +204,7 @@ def is_host(text: str) -> bool:
     """A host name, an IPv4 address, or an IPv6 address in brackets (RFC 3261 25.1, RFC 5954)."""
     if text.startswith("["):
         return text.endswith("]") and is_ipv6(text[1:-1])
-    if _LABEL_CHARACTERS.fullmatch(text) is None or len(text) > 255:
+    if _LABEL_CHARACTERS.fullmatch(text) is None:
         return False
     labels = text.split(".")
     if not labels[-1]:

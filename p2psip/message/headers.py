@@ -1,4 +1,4 @@
-"""The header fields of one message: text until somebody asks for more."""
+"""The header fields of one message: lines of text until somebody asks for more."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import excerpt, split_list
 from p2psip.message.names import KEYS, LIST_FIELDS, field_key
 
-Field = tuple[str, str, str]
-"""One line in three pieces that join to it: name, colon with white space, value."""
-
 
 class Headers:
     """An ordered multi-map of header fields. Names compare without regard to case, compact forms are the long ones.
 
-    Iteration gives ``(name as written, unfolded value)`` pairs. Not for use by several threads while it is changed.
+    Iteration gives ``(name as written, unfolded value)`` pairs. Any number of threads may read; none may change it
+    while others do.
 
     Raises:
         ValueError: A name that is no token, or a value with CR, LF or NUL.
     """
 
-    __slots__ = ("_fields", "_keys", "_views")
+    __slots__ = ("_keys", "_lines", "_views")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         # Two lists of one length: finding a key is one scan in C, and nothing is made for fields nobody asks for.
-        self._keys: list[str] = []
-        self._fields: list[Field] = []
-        self._views: dict[str, Any] | None = {}  # parsed values by key; None once changed (see Message.to_bytes)
+        self._keys: list[str]
+        self._lines: list[str]
+        self._views: dict[str, Any] | None = {}
+        """Values that the message's views have parsed; None once the headers were changed."""
         if isinstance(pairs, Headers):
-            self._keys.extend(pairs._keys)
-            self._fields.extend(pairs._fields)
+            self._keys = pairs._keys.copy()
+            self._lines = pairs._lines.copy()
         else:
-            for name, value in pairs:
-                self._keys.append(_checked_key(name))
-                self._fields.append((name, ": ", _checked_value(name, value)))
+            fields = [(_checked_key(name), _checked_line(name, value)) for name, value in pairs]
+            self._keys = [key for key, _ in fields]
+            self._lines = [line for _, line in fields]
 
     @classmethod
-    def _of(cls, keys: list[str], fields: list[Field]) -> Headers:
+    def _of(cls, keys: list[str], lines: list[str]) -> Headers:
+        """Headers of lines that were checked before; the lists are taken over."""
         headers = cls.__new__(cls)
         headers._keys = keys
-        headers._fields = fields
+        headers._lines = lines
         headers._views = {}
         return headers
 
@@ -49,11 +49,12 @@ class Headers:
         return len(self._keys)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        for name, _, value in self._fields:
-            yield (name, value.strip(" \t"))
+        for line in self._lines:
+            name, _, value = line.partition(":")
+            yield (name.rstrip(" \t"), value.strip(" \t"))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (KEYS.get(name) or field_key(name)) in self._keys
+        return isinstance(name, str) and field_key(name) in self._keys
 
     def __repr__(self) -> str:
         return f"Headers({list(self)!r})"
@@ -67,9 +68,12 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """The value of the first field of the name, as it stands there; None when there is none."""
-        key = KEYS.get(name) or field_key(name)
-        if key in self._keys:
-            return self._fields[self._keys.index(key)][2].strip(" \t")
+        return self._value(KEYS.get(name) or field_key(name))
+
+    def _value(self, key: str) -> str | None:
+        keys = self._keys
+        if key in keys:
+            return self._lines[keys.index(key)].partition(":")[2].strip(" \t")
         return None
 
     def get_all(self, name: str) -> list[str]:
@@ -78,59 +82,63 @@ class Headers:
         Raises:
             MessageParsingException: Such a list has an unclosed quote or bracket, or an empty value.
         """
-        key = KEYS.get(name) or field_key(name)
-        values = [field[2].strip(" \t") for known, field in zip(self._keys, self._fields, strict=True) if known == key]
+        key = field_key(name)
+        keys = self._keys
+        values = [
+            line.partition(":")[2].strip(" \t") for known, line in zip(keys, self._lines, strict=True) if known == key
+        ]
         if key not in LIST_FIELDS:
             return values
-        return [value for line in values for value in split_list(line) if line]
+        return [value for text in values for value in split_list(text) if text]
 
     def count(self, name: str) -> int:
         """How many fields (lines, not values) of the name there are."""
-        return self._keys.count(KEYS.get(name) or field_key(name))
+        return self._keys.count(field_key(name))
 
     def add(self, name: str, value: str) -> None:
         """Append a field."""
-        self.insert(len(self._keys), name, value)
+        self._insert(len(self._keys), name, value)
 
     def prepend(self, name: str, value: str) -> None:
         """Put a field before all others, as a Via is."""
-        self.insert(0, name, value)
-
-    def insert(self, position: int, name: str, value: str) -> None:
-        key, value = _checked_key(name), _checked_value(name, value)
-        self._keys.insert(position, key)
-        self._fields.insert(position, (name, ": ", value))
-        self._views = None
+        self._insert(0, name, value)
 
     def set(self, name: str, value: str) -> None:
         """Replace all fields of the name by one, in the place of the first; append it when there is none."""
         key = _checked_key(name)
-        value = _checked_value(name, value)
         position = self._keys.index(key) if key in self._keys else len(self._keys)
+        line = _checked_line(name, value)
         self.remove(name)
-        self.insert(position, name, value)
+        self._keys.insert(position, key)
+        self._lines.insert(position, line)
+        self._views = None
 
     def remove(self, name: str) -> None:
         """Remove all fields of the name; none is fine."""
         key = field_key(name)
         if key in self._keys:
-            kept = [i for i, known in enumerate(self._keys) if known != key]
-            self._fields = [self._fields[i] for i in kept]
-            self._keys = [self._keys[i] for i in kept]
+            self._lines = [line for known, line in zip(self._keys, self._lines, strict=True) if known != key]
+            self._keys = [known for known in self._keys if known != key]
             self._views = None
+
+    def _insert(self, position: int, name: str, value: str) -> None:
+        key, line = _checked_key(name), _checked_line(name, value)
+        self._keys.insert(position, key)
+        self._lines.insert(position, line)
+        self._views = None
 
 
 def _checked_key(name: str) -> str:
-    key = KEYS.get(name) or field_key(name)
+    key = field_key(name)
     if not key:
         raise ValueError(f"{excerpt(name)} is not the name of a header field.")
     return key
 
 
-def _checked_value(name: str, value: str) -> str:
+def _checked_line(name: str, value: str) -> str:
     if "\r" in value or "\n" in value or "\0" in value:
         raise ValueError(f"The value of {name} contains CR, LF or NUL: {excerpt(value)}.")
-    return value
+    return f"{name}: {value}"
 
 
 def missing(name: str) -> MessageParsingException:

@@ -14,8 +14,6 @@ from p2psip.message.uri import SipUri, parse_uri
 from p2psip.message.values import CSeq, NameAddr, Via, parse_contact
 
 SIP_VERSION = "SIP/2.0"
-MAXIMUM_VALUES = 64
-
 _T = TypeVar("_T")
 
 _URI_TEXT = re.compile(r"[!-;=?-~]+")  # printable ASCII but for angle brackets
@@ -59,17 +57,11 @@ class Message:
         if self._raw is not None and headers._views is not None:
             return self._raw
         body = self.body
-        lines = [self.start_line]
+        lines = headers._lines
         if "content-length" in headers._keys:
-            lines += [
-                "".join(field)
-                for key, field in zip(headers._keys, headers._fields, strict=True)
-                if key != "content-length"
-            ]
-        else:
-            lines += map("".join, headers._fields)
-        lines.append(f"Content-Length: {len(body)}\r\n\r\n")
-        return "\r\n".join(lines).encode("utf-8", "surrogateescape") + body
+            lines = [line for key, line in zip(headers._keys, lines, strict=True) if key != "content-length"]
+        text = "\r\n".join([self.start_line, *lines, f"Content-Length: {len(body)}\r\n\r\n"])
+        return text.encode("utf-8", "surrogateescape") + body
 
     # Views. Each raises MessageParsingException when the value is malformed, and only then.
 
@@ -80,7 +72,7 @@ class Message:
         if views is not None and "top_via" in views:
             via: Via = views["top_via"]
             return via
-        text = self.headers.get("Via")
+        text = self.headers._value("via")
         if text is None:
             raise missing("Via")
         via = Via.parse(split_list(text)[0] if "," in text else text)
@@ -89,7 +81,7 @@ class Message:
     @property
     def via(self) -> list[Via]:
         """All values of Via, top first."""
-        return [Via.parse(value) for value in self._values("Via")]
+        return [Via.parse(value) for value in self.headers.get_all("Via")]
 
     @property
     def from_(self) -> NameAddr:
@@ -112,21 +104,21 @@ class Message:
     @property
     def contact(self) -> list[NameAddr] | str:
         """The values of Contact, or ``"*"``."""
-        values = self._values("Contact")
+        values = self.headers.get_all("Contact")
         return "*" if values == ["*"] else [parse_contact(value) for value in values]
 
     @property
     def route(self) -> list[NameAddr]:
-        return [NameAddr.parse(value, brackets=True) for value in self._values("Route")]
+        return [NameAddr.parse(value, brackets=True) for value in self.headers.get_all("Route")]
 
     @property
     def record_route(self) -> list[NameAddr]:
-        return [NameAddr.parse(value, brackets=True) for value in self._values("Record-Route")]
+        return [NameAddr.parse(value, brackets=True) for value in self.headers.get_all("Record-Route")]
 
     @property
     def call_id(self) -> str | None:
         """As it stands there; None when there is none."""
-        return self.headers.get("Call-ID")
+        return self.headers._value("call-id")
 
     @property
     def cseq(self) -> CSeq:
@@ -134,7 +126,7 @@ class Message:
         if views is not None and "cseq" in views:
             cseq: CSeq = views["cseq"]
             return cseq
-        text = self.headers.get("CSeq")
+        text = self.headers._value("cseq")
         if text is None:
             raise missing("CSeq")
         return self._keep("cseq", CSeq.parse(text))
@@ -142,24 +134,24 @@ class Message:
     @property
     def max_forwards(self) -> int | None:
         """0 to 255 (RFC 3261 20.22); None when there is none."""
-        text = self.headers.get("Max-Forwards")
+        text = self.headers._value("max-forwards")
         return None if text is None else parse_number(text, 255)
 
     @property
     def expires(self) -> int | None:
         """Seconds, 0 to 2**32-1 (RFC 3261 20.19); None when there is none."""
-        text = self.headers.get("Expires")
+        text = self.headers._value("expires")
         return None if text is None else parse_number(text)
 
     @property
     def content_type(self) -> str | None:
         """As it stands there; None when there is none."""
-        return self.headers.get("Content-Type")
+        return self.headers._value("content-type")
 
     @property
     def content_length(self) -> int | None:
         """What the header says; None when there is none."""
-        text = self.headers.get("Content-Length")
+        text = self.headers._value("content-length")
         return None if text is None else parse_number(text)
 
     def validate(self) -> None:
@@ -178,22 +170,16 @@ class Message:
             for key in SINGLE_FIELDS:
                 if keys.count(key) > 1:
                     raise MessageParsingException(f"{canonical_name(key)} comes {keys.count(key)} times.")
-        call_id = headers.get("Call-ID")
+        call_id = headers._value("call-id")
         if call_id is None:
             raise missing("Call-ID")
         if not is_call_id(call_id):
             raise MessageParsingException(f"{excerpt(call_id)} is not a Call-ID.")
-        if keys.count("via") == 1 and "," not in (headers.get("Via") or ""):
+        if keys.count("via") == 1 and "," not in (headers._value("via") or ""):
             self.top_via  # noqa: B018 - parsed for its errors
         elif len(self.via) == 0:
             raise missing("Via")
         self.from_, self.to, self.cseq  # noqa: B018
-
-    def _values(self, name: str) -> list[str]:
-        values = self.headers.get_all(name)
-        if len(values) > MAXIMUM_VALUES:
-            raise MessageParsingException(f"{name} has {len(values)} values, more than {MAXIMUM_VALUES}.")
-        return values
 
     def _name_addr(self, name: str) -> NameAddr:
         views = self.headers._views

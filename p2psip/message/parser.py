@@ -9,18 +9,19 @@ from p2psip.config import ManagerSettings
 from p2psip.errors import MessageParsingException
 from p2psip.message.builders import create_response
 from p2psip.message.grammar import excerpt, is_token, quoted_end
-from p2psip.message.headers import Field, Headers
+from p2psip.message.headers import Headers
 from p2psip.message.message import Request, Response
 from p2psip.message.names import KEYS, field_key
 
 _VERSION = re.compile(r"SIP/[0-9]+\.[0-9]+", re.IGNORECASE)
 _CONTROLS = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
-_NOT_CONTROLS = bytes(octet for octet in range(256) if (octet >= 32 and octet != 127) or octet == 9)
-_LINE_END = b"\r\n"
+_QUOTED_PAIR = re.compile(r"\\[^\r\n]")
+_HARMLESS = bytes(octet for octet in range(256) if (octet >= 32 and octet != 127) or octet == 9)
+_SHORTEST_VALUE = 8  # no value of Via or Route takes less, with what separates it from the next
 
 
 class Limits:
-    """What a message may be at most: octets, and counts of headers and values."""
+    """What a message may be at most: octets of its parts, header fields, and values in Via, Route and Record-Route."""
 
     __slots__ = ("body", "head", "header", "headers", "start_line", "values")
 
@@ -57,127 +58,122 @@ def parse_message(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Request | Res
         MessageParsingException: It is no SIP message. ``answer`` is set when it is a request that can be answered.
     """
     start = 0
-    while data.startswith(_LINE_END, start):
+    while data.startswith(b"\r\n", start):
         start += 2
     end = data.find(b"\r\n\r\n", start)
     if end < 0:
         raise MessageParsingException("The message has no empty line after its header fields.")
     head = Head(data[start:end], limits)
+    body = end + 4
+    available = len(data) - body
     try:
         if head.error is not None:
             raise head.error
         length = head.content_length()
-        body = end + 4
         if length is None:
-            length = len(data) - body
-        elif length > len(data) - body:
+            length = available
+        elif length > available:
             raise MessageParsingException(
-                f"Content-Length is {length}, but only {len(data) - body} octets follow the header fields."
+                f"Content-Length is {length}, but only {available} octets follow the header fields."
             )
-        if length > limits.body:
-            raise too_large(length, limits)
+        check_body(length, limits)
+        return head.message(data[start : body + length])
     except MessageParsingException as error:
-        error.answer = head.answer(error)
+        head.prepare_answer(error)
         raise
-    return head.message(data[start : body + length])
 
 
-def too_large(length: int, limits: Limits) -> MessageParsingException:
-    return MessageParsingException(f"The body of {length} octets is above the limit of {limits.body}.", status_code=413)
+def check_body(length: int, limits: Limits) -> None:
+    if length > limits.body:
+        raise MessageParsingException(
+            f"The body of {length} octets is above the limit of {limits.body}.", status_code=413
+        )
 
 
 class Head:
-    """A start line and header fields, taken apart. ``error`` says what is wrong with them, None if nothing is."""
+    """A start line and header fields, taken apart.
 
-    __slots__ = ("_fields", "_first", "_keys", "error", "length", "text")
+    Attributes:
+        error: What is wrong with them; None if nothing is.
+        length: Octets, with the empty line.
+    """
 
-    def __init__(self, head: bytes, limits: Limits) -> None:
+    __slots__ = ("_keys", "_lines", "_start_line", "error", "length")
+
+    def __init__(self, octets: bytes, limits: Limits) -> None:
         self.error: MessageParsingException | None = None
-        self.length = len(head) + 4
-        text = self.text = head.decode("utf-8", "surrogateescape")
-        lines = text.split("\r\n")
-        self._first = lines[0]
-        del lines[0]
-        fields = self._fields = [line.partition(":") for line in lines]
+        length = self.length = len(octets) + 4
+        text = octets.decode("utf-8", "surrogateescape")
+        lines = self._lines = text.split("\r\n")
+        start_line = self._start_line = lines.pop(0)
+        ends = len(lines)
         try:
-            keys = self._keys = [KEYS[field[0]] for field in fields]
+            self._keys = [KEYS[line.partition(":")[0]] for line in lines]
         except KeyError:
-            self._read_unusual(lines)
-            keys = self._keys
-        if self.length > limits.header or len(keys) > limits.headers or self.length > limits.start_line:
-            self._check_limits(lines, limits)
-        if head.translate(None, _NOT_CONTROLS) != _LINE_END * len(lines):
+            self._read_unusual_lines()
+        # A table of everything harmless leaves the line ends, and whatever else should not be there.
+        if octets.translate(None, _HARMLESS) != b"\r\n" * ends:
             self._check_controls()
+        if length > limits.header or length > limits.start_line or ends > limits.headers:
+            self._check_sizes(start_line, limits)
+        if length > limits.values * _SHORTEST_VALUE and text.count(",") + ends > limits.values:
+            self._check_values(limits)
 
-    def _read_unusual(self, lines: list[str]) -> None:
+    def _read_unusual_lines(self) -> None:
         """Folded lines, names that are not in the table, and lines that are no header fields."""
         keys: list[str] = []
-        fields: list[Field] = []
-        folds: dict[int, list[str]] = {}
-        good = False
-        for number, line in enumerate(lines, 2):
+        fields: list[list[str]] = []  # each a line and those that continue it
+        continuable = False
+        for number, line in enumerate(self._lines, 2):
             if line[:1] in (" ", "\t"):
-                if good:
-                    folds.setdefault(len(fields) - 1, []).append(line.strip(" \t"))
-                    continue
-                self._fail("continues nothing", line, number)
+                if continuable:
+                    fields[-1].append(line.strip(" \t"))
+                else:
+                    self._fail(f"Line {number}, {excerpt(line)}, continues nothing.", number)
                 continue
-            name, colon, value = line.partition(":")
-            name = name.rstrip(" \t")
-            key = field_key(name) if colon else ""
-            good = key != ""
-            if good:
+            name, colon, _ = line.partition(":")
+            key = field_key(name.rstrip(" \t")) if colon else ""
+            continuable = key != ""
+            if continuable:
                 keys.append(key)
-                fields.append((name, colon, value))
+                fields.append([line.rstrip(" \t")])
             else:
-                self._fail("is not a header field: a name, a colon and a value", line, number)
-        for position, parts in folds.items():
-            name, colon, value = fields[position]
-            fields[position] = (name, colon, " ".join([value.rstrip(" \t"), *parts]))
+                self._fail(f"Line {number}, {excerpt(line)}, is not a header field: name, colon, value.", number)
         self._keys = keys
-        self._fields = fields
-
-    def _check_limits(self, lines: list[str], limits: Limits) -> None:
-        if len(self._first) > limits.start_line:
-            self._set_error(
-                MessageParsingException(f"The start line is longer than {limits.start_line}.", status_code=414)
-            )
-        if len(lines) > limits.headers:
-            self._set_error(MessageParsingException(f"There are more than {limits.headers} header fields."))
-        if any(len(line) > limits.header for line in lines) or any(len(f[2]) > limits.header for f in self._fields):
-            self._set_error(MessageParsingException(f"A header field is longer than {limits.header}."))
-        for key in ("via", "route", "record-route"):
-            count = sum(f[2].count(",") + 1 for k, f in zip(self._keys, self._fields, strict=True) if k == key)
-            if count > limits.values:
-                Headers._of(self._keys, self._fields)
-                self._set_error(MessageParsingException(f"There are more than {limits.values} values in {key}."))
+        self._lines = [" ".join(parts) for parts in fields]
 
     def _check_controls(self) -> None:
-        """Controls are allowed as quoted-pairs only, CR and LF not even there."""
-        for line in (self._first, *map("".join, self._fields)):
-            if _CONTROLS.search(line) is None:
-                continue
-            rest, start = "", 0
-            while (quote := line.find('"', start)) >= 0:
-                end = quoted_end(line, quote)
-                if end < 0:
-                    break
-                rest += line[start:quote] + re.sub(r"\\[^\r\n]", "", line[quote:end])
-                start = end
-            if _CONTROLS.search(rest + line[start:]) is not None:
-                self._set_error(MessageParsingException(f"There is a control character in {excerpt(line)}."))
+        """Control characters may stand in quoted-pairs only, CR and LF not even there (RFC 3261 25.1)."""
+        for line in (self._start_line, *self._lines):
+            if _CONTROLS.search(line) is not None and _CONTROLS.search(_without_quoted_pairs(line)) is not None:
+                self._fail(f"There is a control character in {excerpt(line)}.")
+                return
 
-    def _fail(self, what: str, line: str, number: int) -> None:
-        self._set_error(MessageParsingException(f"Line {number}, {excerpt(line)}, {what}.", line_number=number))
+    def _check_sizes(self, start_line: str, limits: Limits) -> None:
+        if len(start_line) > limits.start_line:
+            self._fail(f"The start line is longer than {limits.start_line}.", 1, status_code=414)
+        if len(self._keys) > limits.headers:
+            self._fail(f"There are {len(self._keys)} header fields, more than {limits.headers}.")
+        longest = max(map(len, self._lines), default=0)
+        if longest > limits.header:
+            self._fail(f"A header field of {longest} is longer than {limits.header}.")
 
-    def _set_error(self, error: MessageParsingException) -> None:
+    def _check_values(self, limits: Limits) -> None:
+        for name in ("via", "route", "record-route"):
+            lines = [line for key, line in zip(self._keys, self._lines, strict=True) if key == name]
+            count = len(lines) + sum(line.count(",") for line in lines)
+            if count > limits.values:
+                self._fail(f"There are {count} values in {name}, more than {limits.values}.")
+
+    def _fail(self, what: str, line_number: int = -1, status_code: int = 400) -> None:
+        """Keep the first error and go on: the length of the message is still to be found."""
         if self.error is None:
-            self.error = error
+            self.error = MessageParsingException(what, line_number=line_number, status_code=status_code)
 
     @property
     def is_ambiguous(self) -> bool:
-        """A CR or LF stands alone: others may see other lines here."""
-        return "\r" in self.text.replace("\r\n", "") or "\n" in self.text.replace("\r\n", "")
+        """A CR or LF stands alone, so that others may see other header fields here."""
+        return any("\r" in line or "\n" in line for line in (self._start_line, *self._lines))
 
     def content_length(self) -> int | None:
         """What Content-Length says.
@@ -188,13 +184,12 @@ class Head:
         keys = self._keys
         if "content-length" not in keys:
             return None
-        position = keys.index("content-length")
-        text = self._fields[position][2].strip(" \t")
-        if len(text) <= 10 and text.isdigit() and text.isascii() and keys.count("content-length") == 1:
-            return int(text)
+        text = self._lines[keys.index("content-length")].partition(":")[2].strip(" \t")
         if keys.count("content-length") > 1:
             raise MessageParsingException("Content-Length comes more than once.")
-        raise MessageParsingException(f"{excerpt(text)} is not a Content-Length: one number of at most 10 digits.")
+        if not text.isdigit() or len(text) > 10 or not text.isascii():
+            raise MessageParsingException(f"{excerpt(text)} is not a Content-Length: one number of at most 10 digits.")
+        return int(text)
 
     def message(self, raw: bytes) -> Request | Response:
         """The message whose head this is; ``raw`` is all of it.
@@ -203,62 +198,70 @@ class Head:
             MessageParsingException: The start line is no start line.
         """
         message: Request | Response
-        first, _, rest = self._first.partition(" ")
-        if first == "SIP/2.0" or first[:4].upper() == "SIP/":
+        first, _, rest = self._start_line.partition(" ")
+        if first[:4].upper() == "SIP/":
             code, space, reason = rest.partition(" ")
-            if not (len(code) == 3 and code.isdigit() and code.isascii() and space and _VERSION.fullmatch(first)):
+            if not (space and len(code) == 3 and code.isdigit() and code.isascii() and _VERSION.fullmatch(first)):
                 raise self._bad_start_line()
-            response = message = Response.__new__(Response)
+            message = response = Response.__new__(Response)
             response.sip_version = first
             response.status_code = int(code)
             response.reason = reason
         else:
             uri, _, version = rest.partition(" ")
-            if not (
-                (is_token(first))
-                and (version == "SIP/2.0" or _VERSION.fullmatch(version))
-                and uri
-                and uri.isascii()
-                and "<" not in uri
-                and ">" not in uri
-                and '"' not in uri
+            if (
+                not (version == "SIP/2.0" or _VERSION.fullmatch(version))
+                or not (uri and uri.isascii() and is_token(first))
+                or "<" in uri
+                or ">" in uri
+                or '"' in uri
             ):
                 raise self._bad_start_line()
-            request = message = Request.__new__(Request)
+            message = request = Request.__new__(Request)
             request.sip_version = version
             request.method = first
             request.uri = uri
-        message.headers = Headers._of(self._keys, self._fields)
+        message.headers = Headers._of(self._keys, self._lines)
         message._raw = raw
         message._head_length = self.length
         return message
 
     def _bad_start_line(self) -> MessageParsingException:
         return MessageParsingException(
-            f"{excerpt(self._first)} is neither a request line nor a status line.", line_number=1
+            f"{excerpt(self._start_line)} is neither a request line nor a status line.", line_number=1
         )
 
-    def answer(self, error: MessageParsingException) -> Response | None:
-        """A response to the request whose head this is, if its dialog headers are clean (RFC 3261 18.3)."""
-        first, _, rest = self._first.partition(" ")
-        if (
-            error.status_code is None
-            or not is_token(first)
-            or first == "ACK"
-            or not rest.upper().rstrip().endswith("SIP/2.0")
-        ):
-            return None
+    def prepare_answer(self, error: MessageParsingException) -> None:
+        """Put into the error what is to be answered: a response to a request whose dialog headers are clean.
+
+        Responses and ACKs are never answered (RFC 3261 8.1.3, 17).
+        """
+        method, _, rest = self._start_line.partition(" ")
+        if method[:4].upper() == "SIP/" or method == "ACK":
+            error.status_code = None
+        if error.status_code is None or not is_token(method) or not rest.upper().rstrip().endswith("SIP/2.0"):
+            return
         request = Request.__new__(Request)
-        request.sip_version = "SIP/2.0"
-        request.method = first
-        request.uri = rest.partition(" ")[0]
-        request.headers = Headers._of(self._keys, self._fields)
-        request._raw = None
-        request._body = b""
+        request.method = method
+        request.headers = Headers._of(self._keys, self._lines)
         try:
             request._validate_headers()
         except MessageParsingException:
-            return None
-        # RFC 3261 8.2.7: a stateless element gives the same tag each time.
-        tag = hashlib.blake2b(self.text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-        return create_response(request, error.status_code, to_tag=tag)
+            return
+        # The tag is the same whenever the same request is refused, as a stateless element's must be (RFC 3261 8.2.7).
+        text = "\r\n".join((self._start_line, *self._lines))
+        tag = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+        error.answer = create_response(request, error.status_code, to_tag=tag)
+
+
+def _without_quoted_pairs(line: str) -> str:
+    """The line without the quoted-pairs that stand in its quoted-strings."""
+    kept = []
+    start = 0
+    while (quote := line.find('"', start)) >= 0:
+        end = quoted_end(line, quote)
+        if end < 0:
+            break
+        kept += [line[start:quote], _QUOTED_PAIR.sub("", line[quote:end])]
+        start = end
+    return "".join([*kept, line[start:]])
