@@ -1,0 +1,46 @@
+"""The benchmark works and gives every figure that it promises. How fast anything is, is no matter for a test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ["exchanges", "round-trip", "codec", "handshakes", "memory", "idle"]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", str(ROOT / "tools" / "bench.py"), "--quick", *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, cwd=ROOT, check=False)
+
+
+def test_each_measurement_gives_a_row() -> None:
+    done = bench("--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["runs"] == 1
+    names = NAMES if Path("/proc/self/statm").exists() else [name for name in NAMES if name != "memory"]
+    assert [row["name"] for row in result["rows"]] == names
+    for row in result["rows"]:
+        assert row["ours"] > 0 and row["reference"] > 0, row
+        assert row["ratio"] == row["ours"] / row["reference"]
+        sign, _, target = row["target"].partition(" ")
+        assert row["ok"] == (row["ratio"] >= float(target) if sign == ">=" else row["ratio"] <= float(target))
+        assert (row["joined"] is not None) == (row["name"] == "exchanges")
+
+
+def test_a_table_for_people() -> None:
+    done = bench("--only", "codec", "--runs", "2")
+    assert done.returncode == 0, done.stderr
+    head, row = (line.split() for line in done.stdout.splitlines()[-2:])
+    assert head == ["ours", "reference", "joined", "ratio", "target", "ok"]
+    assert row[0] == "codec"
+    assert row[-1] in ("yes", "NO")
+
+
+def test_what_is_not_there_is_refused() -> None:
+    done = bench("--only", "nonsense")
+    assert done.returncode == 2
+    assert done.stdout == ""
