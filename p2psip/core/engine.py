@@ -219,7 +219,7 @@ class Engine:
         if type(message) is Request:
             self._receive_request(flow, message)
         elif type(message) is Response:
-            self._receive_response(flow, message)
+            self._receive_response(message)
         elif type(message) is Malformed and message.error.answer is not None:
             self.effects.append(Send(flow, message.error.answer.to_bytes()))
 
@@ -232,19 +232,28 @@ class Engine:
             for transaction in (*traffic.clients, *traffic.servers):
                 transaction.take(Input.TRANSPORT_ERROR, error)
 
-    def _receive_response(self, flow: Flow, response: Response) -> None:
-        """RFC 3261 18.1.2: what is bad or matches nothing is dropped."""
+    def _receive_response(self, response: Response) -> None:
+        """RFC 3261 18.1.2: what is bad or matches nothing is dropped.
+
+        The transaction is looked for first, so that strays cost little. Only a response to an INVITE, which can make
+        a dialog, is looked at as a whole; of others, what an application asks for says for itself if it is malformed.
+        """
         try:
-            response.validate()
+            method = response.cseq.method
+            transaction = self._clients.get((response.top_via.branch, method))
+            if transaction is None:
+                return
             headers = response.headers
             # RFC 3261 8.1.3.3: with several Vias it went astray.
             if headers.count("Via") > 1 or "," in (headers.get("Via") or ""):
                 return
-            transaction = self._clients.get((response.top_via.branch, response.cseq.method))
+            if method == "INVITE":
+                response.validate()
+            elif not 100 <= response.status_code <= 699 or response.sip_version.upper() != "SIP/2.0":
+                return
         except MessageParsingException:
             return
-        if transaction is not None and transaction.flow is flow:
-            transaction.receive(response)
+        transaction.receive(response)
 
     def _receive_request(self, flow: Flow, request: Request) -> None:
         try:

@@ -99,8 +99,8 @@ def _ignored(*groups: tuple[State, tuple[Input, ...]]) -> frozenset[Pair]:
 
 # A CANCEL is sent only after a provisional response (RFC 3261 9.1); one wanted earlier is held. Without a final
 # response 64*T1 after it the INVITE counts as cancelled. No timer runs in Proceeding: ringing may take long, and
-# how long is for the session to say. A user that abandons an INVITE has seen no provisional response to it yet, or
-# accepts that nobody will acknowledge a late 2xx.
+# how long is for the session to say. For the same reason an INVITE can be abandoned in Calling only: once the peer
+# is known to work on it, it is to be cancelled.
 INVITE_CLIENT = Table(
     "INVITE client transaction (RFC 3261 17.1.1, figure 5; RFC 6026 8.4)",
     (S.CALLING, ("send", "start_b", "start_a")),
@@ -118,7 +118,6 @@ INVITE_CLIENT = Table(
         (S.PROCEEDING, I.FAILURE): (S.COMPLETED, ("acknowledge", "start_d", "pass_up")),
         (S.PROCEEDING, I.CANCEL): (S.PROCEEDING, ("send_cancel",)),
         (S.PROCEEDING, I.CANCEL_LIMIT): (S.TERMINATED, ("fail_timeout",)),
-        (S.PROCEEDING, I.ABANDON): (S.TERMINATED, ()),
         (S.PROCEEDING, I.TRANSPORT_ERROR): (S.TERMINATED, ("fail_transport",)),
         (S.ACCEPTED, I.SUCCESS): (S.ACCEPTED, ("pass_up",)),
         (S.ACCEPTED, I.TIMER_M): (S.TERMINATED, ()),
@@ -129,7 +128,7 @@ INVITE_CLIENT = Table(
     },
     _ignored(
         (S.CALLING, (I.TIMER_D, I.TIMER_M, I.CANCEL_LIMIT)),
-        (S.PROCEEDING, (I.TIMER_A, I.TIMER_B, I.TIMER_D, I.TIMER_M)),
+        (S.PROCEEDING, (I.TIMER_A, I.TIMER_B, I.TIMER_D, I.TIMER_M, I.ABANDON)),
         (S.ACCEPTED, (I.TIMER_A, I.TIMER_B, I.TIMER_D, I.CANCEL_LIMIT, I.PROVISIONAL, I.FAILURE, I.CANCEL, I.ABANDON)),
         (S.COMPLETED, (I.TIMER_A, I.TIMER_B, I.TIMER_M, I.CANCEL_LIMIT, I.PROVISIONAL, I.SUCCESS, I.CANCEL, I.ABANDON)),
         (S.TERMINATED, (I.TIMER_A, I.TIMER_B, I.TIMER_D, I.TIMER_M, I.CANCEL_LIMIT)),

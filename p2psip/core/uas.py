@@ -105,20 +105,26 @@ def answer(
     )
     via = request.top_via
     host, port = flow.remote
-    wants_port = "rport" in via.params and via.params["rport"] is None
+    params = via.params
+    wants_port = "rport" in params and params["rport"] is None
     if wants_port or via.host.lower().strip("[]") != host:
-        params: dict[str, str | None] = {**via.params, "received": host}
-        if wants_port:
-            params["rport"] = str(port)  # RFC 3581 4
-        _replace_top_via(
-            response.headers,
-            str(Via(via.transport, via.host, via.port, params, protocol=via.protocol, version=via.version)),
-        )
+        text = request.headers.get("Via") or ""
+        if not wants_port and "received" not in params and "," not in text:
+            text = f"{text};received={host}"
+        else:
+            params = {**params, "received": host}
+            if wants_port:
+                params["rport"] = str(port)  # RFC 3581 4
+            text = str(Via(via.transport, via.host, via.port, params, protocol=via.protocol, version=via.version))
+        _replace_top_via(response.headers, text)
     return response
 
 
 def _replace_top_via(headers: Headers, text: str) -> None:
-    values = headers.get_all("Via")
+    if headers.count("Via") == 1 and "," not in (headers.get("Via") or ""):
+        headers.set("Via", text)
+        return
+    others = headers.get_all("Via")[1:]
     headers.remove("Via")
-    for value in (*reversed(values[1:]), text):
+    for value in (*reversed(others), text):
         headers.prepend("Via", value)
