@@ -1,0 +1,152 @@
+"""Who may have how much: addresses as they are counted, quotas over time, and how many connections at once."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections import Counter
+from collections.abc import Hashable
+
+from p2psip.config import ManagerSettings
+
+MAXIMUM_QUOTAS = 4096
+"""Addresses of which a handshake rate is remembered."""
+
+
+def plain_host(host: str) -> str:
+    """The address as it may be shown to others: no zone, and IPv4 as IPv4 (RFC 4291 2.5.5.2)."""
+    host = host.partition("%")[0]
+    if host.startswith("::") and "." in host:
+        mapped = ipaddress.IPv6Address(host).ipv4_mapped
+        if mapped is not None:
+            return str(mapped)
+    return host
+
+
+def address_key(host: str) -> str:
+    """What the limits per address count as one: an IPv4 address, or the /64 that one IPv6 site owns."""
+    if ":" not in host:
+        return host
+    try:
+        network = ipaddress.IPv6Network((host, 64), strict=False)
+    except ValueError:
+        return host
+    return str(network)
+
+
+class Quota:
+    """``rate`` a second, and at most one second's worth at once."""
+
+    __slots__ = ("_left", "_rate", "_size", "_when")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._size = max(1.0, rate)
+        self._left = self._size
+        self._when = now
+
+    def take(self, now: float, count: int = 1) -> bool:
+        """Use some up. False, and nothing used, when there is not enough."""
+        self._refill(now)
+        if self._left < count:
+            return False
+        self._left -= count
+        return True
+
+    def owe(self, now: float, count: int) -> float:
+        """Use some up in any case. How many seconds it takes until the debt is paid; 0 when there is none."""
+        self._refill(now)
+        self._left -= count
+        return -self._left / self._rate if self._left < 0 else 0.0
+
+    def is_full(self, now: float) -> bool:
+        """Nothing of it was used lately."""
+        self._refill(now)
+        return self._left >= self._size
+
+    def _refill(self, now: float) -> None:
+        self._left = min(self._size, self._left + (now - self._when) * self._rate)
+        self._when = now
+
+
+class QuietLog:
+    """A logger that a stranger cannot flood: at most ten lines a second of each kind."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._quotas: dict[Hashable, Quota] = {}
+
+    def warning(self, now: float, kind: str, *args: object) -> None:
+        """``kind`` is the format of the line as well."""
+        quota = self._quotas.get(kind)
+        if quota is None:
+            quota = self._quotas[kind] = Quota(10, now)
+        if quota.take(now):
+            self._logger.warning(kind, *args)
+
+
+class Admission:
+    """Counts the connections that peers have opened, and says which one is too many."""
+
+    def __init__(self, settings: ManagerSettings) -> None:
+        self._settings = settings
+        self._by_address: Counter[str] = Counter()
+        self._shaking = 0
+        self._shaking_by_address: Counter[str] = Counter()
+        self._rate: Quota | None = None
+        self._rates: dict[str, Quota] = {}
+
+    def refusal(self, host: str, now: float, connections: int) -> str | None:
+        """Why one more connection from there is refused; None: it is welcome. ``connections`` are those of all."""
+        settings, key = self._settings, address_key(host)
+        if connections >= settings.maximum_connections:
+            return f"maximum_connections ({settings.maximum_connections})"
+        if self._shaking >= settings.maximum_handshakes:
+            return f"maximum_handshakes ({settings.maximum_handshakes})"
+        if host not in settings.trusted_addresses:
+            if self._by_address[key] >= settings.maximum_connections_per_address:
+                return f"maximum_connections_per_address ({settings.maximum_connections_per_address})"
+            if self._shaking_by_address[key] >= settings.maximum_handshakes_per_address:
+                return f"maximum_handshakes_per_address ({settings.maximum_handshakes_per_address})"
+            rate = settings.maximum_handshakes_per_second_per_address
+            if rate is not None and not self._quota_of(key, rate, now).take(now):
+                return f"maximum_handshakes_per_second_per_address ({rate:g})"
+        rate = settings.maximum_handshakes_per_second
+        if rate is not None:
+            if self._rate is None:
+                self._rate = Quota(rate, now)
+            if not self._rate.take(now):
+                return f"maximum_handshakes_per_second ({rate:g})"
+        return None
+
+    def _quota_of(self, key: str, rate: float, now: float) -> Quota:
+        quota = self._rates.get(key)
+        if quota is None:
+            if len(self._rates) >= MAXIMUM_QUOTAS:
+                self._rates = {key: quota for key, quota in self._rates.items() if not quota.is_full(now)}
+                if len(self._rates) >= MAXIMUM_QUOTAS:
+                    self._rates.clear()
+            quota = self._rates[key] = Quota(rate, now)
+        return quota
+
+    def begin(self, host: str) -> None:
+        """A connection was accepted; its handshake begins."""
+        key = address_key(host)
+        self._by_address[key] += 1
+        self._shaking += 1
+        self._shaking_by_address[key] += 1
+
+    def handshake_over(self, host: str) -> None:
+        """It is done or has failed."""
+        self._shaking -= 1
+        _less(self._shaking_by_address, address_key(host))
+
+    def end(self, host: str) -> None:
+        """The connection is gone."""
+        _less(self._by_address, address_key(host))
+
+
+def _less(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]

@@ -1,0 +1,340 @@
+"""One thread that owns sockets and timers, and the inbox by which other threads reach it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from p2psip.errors import ConnectionFailureException
+from p2psip.timers import Timer, Timers
+
+_log = logging.getLogger(__name__)
+
+LONGEST_SLEEP = 3600.0
+"""Seconds; what a selector is asked to wait at most, because some take no more than an int of milliseconds."""
+
+
+class HasDeadline(Protocol):
+    """Something with timers of its own that a loop drives."""
+
+    def next_deadline(self) -> float | None:
+        """When ``advance`` has to be called, in loop time; None: not now."""
+
+    def advance(self, now: float) -> None:
+        """Do what is due."""
+
+
+class Clock(Protocol):
+    """What time it is, and how long a loop may sleep."""
+
+    def now(self) -> float:
+        """Seconds on a clock that never goes back."""
+
+    def time(self) -> float:
+        """Seconds since the epoch; only the dates in certificates are compared with it."""
+
+    def sleep_time(self, deadline: float) -> float | None:
+        """How many real seconds may be slept through before ``deadline``; None: as long as nobody calls."""
+
+    def attach(self, loop: Loop) -> None:
+        """The loop lives by this clock from now on."""
+
+    def detach(self, loop: Loop) -> None:
+        """The loop has ended."""
+
+
+class MonotonicClock:
+    """The real time."""
+
+    now = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
+
+    def sleep_time(self, deadline: float) -> float | None:
+        return min(LONGEST_SLEEP, max(0.0, deadline - time.monotonic()))
+
+    def attach(self, loop: Loop) -> None:
+        pass
+
+    def detach(self, loop: Loop) -> None:
+        pass
+
+
+class LoopEnded(RuntimeError):
+    """There is no loop any more that could do it.
+
+    Attributes:
+        forked: This is a child process; the loop lives in its parent.
+    """
+
+    def __init__(self, message: str, *, forked: bool = False) -> None:
+        super().__init__(message)
+        self.forked = forked
+
+
+class Loop:
+    """Sockets, timers and posted functions, one after the other on one daemon thread.
+
+    A turn is: what the sockets have, what is due, what was posted before the turn looked, what wanted to be done at
+    the end of the turn. All methods but ``post``, ``start``, ``stop``, ``join`` and ``in_loop`` are for the loop's
+    thread. A function that raises is logged and confines its error to itself; only what is not an ``Exception``
+    ends the loop.
+
+    Args:
+        name: Of the thread.
+        on_ended: Called as the thread's last act, with what ended it (None after ``stop``).
+        clock: The real one unless a test brings its own.
+
+    Attributes:
+        now: The loop's time in seconds, the same during one turn.
+        timers: Run by the loop; ``call_later`` is the short way.
+    """
+
+    def __init__(
+        self, name: str, on_ended: Callable[[BaseException | None], object], clock: Clock | None = None
+    ) -> None:
+        self.name = name
+        self.clock: Clock = MonotonicClock() if clock is None else clock
+        self.now = self.clock.now()
+        self.timers = Timers()
+        self._on_ended = on_ended
+        self._clocks: list[HasDeadline] = [self.timers]
+        self._closers: list[Callable[[], object]] = []
+        self._turn_end: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self._lock = threading.Lock()
+        self._inbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._woken = False  # a wake byte is on its way
+        self._ended: LoopEnded | None = None
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._identity: int | None = None
+        self._selector: selectors.BaseSelector
+        self._wake_out: socket.socket
+        self._wake_in: socket.socket
+
+    # ------------------------------------------------------------------ any thread
+
+    def start(self) -> None:
+        """Start the thread. Raises ConnectionFailureException when the process has no descriptors left."""
+        if self._ended is not None:
+            raise LoopEnded(str(self._ended), forked=self._ended.forked)
+        try:
+            self._selector = selectors.DefaultSelector()
+            self._wake_in, self._wake_out = socket.socketpair()
+        except OSError as error:
+            raise ConnectionFailureException(
+                f"The thread {self.name!r} cannot start because the system gives it no descriptors ({error}): "
+                "close what is not needed or raise the limit."
+            ) from error
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, self._wake_up)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        _loops.add(self)
+        self.clock.attach(self)
+        self._thread.start()
+
+    def post(self, function: Callable[..., object], *args: Any) -> None:
+        """Run ``function(*args)`` on the loop's thread soon, in the order of the calls.
+
+        Raises:
+            LoopEnded: The loop has ended. What was posted before is still run.
+        """
+        with self._lock:
+            if self._ended is not None:
+                raise LoopEnded(str(self._ended), forked=self._ended.forked) from self._ended.__cause__
+            # The byte comes first: Ctrl-C between two of these lines costs a needless turn, never a missed one.
+            if not self._woken and self._thread is not None and threading.get_ident() != self._identity:
+                try:
+                    self._wake_out.send(b"\0")
+                except BlockingIOError:
+                    pass
+                self._woken = True
+            self._inbox.append((function, args))
+
+    def in_loop(self) -> bool:
+        """Whether the caller is on the loop's thread."""
+        return threading.get_ident() == self._identity
+
+    def stop(self) -> None:
+        """End after this turn. Calling it again, or too late, is fine."""
+        try:
+            self.post(self._stop)
+        except LoopEnded:
+            pass
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the thread has ended. False when ``timeout`` seconds went by, or from the loop's own thread."""
+        if self._thread is None or (self._ended is not None and self._ended.forked):
+            return True
+        if self.in_loop():
+            return False
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # ------------------------------------------------------------------ the loop's thread
+
+    def add_clock(self, clock: HasDeadline) -> None:
+        """Drive its deadlines as well. Allowed before ``start`` on any thread."""
+        self._clocks.append(clock)
+
+    def add_closer(self, closer: Callable[[], object]) -> None:
+        """Have it close descriptors, without any traffic, when the loop ends and in a forked child."""
+        self._closers.append(closer)
+
+    def call_later(self, delay: float, function: Callable[..., object], *args: Any) -> Timer:
+        """Run it after ``delay`` seconds; ``timers.cancel`` takes it back."""
+        return self.timers.start(self.now, delay, function, *args)
+
+    def at_turn_end(self, function: Callable[..., object], *args: Any) -> None:
+        """Run it after everything else of this turn; in the next turn, when asked at the end of one."""
+        self._turn_end.append((function, args))
+
+    def register(self, fileobj: Any, events: int, callback: Callable[[int], object]) -> None:
+        """Call ``callback(events)`` whenever the file is ready. One that raises is not watched any more."""
+        self._selector.register(fileobj, events, callback)
+
+    def modify(self, fileobj: Any, events: int, callback: Callable[[int], object]) -> None:
+        """Watch for other events."""
+        self._selector.modify(fileobj, events, callback)
+
+    def unregister(self, fileobj: Any) -> None:
+        """Watch no more. Comes before the file is closed; unknown files are fine."""
+        try:
+            self._selector.unregister(fileobj)
+        except (KeyError, ValueError):
+            pass
+
+    # ------------------------------------------------------------------ inside
+
+    def _run(self) -> None:
+        self._identity = threading.get_ident()
+        cause: BaseException | None = None
+        try:
+            while not self._stopping:
+                self._turn()
+        except BaseException as error:
+            cause = error
+            _log.critical("The thread %r has ended because of an error.", self.name, exc_info=True)
+        self._end(cause)
+
+    def _turn(self) -> None:
+        deadline: float | None = None
+        for clock in self._clocks:
+            due = clock.next_deadline()
+            if due is not None and (deadline is None or due < deadline):
+                deadline = due
+        if self._inbox or self._turn_end:
+            sleep: float | None = 0
+        else:
+            sleep = None if deadline is None else self.clock.sleep_time(deadline)
+        ready = self._selector.select(sleep)
+        self.now = self.clock.now()
+        for key, events in ready:
+            try:
+                key.data(events)
+            except Exception:
+                _log.exception("The file %r of the thread %r failed and is let go.", key.fileobj, self.name)
+                self.unregister(key.fileobj)
+        if deadline is not None and deadline <= self.now:
+            self._advance()
+        inbox = self._inbox
+        for _ in range(len(inbox)):
+            function, args = inbox.popleft()
+            try:
+                function(*args)
+            except Exception:
+                self._log_failure(function)
+        if self._turn_end:
+            turn_end, self._turn_end = self._turn_end, []
+            for function, args in turn_end:
+                try:
+                    function(*args)
+                except Exception:
+                    self._log_failure(function)
+
+    def _advance(self) -> None:
+        for clock in self._clocks:
+            try:
+                clock.advance(self.now)
+            except Exception:  # the timer that raised is gone; the others have their next turn
+                self._log_failure(clock.advance)
+
+    def _log_failure(self, function: Callable[..., object]) -> None:
+        _log.exception("%r failed on the thread %r.", function, self.name)
+
+    def _wake_up(self, events: int) -> None:
+        try:
+            self._wake_in.recv(64)
+        except BlockingIOError:
+            pass
+        with self._lock:
+            self._woken = False
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _end(self, cause: BaseException | None) -> None:
+        ended = LoopEnded(
+            f"The thread {self.name!r} has ended"
+            + ("." if cause is None else f" because of an error of its own: {cause!r}.")
+        )
+        ended.__cause__ = cause
+        with self._lock:
+            self._ended = ended
+        try:
+            while self._inbox:
+                function, args = self._inbox.popleft()
+                try:
+                    function(*args)
+                except Exception:
+                    self._log_failure(function)
+            self._close()
+            self.clock.detach(self)
+        finally:
+            self._on_ended(cause)
+
+    def _close(self) -> None:
+        for closer in self._closers:
+            try:
+                closer()
+            except Exception:
+                self._log_failure(closer)
+        self._wake_in.close()
+        self._wake_out.close()
+        try:
+            self._selector.close()
+        except OSError:  # a child has no kqueue
+            pass
+
+    def _forked(self) -> None:
+        """Here, in the child, the thread does not exist, and its descriptors belong to the parent's connections."""
+        self._lock = threading.Lock()
+        if self._ended is None:
+            self._ended = LoopEnded(
+                f"The thread {self.name!r} lives in the process that this one was forked from: "
+                "make a new connection manager in the child.",
+                forked=True,
+            )
+            self._inbox.clear()
+            self._turn_end.clear()
+            self._close()
+
+
+_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for loop in list(_loops):
+        loop._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,419 @@
+"""All sockets of one connection manager: pools of outgoing connections, and those that peers open."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from p2psip.config import ManagerSettings
+from p2psip.errors import (
+    ConnectionFailureException,
+    OperationFailureException,
+    OperationFailureReason,
+    RealTimeException,
+    TlsFailureException,
+    TlsFailureReason,
+)
+from p2psip.message import Limits, Malformed, Request, Response
+from p2psip.net.connection import Connection
+from p2psip.net.deadlines import Deadlines
+from p2psip.net.limits import Admission, QuietLog, plain_host
+from p2psip.net.listener import Listener
+from p2psip.net.loop import Loop
+from p2psip.net.pool import Failed, Pool, Ready, Target
+from p2psip.net.resolver import Address, Resolver
+from p2psip.net.sockets import PlainSocket, SocketAddress, SocketFactory, StreamSocket, SystemSockets, peer_name
+
+if TYPE_CHECKING:
+    from p2psip.net.tls import TlsContexts
+
+__all__ = ["Network", "NetworkObserver", "SocketFactory", "Target"]
+
+_log = QuietLog(logging.getLogger(__name__))
+
+DEAD_TIME = 30.0
+"""Seconds that an address which could not be reached is tried last."""
+MAXIMUM_DEAD = 1024
+CERTIFICATE_CHECK = 30.0
+"""Seconds between two looks at the dates of the peers' certificates."""
+
+
+class NetworkObserver(Protocol):
+    """Who uses a network. Everything is called on the loop's thread."""
+
+    @property
+    def authorization_wanted(self) -> bool:
+        """Whether connections are to be authorized before messages flow."""
+
+    def authorize_connection(self, connection: Connection) -> None:
+        """Call ``connection.authorize`` some time, on the loop's thread."""
+
+    def connection_ready(self, connection: Connection) -> None:
+        """Messages may flow; comes before any. Sets ``sent_by``."""
+
+    def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
+        """In the order of the stream."""
+
+    def connection_closed(self, connection: Connection, error: RealTimeException | None) -> None:
+        """No more messages. For connections that were ready; None after an orderly end."""
+
+    def connection_pool_added(self, pool: Pool) -> None: ...
+
+    def connection_pool_removed(self, pool: Pool) -> None: ...
+
+    def handshake_failed(self, connection: Connection, error: TlsFailureException) -> None:
+        """A peer that connected was refused, or refused us."""
+
+    def listening_aborted(self, error: RealTimeException) -> None:
+        """Nothing is listened on any more, though nobody asked for that."""
+
+
+class Network:
+    """For the loop's thread, but where it says otherwise.
+
+    Args:
+        loop: May still have to be started.
+        observer: Is told.
+        tls: Listens on TLS with it; without it on TCP, and cannot connect over TLS.
+        resolver: Finds addresses.
+        factory: Makes sockets; None means the system's.
+
+    Attributes:
+        allowed_domains: The domains one of which an incoming peer's certificate has to carry; empty means any.
+            Another thread may assign a new set.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        settings: ManagerSettings,
+        observer: NetworkObserver,
+        *,
+        tls: TlsContexts | None,
+        resolver: Resolver,
+        factory: SocketFactory | None = None,
+    ) -> None:
+        self.loop = loop
+        self.settings = settings
+        self.resolver = resolver
+        self.factory: SocketFactory = SystemSockets() if factory is None else factory
+        self.limits = Limits.of(settings)
+        self.deadlines = Deadlines()
+        self.allowed_domains: frozenset[str] = frozenset()
+        self._observer = observer
+        self._tls = tls
+        self._listener: Listener | None = None
+        self._pools: dict[Target, Pool] = {}
+        self._all: dict[Connection, None] = {}  # every one that has a descriptor
+        self._ready: dict[Connection, None] = {}  # those that the observer knows
+        self._admission = Admission(settings)
+        self._admitted: dict[Connection, str] = {}  # incoming ones, and the address they are counted under
+        self._shaking: set[Connection] = set()  # incoming ones whose handshake goes on
+        self._dead: dict[SocketAddress, float] = {}
+        self._numbers = itertools.count(1)
+        self._checks_certificates = False
+        self._closed: Callable[[], object] | None = None
+        self._closing = False
+        loop.add_clock(self.deadlines)
+        loop.add_closer(self._close_descriptors)
+
+    # ------------------------------------------------------------------ any thread
+
+    def connections(self) -> tuple[Connection, ...]:
+        """Those that are ready, oldest first."""
+        return tuple(self._ready)
+
+    def pools(self) -> tuple[Pool, ...]:
+        """Those that have connections, or are getting one."""
+        return tuple(self._pools.values())
+
+    @property
+    def listening_addresses(self) -> tuple[tuple[str, int], ...]:
+        """What is listened on; empty when nothing is."""
+        listener = self._listener
+        return () if listener is None else listener.addresses
+
+    @property
+    def listening_port(self) -> int:
+        """0 when nothing is listened on."""
+        listener = self._listener
+        return 0 if listener is None else listener.port
+
+    # ------------------------------------------------------------------ outgoing
+
+    def acquire(self, target: Target, ready: Ready, failed: Failed) -> None:
+        """Call one of the two, once: ``ready(connection)``, at once if one is free, or ``failed(error)`` later.
+
+        The error is a ConnectionFailureException, a TlsFailureException, or an OperationFailureException (THROTTLED,
+        CONNECTION_AUTHORIZATION_FAILED, ABORTED).
+        """
+        if self._closing:
+            self.loop.at_turn_end(failed, _closing_error())
+            return
+        if target.transport == "TLS" and self._tls is None:
+            # Never TCP instead (RFC 5630 3.1.3).
+            self.loop.at_turn_end(
+                failed,
+                ConnectionFailureException(
+                    f"{target.host}:{target.port} is to be reached over TLS, but this connection manager does TCP "
+                    "only: use a RealTimeServerTlsConnectionManager."
+                ),
+            )
+            return
+        pool = self._pools.get(target)
+        if pool is None:
+            pool = self._pools[target] = Pool(self, target)
+            self._observer.connection_pool_added(pool)
+        pool.acquire(ready, failed)
+
+    def adopt_outgoing(
+        self, sock: socket.socket, local: SocketAddress, remote: SocketAddress, pool: Pool
+    ) -> Connection:
+        """Make a connection of a connected socket. Raises TlsFailureException, and ValueError for a bad name."""
+        target = pool.target
+        address = (plain_host(remote[0]), remote[1])
+        if target.transport == "TLS":
+            assert self._tls is not None
+            wrapped: StreamSocket = self._tls.wrap_client(sock, target.identity, target.host, address)
+        else:
+            wrapped = PlainSocket(sock, peer_name(target.host, address))
+        connection = Connection(
+            self,
+            next(self._numbers),
+            wrapped,
+            transport=target.transport,
+            local=(plain_host(local[0]), local[1]),
+            remote=address,
+            host=target.host,
+            pool=pool,
+        )
+        self._all[connection] = None
+        return connection
+
+    @property
+    def is_full(self) -> bool:
+        """There are as many connections as there may be."""
+        return len(self._all) >= self.settings.maximum_connections
+
+    def living_first(self, addresses: list[Address]) -> list[Address]:
+        """The addresses in their order, but those last that could not be reached lately."""
+        now = self.loop.now
+        return sorted(addresses, key=lambda entry: self._dead.get(entry[1], 0.0) > now)
+
+    def remember_dead(self, address: SocketAddress) -> None:
+        """It could not be reached."""
+        if len(self._dead) >= MAXIMUM_DEAD:
+            self._dead = {a: until for a, until in self._dead.items() if until > self.loop.now}
+            if len(self._dead) >= MAXIMUM_DEAD:
+                self._dead.clear()
+        self._dead[address] = self.loop.now + DEAD_TIME
+
+    def look_at_pool(self, pool: Pool) -> None:
+        """Forget the pool when nothing is left of it."""
+        if pool.is_empty and self._pools.get(pool.target) is pool:
+            del self._pools[pool.target]
+            self._observer.connection_pool_removed(pool)
+
+    # ------------------------------------------------------------------ incoming
+
+    def use_tls(self, tls: TlsContexts) -> None:
+        """Use these certificates for new connections; existing ones live on."""
+        self._tls = tls
+
+    def listen(self, host: str, port: int) -> int:
+        """Take connections in, over TLS if there are contexts for it.
+
+        Args:
+            host: An IP address of this machine; ``0.0.0.0`` means all, both families, on one port.
+            port: 0 means any that is free.
+
+        Returns: The port.
+
+        Raises:
+            ConnectionFailureException: The port is taken or not permitted, or the address is not this machine's.
+        """
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = Listener(self, host, port)
+        return self._listener.port
+
+    def stop_listening(self) -> None:
+        """Refuse new connections; existing ones live on."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def listener_failed(self, error: ConnectionFailureException) -> None:
+        self.stop_listening()
+        self._observer.listening_aborted(error)
+
+    def accepted(self, sock: socket.socket, address: SocketAddress) -> None:
+        """A peer has connected."""
+        remote = (plain_host(address[0]), address[1])
+        refusal = self._admission.refusal(remote[0], self.loop.now, len(self._all))
+        if refusal is not None:
+            sock.close()
+            _log.warning(self.loop.now, "A connection from %s was turned away: %s is reached.", remote[0], refusal)
+            return
+        local = sock.getsockname()
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # not TCP: a test's network, or a peer that has gone already
+            pass
+        refused: TlsFailureException | None = None
+        wrapped: StreamSocket = PlainSocket(sock, peer_name(None, remote))
+        if self._tls is not None:
+            try:
+                wrapped = self._tls.wrap_server(sock, remote)
+            except TlsFailureException as error:  # it has gone already
+                refused = error
+        connection = Connection(
+            self,
+            next(self._numbers),
+            wrapped,
+            transport="TCP" if self._tls is None else "TLS",
+            local=(plain_host(local[0]), local[1]),
+            remote=remote,
+        )
+        self._all[connection] = None
+        self._admission.begin(remote[0])
+        self._admitted[connection] = remote[0]
+        self._shaking.add(connection)
+        if refused is None:
+            connection.start()
+        else:
+            connection.abort(refused)
+
+    # ------------------------------------------------------------------ what connections tell
+
+    def handshake_over(self, connection: Connection) -> None:
+        self._not_shaking(connection)
+        if connection.is_incoming and self.allowed_domains and not self._is_allowed(connection):
+            return
+        if self._observer.authorization_wanted:
+            connection.await_authorization()
+            self._observer.authorize_connection(connection)
+        else:
+            connection.open()
+
+    def _is_allowed(self, connection: Connection) -> bool:
+        tls = connection.tls
+        connection.matching_domain_name = None if tls is None else tls.matching(self.allowed_domains)
+        if connection.matching_domain_name is not None:
+            return True
+        names = ", ".join(tls.identities.names) if tls is not None and tls.identities is not None else ""
+        connection.close(
+            TlsFailureException(
+                f"{connection.peer} was refused because its certificate carries none of the allowed domains but "
+                f"{names or 'no name at all'}: add one of its names to allowed_domains to let it in.",
+                TlsFailureReason.INCORRECT_NAME_IN_REMOTE_CERTIFICATE,
+                local_endpoint=connection.local,
+                remote_endpoint=connection.remote,
+                remote_certificate=None if tls is None else tls.certificate,
+            )
+        )
+        return False
+
+    def connection_open(self, connection: Connection) -> None:
+        self._ready[connection] = None
+        if connection.tls is not None and not self._checks_certificates:
+            self._checks_certificates = True
+            self.loop.call_later(CERTIFICATE_CHECK, self._check_certificates)
+        self._observer.connection_ready(connection)
+        if connection.pool is not None:
+            connection.pool.connected(connection)
+
+    def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
+        self._observer.messages_received(connection, messages)
+
+    def channel_over(self, connection: Connection, error: RealTimeException | None) -> None:
+        self._not_shaking(connection)
+        pool = connection.pool
+        try:
+            if connection in self._ready:
+                del self._ready[connection]
+                self._observer.connection_closed(connection, error)
+            elif connection.is_incoming:
+                if isinstance(error, TlsFailureException):
+                    self._observer.handshake_failed(connection, error)
+                elif error is not None:
+                    _log.warning(self.loop.now, "A connection from a peer failed: %s", error)
+        finally:
+            if pool is not None:
+                pool.connection_over(connection, error)
+                self.look_at_pool(pool)
+
+    def channel_gone(self, connection: Connection) -> None:
+        self._all.pop(connection, None)
+        host = self._admitted.pop(connection, None)
+        if host is not None:
+            self._admission.end(host)
+        self._look_at_closing()
+
+    def _not_shaking(self, connection: Connection) -> None:
+        if connection in self._shaking:
+            self._shaking.remove(connection)
+            self._admission.handshake_over(connection.remote[0])
+
+    def _check_certificates(self) -> None:
+        """Connections outlive the certificates that they were made with: end those (a peer may come back)."""
+        tls = [connection for connection in self._ready if connection.tls is not None]
+        self._checks_certificates = bool(tls)
+        if tls:
+            self.loop.call_later(CERTIFICATE_CHECK, self._check_certificates)
+        for connection in tls:
+            if connection.is_expired:
+                connection.close(
+                    TlsFailureException(
+                        f"The certificate of {connection.peer} has expired while it was connected, so the connection "
+                        "was closed.",
+                        TlsFailureReason.CERTIFICATE_EXPIRED,
+                        local_endpoint=connection.local,
+                        remote_endpoint=connection.remote,
+                        remote_certificate=None if connection.tls is None else connection.tls.certificate,
+                    )
+                )
+
+    # ------------------------------------------------------------------ the end
+
+    def close_all(self, grace: float, done: Callable[[], object]) -> None:
+        """Stop listening, end every connection in order, and call ``done``; at the latest after ``grace`` seconds."""
+        self.stop_listening()
+        self._closing = True
+        self._closed = done
+        for pool in self.pools():
+            pool.cancel(_closing_error())
+            self.look_at_pool(pool)
+        for connection in list(self._all):
+            connection.close(_closing_error(), grace)
+        self.loop.call_later(grace, self._abort_all)
+        self.loop.at_turn_end(self._look_at_closing)
+
+    def _abort_all(self) -> None:
+        for connection in list(self._all):
+            connection.abort()
+
+    def _look_at_closing(self) -> None:
+        if self._closed is not None and not self._all:
+            done, self._closed = self._closed, None
+            done()
+
+    def _close_descriptors(self) -> None:
+        """The loop has ended, or this is a forked child: no traffic, just descriptors."""
+        self._closing = True
+        if self._listener is not None:
+            self._listener.close_descriptors()
+            self._listener = None
+        for pool in self.pools():
+            pool.close_descriptors()
+        for connection in list(self._all):
+            connection.close_descriptor()
+
+
+def _closing_error() -> OperationFailureException:
+    return OperationFailureException(
+        "The connection manager is being disposed, so the connection was closed.", OperationFailureReason.ABORTED
+    )

@@ -1,0 +1,158 @@
+"""The outgoing connections to one destination, and the requests that wait for one."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException, fresh
+from p2psip.net.channel import OPEN
+from p2psip.net.dial import Dial
+
+if TYPE_CHECKING:
+    from p2psip.net.connection import Connection
+    from p2psip.net.network import Network
+
+_log = logging.getLogger(__name__)
+
+Ready = Callable[["Connection"], object]
+Failed = Callable[[RealTimeException], object]
+
+
+class Target(NamedTuple):
+    """Where a request goes. A connection to one target is never used for another one.
+
+    Attributes:
+        transport: ``"TCP"`` or ``"TLS"``.
+        host: As it was asked for: a name, or an address.
+        port: 1 to 65535.
+        identity: The name that the peer's certificate has to bear; None on TCP.
+    """
+
+    transport: str
+    host: str
+    port: int
+    identity: str | None
+
+
+class Pool:
+    """One connection, as a rule: requests to one peer keep their order.
+
+    Another one, up to ``maximum_connections_per_pool``, is opened only while every present one is busy: above its
+    send mark or its limit of unanswered requests.
+
+    Attributes:
+        target: Where they lead.
+        connections: The open ones, oldest first.
+        waiting: Requests that no connection could take yet, in order.
+    """
+
+    __slots__ = ("_dial", "_network", "connections", "target", "waiting")
+
+    def __init__(self, network: Network, target: Target) -> None:
+        self._network = network
+        self.target = target
+        self.connections: list[Connection] = []
+        self.waiting: deque[tuple[Ready, Failed]] = deque()
+        self._dial: Dial | None = None
+
+    def acquire(self, ready: Ready, failed: Failed) -> None:
+        """Call one of the two, once: ``ready`` at once if a connection is free, ``failed`` never from in here."""
+        settings = self._network.settings
+        self.serve()
+        connection = None if self.waiting else self._free()
+        if connection is not None:
+            ready(connection)
+        elif (self._dial is None and len(self._present()) >= settings.maximum_connections_per_pool) or len(
+            self.waiting
+        ) >= settings.maximum_unanswered_per_connection:
+            self._network.loop.at_turn_end(failed, self._throttled())
+        else:
+            self.waiting.append((ready, failed))
+            self._connect()
+
+    def serve(self) -> None:
+        """Give the waiting requests what is free, in order."""
+        while self.waiting:
+            connection = self._free()
+            if connection is None:
+                return
+            ready, _ = self.waiting.popleft()
+            try:
+                ready(connection)
+            except Exception:
+                _log.exception("%r failed.", ready)
+
+    def _free(self) -> Connection | None:
+        for connection in self.connections:
+            if connection.phase == OPEN and not connection.is_busy and not connection.is_expired:
+                return connection
+        return None
+
+    def _present(self) -> list[Connection]:
+        return [c for c in self.connections if c.phase == OPEN and not c.is_expired]
+
+    def _connect(self) -> None:
+        if self._dial is None and len(self._present()) < self._network.settings.maximum_connections_per_pool:
+            self._dial = Dial(self._network, self)
+            self._dial.start()
+
+    def _throttled(self) -> OperationFailureException:
+        return OperationFailureException(
+            f"{self.target.host}:{self.target.port} takes requests more slowly than they are made: "
+            f"{len(self.connections)} connections are busy and {len(self.waiting)} requests wait; send less at a time.",
+            OperationFailureReason.THROTTLED,
+        )
+
+    # ------------------------------------------------------------------ what the network tells
+
+    def connected(self, connection: Connection) -> None:
+        """One more is open."""
+        self.connections.append(connection)
+        self._dial = None
+        self.serve()
+        if self.waiting:
+            self._connect()
+
+    def connection_over(self, connection: Connection, error: RealTimeException | None) -> None:
+        """One is no more, or never was."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            if self.waiting:
+                self._connect()
+        elif self._dial is not None:
+            self._dial.connection_over(connection, error)
+
+    def dial_failed(self, error: RealTimeException) -> None:
+        """No further connection can be had; what waits fails unless there are others to wait for."""
+        self._dial = None
+        if not self._present():
+            self.fail_waiting(error)
+
+    def fail_waiting(self, error: RealTimeException) -> None:
+        """Tell every waiting request, each with an error of its own."""
+        waiting, self.waiting = self.waiting, deque()
+        for _, failed in waiting:
+            try:
+                failed(fresh(error))
+            except Exception:
+                _log.exception("%r failed.", failed)
+
+    def cancel(self, error: RealTimeException) -> None:
+        """Connect no further."""
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        self.fail_waiting(error)
+
+    def close_descriptors(self) -> None:
+        """Nothing else, because there is no loop any more."""
+        if self._dial is not None:
+            self._dial.close_descriptor()
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is here and nothing is coming."""
+        return not self.connections and self._dial is None and not self.waiting
