@@ -86,8 +86,7 @@ _REASONS = {
 
 _CLASSES = {1: "Trying", 2: "OK", 3: "Multiple Choices", 4: "Bad Request", 5: "Server Internal Error", 6: "Decline"}
 
-_COPIED = frozenset({"via", "from", "to", "call-id", "cseq"})
-_COPIED_BY_100 = _COPIED | {"timestamp"}
+_COPIED = ("via", "from", "to", "call-id", "cseq")
 
 
 def reason_phrase(status_code: int) -> str:
@@ -118,14 +117,19 @@ def create_response(
 
     RFC 3261 8.2.6.
     """
-    response = Response(status_code, reason_phrase(status_code) if reason is None else reason, (), body)
-    old, new = request.headers, response.headers
-    copied = _COPIED_BY_100 if status_code == 100 else _COPIED
-    new._keys = [key for key in old._keys if key in copied]
-    new._lines = [line for key, line in zip(old._keys, old._lines, strict=True) if key in copied]
-    if to_tag is not None and status_code > 100 and request.to_tag is None:
-        position = new._keys.index("to")
-        new._lines[position] = f"{new._lines[position].rstrip()};tag={to_tag}"
+    response = Response(status_code, _REASONS.get(status_code, "") if reason is None else reason, (), body)
+    asked, new = request.headers, response.headers
+    first = new._first = {key: asked._first[key] for key in _COPIED if key in asked._first}
+    if status_code == 100:
+        if "timestamp" in asked._first:
+            first["timestamp"] = asked._first["timestamp"]
+    elif to_tag is not None and "to" in first:
+        line = first["to"]
+        if line[-1:] == ">" or request.to_tag is None:
+            first["to"] = f"{line.rstrip()};tag={to_tag}"
+    lines = new._lines = list(first.values())
+    if len(asked._first) != len(asked._lines):
+        lines[:1] = asked._lines_of("via")
     for name, value in headers:
         new.add(name, value)
     if content_type is not None:

@@ -41,7 +41,7 @@ class StreamFramer:
             connection is closed, where one can be made.
     """
 
-    __slots__ = ("_buffer", "_error_of_head", "_head", "_limits", "_needed", "_searched", "error")
+    __slots__ = ("_buffer", "_head", "_limits", "_needed", "_searched", "error")
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
@@ -80,7 +80,7 @@ class StreamFramer:
                 return []
             if self._head is None and buffer[0] not in b"\r":
                 found = buffer.find(b"\r\n\r\n", self._searched)
-                if found < 0 and len(buffer) <= self._limits.head:
+                if found < 0 and len(buffer) <= self._limits.head + 3:
                     self._searched = max(0, len(buffer) - 3)
                     return []
             data = bytes(buffer)
@@ -97,8 +97,8 @@ class StreamFramer:
 
     def _cut(self, data: bytes, framed: list[Framed]) -> None:
         start, size = 0, len(data)
+        head, needed = self._head, self._needed
         while start < size:
-            head = self._head
             if head is None:
                 if data[start] == 13 and data.startswith(b"\r\n", start):
                     if data.startswith(b"\r\n\r\n", start):
@@ -111,52 +111,49 @@ class StreamFramer:
                 end = data.find(b"\r\n\r\n", start + self._searched)
                 self._searched = 0
                 if end < 0:
-                    self._wait_for_head(data, start)
+                    self._wait_for_head(data[start:])
                     return
-                head = self._read_head(data[start:end])
-            if size - start < self._needed:
-                self._head = head
-                self._buffer += data[start:] if start else data
+                head = Head(data[start:end], self._limits)
+                needed = head.length + (head.body_length or 0)
+                if head.body_length is None or head.error or head.framing_error or needed > self._limits.body:
+                    self._check(head)
+            if start + needed > size:
+                self._head, self._needed = head, needed
+                self._buffer += data[start:]
                 return
-            raw = data[start : start + self._needed]
-            start += self._needed
-            self._needed = 0
-            self._head = None
-            framed.append(_message(head, raw))
+            raw = data[start : start + needed]
+            start += needed
+            try:
+                if head.error is not None:
+                    raise head.error
+                framed.append(head.message(raw))
+            except MessageParsingException as error:
+                head.prepare_answer(error)
+                framed.append(Malformed(raw, error))
+            head = None
+        self._head, self._needed = None, 0
 
-    def _wait_for_head(self, data: bytes, start: int) -> None:
-        size = len(data) - start
-        if size > self._limits.head:
-            raise MessageParsingException(f"The header fields do not end within {self._limits.head} octets.")
-        if b"\r\n" not in data[start : start + self._limits.start_line + 2] and size > self._limits.start_line:
-            raise MessageParsingException(f"The start line does not end within {self._limits.start_line} octets.")
-        self._buffer += data[start:]
-        self._searched = max(0, size - 3)
+    def _wait_for_head(self, data: bytes) -> None:
+        limits = self._limits
+        if len(data) > limits.head + 3:
+            raise MessageParsingException(f"The header fields do not end within {limits.head} octets.")
+        if len(data) > limits.start_line + 1 and b"\r\n" not in data[: limits.start_line + 2]:
+            raise MessageParsingException(f"The start line does not end within {limits.start_line} octets.")
+        self._head, self._needed = None, 0
+        self._buffer += data
+        self._searched = max(0, len(data) - 3)
 
-    def _read_head(self, octets: bytes) -> Head:
-        """The head, with the length of its message in ``_needed``. Raises when the length cannot be told."""
-        head = Head(octets, self._limits)
+    def _check(self, head: Head) -> None:
+        """Raises when the length of the message cannot be told or trusted, or is too much."""
+        limits = self._limits
         try:
-            if head.length - 4 > self._limits.head:
-                raise MessageParsingException(f"The header fields are longer than {self._limits.head} octets.")
+            if head.framing_error is not None:
+                raise head.framing_error
             if head.error is not None and head.is_ambiguous:
                 raise head.error
-            length = head.content_length()
-            if length is None:
+            if head.body_length is None:
                 raise MessageParsingException("On a stream a message must have a Content-Length (RFC 3261 18.3).")
-            check_body(length, self._limits)
+            check_body(head.body_length, limits)
         except MessageParsingException as error:
             head.prepare_answer(error)
             raise
-        self._needed = head.length + length
-        return head
-
-
-def _message(head: Head, raw: bytes) -> Request | Response | Malformed:
-    try:
-        if head.error is not None:
-            raise head.error
-        return head.message(raw)
-    except MessageParsingException as error:
-        head.prepare_answer(error)
-        return Malformed(raw, error)

@@ -19,9 +19,6 @@ DEFAULT_PORTS = {"TLS": 5061, "WSS": 443, "WS": 80}
 """RFC 3261 19.1.2 and RFC 7118; 5060 for every other transport."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
-_SIMPLE_PARAMETERS = re.compile(
-    r"[A-Za-z0-9\-.!%*_+`'~]+(?:=[A-Za-z0-9\-.!%*_+`'~]+)?(?:;[A-Za-z0-9\-.!%*_+`'~]+(?:=[A-Za-z0-9\-.!%*_+`'~]+)?)*"
-)
 _WORD = re.compile(r"[A-Za-z0-9\-.!%*_+`'~()<>:\\\"/\[\]?{}]+")
 _QUOTED = re.compile(r'"[^"\\]*(?:\\[^\r\n][^"\\]*)*"', re.DOTALL)
 _ESCAPED_CHARACTER = re.compile(r"\\(.)", re.DOTALL)
@@ -38,7 +35,7 @@ def excerpt(text: str) -> str:
 
 
 def is_token(text: str) -> bool:
-    return _TOKEN.fullmatch(text) is not None
+    return (text.isalnum() and text.isascii()) or _TOKEN.fullmatch(text) is not None
 
 
 def is_call_id(text: str) -> bool:
@@ -121,15 +118,14 @@ def parse_parameters(text: str) -> dict[str, str | None]:
     Raises:
         MessageParsingException: Not so, or a name comes twice.
     """
-    if _SIMPLE_PARAMETERS.fullmatch(text) is not None:
-        parts = text.split(";")
-        parameters: dict[str, str | None] = {}
-        for part in parts:
-            name, equals, value = part.partition("=")
-            parameters[name.lower()] = value if equals else None
-    else:
-        parts = _split(text, _PARAMETER_MARKS, ";") if '"' in text else text.split(";")
-        parameters = dict(map(_parameter, parts))
+    if ";" not in text:
+        name, equals, value = text.partition("=")
+        if not equals or not is_token(value) or not is_token(name):
+            name, checked = _parameter(text)
+            return {name: checked}
+        return {name.lower(): value}
+    parts = _split(text, _PARAMETER_MARKS, ";") if '"' in text else text.split(";")
+    parameters = dict(map(_parameter, parts))
     if len(parameters) != len(parts):
         raise MessageParsingException(f"In {excerpt(text)} a parameter comes twice.")
     return parameters
@@ -137,12 +133,13 @@ def parse_parameters(text: str) -> dict[str, str | None]:
 
 def _parameter(text: str) -> tuple[str, str | None]:
     name, equals, value = text.partition("=")
+    if equals and is_token(value) and is_token(name):
+        return (name.lower(), value)
     name = name.strip(_WHITE_SPACE)
     value = value.strip(_WHITE_SPACE)
-    if is_token(name) and (not equals or is_token(value) or _is_quoted(value) or is_host(value)):
+    # RFC 3261 25.1: generic-param, and via-received, in which an IPv6 address has no brackets.
+    if is_token(name) and (not equals or is_token(value) or _is_quoted(value) or is_host(value) or is_ipv6(value)):
         return (name.lower(), value if equals else None)
-    if is_token(name) and is_ipv6(value):  # RFC 3261 25.1: via-received and RFC 4475's torture of it
-        return (name.lower(), value)
     raise MessageParsingException(f"{excerpt(text)} is not a parameter.")
 
 
@@ -152,13 +149,12 @@ def _is_quoted(text: str) -> bool:
 
 def parse_tail(text: str, what: str) -> dict[str, str | None]:
     """The parameters in what follows a value: nothing, or white space and ``;`` and parameters."""
-    if not text:
-        return {}
-    text = text.strip(_WHITE_SPACE)
-    if not text:
-        return {}
-    if not text.startswith(";"):
-        raise MessageParsingException(f"{excerpt(what)} goes on with {excerpt(text)}, where a semicolon should be.")
+    if text[:1] != ";":
+        text = text.strip(_WHITE_SPACE)
+        if not text:
+            return {}
+        if text[0] != ";":
+            raise MessageParsingException(f"{excerpt(what)} goes on with {excerpt(text)}, where a semicolon should be.")
     return parse_parameters(text[1:])
 
 

@@ -20,33 +20,27 @@ class Headers:
         ValueError: A name that is no token, or a value with CR, LF or NUL.
     """
 
-    __slots__ = ("_keys", "_lines", "_views")
+    __slots__ = ("_changed", "_first", "_lines", "_views")
+
+    _lines: list[str]
+    _first: dict[str, str]
+    """The key of each field and the first line of that key: nearly all questions are for that one."""
+    _views: dict[str, Any]
+    """Values that the views of the message have parsed."""
+    _changed: bool
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        # Two lists of one length: finding a key is one scan in C, and nothing is made for fields nobody asks for.
-        self._keys: list[str]
-        self._lines: list[str]
-        self._views: dict[str, Any] | None = {}
-        """Values that the message's views have parsed; None once the headers were changed."""
         if isinstance(pairs, Headers):
-            self._keys = pairs._keys.copy()
             self._lines = pairs._lines.copy()
+            self._first = pairs._first.copy()
         else:
-            fields = [(_checked_key(name), _checked_line(name, value)) for name, value in pairs]
-            self._keys = [key for key, _ in fields]
-            self._lines = [line for _, line in fields]
-
-    @classmethod
-    def _of(cls, keys: list[str], lines: list[str]) -> Headers:
-        """Headers of lines that were checked before; the lists are taken over."""
-        headers = cls.__new__(cls)
-        headers._keys = keys
-        headers._lines = lines
-        headers._views = {}
-        return headers
+            self._lines = [_checked_line(name, value) for name, value in pairs]
+            self._first = first_lines(self._lines)
+        self._views = {}
+        self._changed = False
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._lines)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for line in self._lines:
@@ -54,7 +48,7 @@ class Headers:
             yield (name.rstrip(" \t"), value.strip(" \t"))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and field_key(name) in self._keys
+        return isinstance(name, str) and field_key(name) in self._first
 
     def __repr__(self) -> str:
         return f"Headers({list(self)!r})"
@@ -62,7 +56,7 @@ class Headers:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
             return NotImplemented
-        return self._keys == other._keys and [v for _, v in self] == [v for _, v in other]
+        return [(field_key(n), v) for n, v in self] == [(field_key(n), v) for n, v in other]
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -71,10 +65,8 @@ class Headers:
         return self._value(KEYS.get(name) or field_key(name))
 
     def _value(self, key: str) -> str | None:
-        keys = self._keys
-        if key in keys:
-            return self._lines[keys.index(key)].partition(":")[2].strip(" \t")
-        return None
+        line = self._first.get(key)
+        return None if line is None else line.partition(":")[2].strip(" \t")
 
     def get_all(self, name: str) -> list[str]:
         """The values of all fields of the name; comma-separated lists are split where the grammar allows them.
@@ -83,59 +75,75 @@ class Headers:
             MessageParsingException: Such a list has an unclosed quote or bracket, or an empty value.
         """
         key = field_key(name)
-        keys = self._keys
-        values = [
-            line.partition(":")[2].strip(" \t") for known, line in zip(keys, self._lines, strict=True) if known == key
-        ]
+        values = [line.partition(":")[2].strip(" \t") for line in self._lines_of(key)]
         if key not in LIST_FIELDS:
             return values
         return [value for text in values for value in split_list(text) if text]
 
     def count(self, name: str) -> int:
         """How many fields (lines, not values) of the name there are."""
-        return self._keys.count(field_key(name))
+        return len(self._lines_of(field_key(name)))
+
+    def _lines_of(self, key: str) -> list[str]:
+        first = self._first.get(key)
+        if first is None:
+            return []
+        if len(self._first) == len(self._lines):
+            return [first]
+        return [line for line in self._lines if line_key(line) == key]
 
     def add(self, name: str, value: str) -> None:
         """Append a field."""
-        self._insert(len(self._keys), name, value)
+        line = _checked_line(name, value)
+        self._first.setdefault(line_key(line), line)
+        self._lines.append(line)
+        self._forget()
 
     def prepend(self, name: str, value: str) -> None:
         """Put a field before all others, as a Via is."""
-        self._insert(0, name, value)
+        line = _checked_line(name, value)
+        self._first[line_key(line)] = line
+        self._lines.insert(0, line)
+        self._forget()
 
     def set(self, name: str, value: str) -> None:
         """Replace all fields of the name by one, in the place of the first; append it when there is none."""
-        key = _checked_key(name)
-        position = self._keys.index(key) if key in self._keys else len(self._keys)
         line = _checked_line(name, value)
+        first = self._first.get(field_key(name))
+        position = len(self._lines) if first is None else self._lines.index(first)
         self.remove(name)
-        self._keys.insert(position, key)
+        self._first[line_key(line)] = line
         self._lines.insert(position, line)
-        self._views = None
+        self._forget()
 
     def remove(self, name: str) -> None:
         """Remove all fields of the name; none is fine."""
         key = field_key(name)
-        if key in self._keys:
-            self._lines = [line for known, line in zip(self._keys, self._lines, strict=True) if known != key]
-            self._keys = [known for known in self._keys if known != key]
-            self._views = None
+        if self._first.pop(key, None) is not None:
+            self._lines = [line for line in self._lines if line_key(line) != key]
+            self._forget()
 
-    def _insert(self, position: int, name: str, value: str) -> None:
-        key, line = _checked_key(name), _checked_line(name, value)
-        self._keys.insert(position, key)
-        self._lines.insert(position, line)
-        self._views = None
+    def _forget(self) -> None:
+        self._changed = True
+        self._views.clear()
 
 
-def _checked_key(name: str) -> str:
-    key = field_key(name)
-    if not key:
-        raise ValueError(f"{excerpt(name)} is not the name of a header field.")
-    return key
+def line_key(line: str) -> str:
+    """The key of the field that the line is."""
+    name = line.partition(":")[0]
+    return KEYS.get(name) or field_key(name.rstrip(" \t"))
+
+
+def first_lines(lines: list[str]) -> dict[str, str]:
+    first: dict[str, str] = {}
+    for line in lines:
+        first.setdefault(line_key(line), line)
+    return first
 
 
 def _checked_line(name: str, value: str) -> str:
+    if not field_key(name):
+        raise ValueError(f"{excerpt(name)} is not the name of a header field.")
     if "\r" in value or "\n" in value or "\0" in value:
         raise ValueError(f"The value of {name} contains CR, LF or NUL: {excerpt(value)}.")
     return f"{name}: {value}"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TypeVar
 
 from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import excerpt, is_call_id, is_token, parse_number, split_list
-from p2psip.message.headers import Headers, missing
+from p2psip.message.headers import Headers, line_key, missing
 from p2psip.message.names import SINGLE_FIELDS, canonical_name
 from p2psip.message.uri import SipUri, parse_uri
 from p2psip.message.values import CSeq, NameAddr, Via, parse_contact
 
 SIP_VERSION = "SIP/2.0"
-_T = TypeVar("_T")
 
 _URI_TEXT = re.compile(r"[!-;=?-~]+")  # printable ASCII but for angle brackets
 
@@ -54,12 +52,12 @@ class Message:
         octets that were received.
         """
         headers = self.headers
-        if self._raw is not None and headers._views is not None:
+        if self._raw is not None and not headers._changed:
             return self._raw
         body = self.body
         lines = headers._lines
-        if "content-length" in headers._keys:
-            lines = [line for key, line in zip(headers._keys, lines, strict=True) if key != "content-length"]
+        if "content-length" in headers._first:
+            lines = [line for line in lines if line_key(line) != "content-length"]
         text = "\r\n".join([self.start_line, *lines, f"Content-Length: {len(body)}\r\n\r\n"])
         return text.encode("utf-8", "surrogateescape") + body
 
@@ -68,15 +66,14 @@ class Message:
     @property
     def top_via(self) -> Via:
         """The first Via value; the others are not looked at."""
-        views = self.headers._views
-        if views is not None and "top_via" in views:
-            via: Via = views["top_via"]
-            return via
-        text = self.headers._value("via")
-        if text is None:
-            raise missing("Via")
-        via = Via.parse(split_list(text)[0] if "," in text else text)
-        return self._keep("top_via", via)
+        headers = self.headers
+        via: Via | None = headers._views.get("via")
+        if via is None:
+            text = headers._value("via")
+            if text is None:
+                raise missing("Via")
+            via = headers._views["via"] = Via.parse(split_list(text)[0] if "," in text else text)
+        return via
 
     @property
     def via(self) -> list[Via]:
@@ -85,21 +82,21 @@ class Message:
 
     @property
     def from_(self) -> NameAddr:
-        return self._name_addr("From")
+        return self._name_addr("from")
 
     @property
     def to(self) -> NameAddr:
-        return self._name_addr("To")
+        return self._name_addr("to")
 
     @property
     def from_tag(self) -> str | None:
         """The tag of From, without a look at the rest where that is possible."""
-        return self._tag("From")
+        return self._tag("from")
 
     @property
     def to_tag(self) -> str | None:
         """The tag of To, without a look at the rest where that is possible."""
-        return self._tag("To")
+        return self._tag("to")
 
     @property
     def contact(self) -> list[NameAddr] | str:
@@ -122,14 +119,14 @@ class Message:
 
     @property
     def cseq(self) -> CSeq:
-        views = self.headers._views
-        if views is not None and "cseq" in views:
-            cseq: CSeq = views["cseq"]
-            return cseq
-        text = self.headers._value("cseq")
-        if text is None:
-            raise missing("CSeq")
-        return self._keep("cseq", CSeq.parse(text))
+        headers = self.headers
+        cseq: CSeq | None = headers._views.get("cseq")
+        if cseq is None:
+            text = headers._value("cseq")
+            if text is None:
+                raise missing("CSeq")
+            cseq = headers._views["cseq"] = CSeq.parse(text)
+        return cseq
 
     @property
     def max_forwards(self) -> int | None:
@@ -165,47 +162,41 @@ class Message:
 
     def _validate_headers(self) -> None:
         headers = self.headers
-        keys = headers._keys
-        if len(set(keys)) != len(keys):
+        if len(headers._first) != len(headers._lines):
             for key in SINGLE_FIELDS:
-                if keys.count(key) > 1:
-                    raise MessageParsingException(f"{canonical_name(key)} comes {keys.count(key)} times.")
+                if len(headers._lines_of(key)) > 1:
+                    raise MessageParsingException(f"{canonical_name(key)} comes more than once.")
         call_id = headers._value("call-id")
         if call_id is None:
             raise missing("Call-ID")
         if not is_call_id(call_id):
             raise MessageParsingException(f"{excerpt(call_id)} is not a Call-ID.")
-        if keys.count("via") == 1 and "," not in (headers._value("via") or ""):
-            self.top_via  # noqa: B018 - parsed for its errors
-        elif len(self.via) == 0:
+        if len(self.via if "," in headers._first.get("via", "") or headers.count("via") > 1 else [self.top_via]) == 0:
             raise missing("Via")
         self.from_, self.to, self.cseq  # noqa: B018
 
-    def _name_addr(self, name: str) -> NameAddr:
-        views = self.headers._views
-        if views is not None and name in views:
-            address: NameAddr = views[name]
-            return address
-        text = self.headers.get(name)
-        if text is None:
-            raise missing(name)
-        return self._keep(name, NameAddr.parse(text))
+    def _name_addr(self, key: str) -> NameAddr:
+        headers = self.headers
+        address: NameAddr | None = headers._views.get(key)
+        if address is None:
+            text = headers._value(key)
+            if text is None:
+                raise missing(canonical_name(key))
+            address = headers._views[key] = NameAddr.parse(text)
+        return address
 
-    def _tag(self, name: str) -> str | None:
-        text = self.headers.get(name)
-        if text is not None:
-            # In a well-formed value, what follows the last ">" is parameters if it has no quote in it.
-            _, found, tag = text.rpartition(">;tag=")
-            if found and tag.isalnum() and tag.isascii():
-                return tag
-            if text[-1:] == ">":
-                return None
-        return self._name_addr(name).tag
-
-    def _keep(self, name: str, value: _T) -> _T:
-        if self.headers._views is not None:
-            self.headers._views[name] = value
-        return value
+    def _tag(self, key: str) -> str | None:
+        headers = self.headers
+        if key not in headers._views:
+            text = headers._value(key)
+            if text is not None:
+                # In a well-formed value, what follows the last ">" is parameters if it has no quote in it.
+                _, found, tag = text.rpartition(">;tag=")
+                if found and tag.isalnum() and tag.isascii():
+                    return tag
+                if text[-1:] == ">":
+                    return None
+        return self._name_addr(key).params.get("tag")
 
 
 class Request(Message):

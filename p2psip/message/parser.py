@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import MessageParsingException
 from p2psip.message.builders import create_response
-from p2psip.message.grammar import excerpt, is_token, quoted_end
-from p2psip.message.headers import Headers
+from p2psip.message.grammar import CACHED_LENGTH, excerpt, is_token, quoted_end
+from p2psip.message.headers import Headers, first_lines, line_key
 from p2psip.message.message import Request, Response
 from p2psip.message.names import KEYS, field_key
 
 _VERSION = re.compile(r"SIP/[0-9]+\.[0-9]+", re.IGNORECASE)
+_REQUEST_URI = re.compile(r"[!#-;=?-~]+")  # printable ASCII but for quotes and angle brackets
 _CONTROLS = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 _QUOTED_PAIR = re.compile(r"\\[^\r\n]")
 _HARMLESS = bytes(octet for octet in range(256) if (octet >= 32 and octet != 127) or octet == 9)
@@ -67,9 +69,10 @@ def parse_message(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Request | Res
     body = end + 4
     available = len(data) - body
     try:
-        if head.error is not None:
-            raise head.error
-        length = head.content_length()
+        error = head.error or head.framing_error
+        if error is not None:
+            raise error
+        length = head.body_length
         if length is None:
             length = available
         elif length > available:
@@ -78,8 +81,8 @@ def parse_message(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Request | Res
             )
         check_body(length, limits)
         return head.message(data[start : body + length])
-    except MessageParsingException as error:
-        head.prepare_answer(error)
+    except MessageParsingException as failure:
+        head.prepare_answer(failure)
         raise
 
 
@@ -95,33 +98,44 @@ class Head:
 
     Attributes:
         error: What is wrong with them; None if nothing is.
+        framing_error: Why the end of the message cannot be told or waited for; None if it can.
         length: Octets, with the empty line.
+        body_length: What Content-Length says; None when there is none.
     """
 
-    __slots__ = ("_keys", "_lines", "_start_line", "error", "length")
+    __slots__ = ("_first", "_lines", "_start_line", "body_length", "error", "framing_error", "length")
 
     def __init__(self, octets: bytes, limits: Limits) -> None:
         self.error: MessageParsingException | None = None
+        self.framing_error: MessageParsingException | None = None
         length = self.length = len(octets) + 4
         text = octets.decode("utf-8", "surrogateescape")
         lines = self._lines = text.split("\r\n")
         start_line = self._start_line = lines.pop(0)
         ends = len(lines)
         try:
-            self._keys = [KEYS[line.partition(":")[0]] for line in lines]
+            first = {KEYS[line.partition(":")[0]]: line for line in lines}
+            if len(first) != ends:
+                first = first_lines(lines)
         except KeyError:
-            self._read_unusual_lines()
+            lines = self._lines = self._unusual_lines()
+            first = first_lines(lines)
+        self._first = first
+        value = first["content-length"].partition(":")[2].strip(" \t") if "content-length" in first else ""
+        if len(first) == ends and len(value) <= 10 and value.isdigit() and value.isascii():
+            self.body_length: int | None = int(value)
+        else:
+            self._read_content_length()
         # A table of everything harmless leaves the line ends, and whatever else should not be there.
         if octets.translate(None, _HARMLESS) != b"\r\n" * ends:
             self._check_controls()
-        if length > limits.header or length > limits.start_line or ends > limits.headers:
+        if length > limits.header or length > limits.start_line or length > limits.head or ends > limits.headers:
             self._check_sizes(start_line, limits)
         if length > limits.values * _SHORTEST_VALUE and text.count(",") + ends > limits.values:
             self._check_values(limits)
 
-    def _read_unusual_lines(self) -> None:
+    def _unusual_lines(self) -> list[str]:
         """Folded lines, names that are not in the table, and lines that are no header fields."""
-        keys: list[str] = []
         fields: list[list[str]] = []  # each a line and those that continue it
         continuable = False
         for number, line in enumerate(self._lines, 2):
@@ -132,15 +146,12 @@ class Head:
                     self._fail(f"Line {number}, {excerpt(line)}, continues nothing.", number)
                 continue
             name, colon, _ = line.partition(":")
-            key = field_key(name.rstrip(" \t")) if colon else ""
-            continuable = key != ""
+            continuable = colon != "" and field_key(name.rstrip(" \t")) != ""
             if continuable:
-                keys.append(key)
                 fields.append([line.rstrip(" \t")])
             else:
                 self._fail(f"Line {number}, {excerpt(line)}, is not a header field: name, colon, value.", number)
-        self._keys = keys
-        self._lines = [" ".join(parts) for parts in fields]
+        return [" ".join(parts) for parts in fields]
 
     def _check_controls(self) -> None:
         """Control characters may stand in quoted-pairs only, CR and LF not even there (RFC 3261 25.1)."""
@@ -151,45 +162,47 @@ class Head:
 
     def _check_sizes(self, start_line: str, limits: Limits) -> None:
         if len(start_line) > limits.start_line:
-            self._fail(f"The start line is longer than {limits.start_line}.", 1, status_code=414)
-        if len(self._keys) > limits.headers:
-            self._fail(f"There are {len(self._keys)} header fields, more than {limits.headers}.")
+            self.framing_error = MessageParsingException(
+                f"The start line is longer than {limits.start_line} octets.", line_number=1, status_code=414
+            )
+        elif self.length - 4 > limits.head:
+            self.framing_error = MessageParsingException(f"The header fields are longer than {limits.head} octets.")
+        if len(self._lines) > limits.headers:
+            self._fail(f"There are {len(self._lines)} header fields, more than {limits.headers}.")
         longest = max(map(len, self._lines), default=0)
         if longest > limits.header:
             self._fail(f"A header field of {longest} is longer than {limits.header}.")
 
     def _check_values(self, limits: Limits) -> None:
         for name in ("via", "route", "record-route"):
-            lines = [line for key, line in zip(self._keys, self._lines, strict=True) if key == name]
+            lines = [line for line in self._lines if line_key(line) == name]
             count = len(lines) + sum(line.count(",") for line in lines)
             if count > limits.values:
                 self._fail(f"There are {count} values in {name}, more than {limits.values}.")
 
-    def _fail(self, what: str, line_number: int = -1, status_code: int = 400) -> None:
+    def _fail(self, what: str, line_number: int = -1) -> None:
         """Keep the first error and go on: the length of the message is still to be found."""
         if self.error is None:
-            self.error = MessageParsingException(what, line_number=line_number, status_code=status_code)
+            self.error = MessageParsingException(what, line_number=line_number)
 
     @property
     def is_ambiguous(self) -> bool:
         """A CR or LF stands alone, so that others may see other header fields here."""
         return any("\r" in line or "\n" in line for line in (self._start_line, *self._lines))
 
-    def content_length(self) -> int | None:
-        """What Content-Length says.
-
-        Raises:
-            MessageParsingException: It comes twice, or is not 1 to 10 digits.
-        """
-        keys = self._keys
-        if "content-length" not in keys:
-            return None
-        text = self._lines[keys.index("content-length")].partition(":")[2].strip(" \t")
-        if keys.count("content-length") > 1:
-            raise MessageParsingException("Content-Length comes more than once.")
-        if not text.isdigit() or len(text) > 10 or not text.isascii():
-            raise MessageParsingException(f"{excerpt(text)} is not a Content-Length: one number of at most 10 digits.")
-        return int(text)
+    def _read_content_length(self) -> None:
+        self.body_length = None
+        lines = [line for line in self._lines if line_key(line) == "content-length"]
+        if len(lines) > 1:
+            self.framing_error = MessageParsingException("Content-Length comes more than once.")
+        for line in lines:
+            value = line.partition(":")[2].strip(" \t")
+            if len(value) <= 10 and value.isdigit() and value.isascii():
+                self.body_length = int(value)
+            else:
+                self.framing_error = MessageParsingException(
+                    f"{excerpt(value)} is not a Content-Length: one number of at most 10 digits."
+                )
 
     def message(self, raw: bytes) -> Request | Response:
         """The message whose head this is; ``raw`` is all of it.
@@ -197,39 +210,27 @@ class Head:
         Raises:
             MessageParsingException: The start line is no start line.
         """
+        parse = _cached_start_line if len(self._start_line) <= CACHED_LENGTH else _parse_start_line
+        first, second, third = parse(self._start_line)
         message: Request | Response
-        first, _, rest = self._start_line.partition(" ")
-        if first[:4].upper() == "SIP/":
-            code, space, reason = rest.partition(" ")
-            if not (space and len(code) == 3 and code.isdigit() and code.isascii() and _VERSION.fullmatch(first)):
-                raise self._bad_start_line()
+        if isinstance(second, int):
             message = response = Response.__new__(Response)
             response.sip_version = first
-            response.status_code = int(code)
-            response.reason = reason
+            response.status_code = second
+            response.reason = third
         else:
-            uri, _, version = rest.partition(" ")
-            if (
-                not (version == "SIP/2.0" or _VERSION.fullmatch(version))
-                or not (uri and uri.isascii() and is_token(first))
-                or "<" in uri
-                or ">" in uri
-                or '"' in uri
-            ):
-                raise self._bad_start_line()
             message = request = Request.__new__(Request)
-            request.sip_version = version
             request.method = first
-            request.uri = uri
-        message.headers = Headers._of(self._keys, self._lines)
+            request.uri = second
+            request.sip_version = third
+        headers = message.headers = Headers.__new__(Headers)
+        headers._lines = self._lines
+        headers._first = self._first
+        headers._views = {}
+        headers._changed = False
         message._raw = raw
         message._head_length = self.length
         return message
-
-    def _bad_start_line(self) -> MessageParsingException:
-        return MessageParsingException(
-            f"{excerpt(self._start_line)} is neither a request line nor a status line.", line_number=1
-        )
 
     def prepare_answer(self, error: MessageParsingException) -> None:
         """Put into the error what is to be answered: a response to a request whose dialog headers are clean.
@@ -243,7 +244,9 @@ class Head:
             return
         request = Request.__new__(Request)
         request.method = method
-        request.headers = Headers._of(self._keys, self._lines)
+        headers = request.headers = Headers()
+        headers._lines = self._lines
+        headers._first = self._first
         try:
             request._validate_headers()
         except MessageParsingException:
@@ -252,6 +255,23 @@ class Head:
         text = "\r\n".join((self._start_line, *self._lines))
         tag = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
         error.answer = create_response(request, error.status_code, to_tag=tag)
+
+
+def _parse_start_line(line: str) -> tuple[str, str | int, str]:
+    """Method, URI and version, or version, status code and reason."""
+    first, _, rest = line.partition(" ")
+    if "/" in first:
+        code, space, reason = rest.partition(" ")
+        if space and len(code) == 3 and code.isdigit() and code.isascii() and _VERSION.fullmatch(first):
+            return (first, int(code), reason)
+    else:
+        uri, _, version = rest.partition(" ")
+        if is_token(first) and _REQUEST_URI.fullmatch(uri) and _VERSION.fullmatch(version):
+            return (first, uri, version)
+    raise MessageParsingException(f"{excerpt(line)} is neither a request line nor a status line.", line_number=1)
+
+
+_cached_start_line = functools.lru_cache(maxsize=1024)(_parse_start_line)
 
 
 def _without_quoted_pairs(line: str) -> str:

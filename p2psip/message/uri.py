@@ -104,12 +104,15 @@ class SipUri:
         Raises:
             MessageParsingException: It is no SIP or SIPS URI.
         """
-        return _cached(text) if len(text) <= CACHED_LENGTH else _parse(text)
+        uri = parse_uri(text)
+        if isinstance(uri, str):
+            raise _malformed(text, "it does not begin with sip: or sips:")
+        return uri
 
     def _read(self, text: str) -> None:
-        scheme, colon, rest = text.partition(":")
+        scheme, _, rest = text.partition(":")
         scheme = scheme.lower()
-        if scheme not in ("sip", "sips") or not colon:
+        if scheme not in ("sip", "sips"):
             raise _malformed(text, "it does not begin with sip: or sips:")
         userinfo, at, rest = rest.rpartition("@")
         user = password = None
@@ -228,9 +231,6 @@ def _parse(text: str) -> SipUri:
     return uri
 
 
-_cached = functools.lru_cache(maxsize=1024)(_parse)
-
-
 def _malformed(text: str, why: str) -> MessageParsingException:
     return MessageParsingException(f"{excerpt(text)} is not a SIP URI: {why}.")
 
@@ -309,8 +309,15 @@ def parse_uri(text: str) -> SipUri | str:
     Raises:
         MessageParsingException: It is neither.
     """
+    return _cached_uri(text) if len(text) <= CACHED_LENGTH else _parse_uri(text)
+
+
+def _parse_uri(text: str) -> SipUri | str:
     if text[:4].lower() == "sip:" or text[:5].lower() == "sips:":
-        return SipUri.parse(text)
+        return _parse(text)
     if _ABSOLUTE.fullmatch(text) is None:
         raise MessageParsingException(f"{excerpt(text)} is not a URI.")
     return text
+
+
+_cached_uri = functools.lru_cache(maxsize=1024)(_parse_uri)

@@ -41,12 +41,12 @@ class CSeq(NamedTuple):
     def parse(cls, text: str) -> CSeq:
         """Raises MessageParsingException when the text is not a number below 2**31 and a method."""
         number, _, method = text.partition(" ")
-        if not (method.isalpha() and method.isascii()):
-            parts = text.split()
-            if len(parts) != 2 or not is_token(parts[1]):
-                raise MessageParsingException(f"{excerpt(text)} is not a CSeq: a number and a method.")
-            number, method = parts
-        return cls(parse_number(number, 2**31 - 1), method)
+        if len(number) < 10 and number.isdigit() and number.isascii() and method.isalpha() and method.isascii():
+            return tuple.__new__(cls, (int(number), method))
+        parts = text.split()
+        if len(parts) != 2 or not is_token(parts[1]):
+            raise MessageParsingException(f"{excerpt(text)} is not a CSeq: a number and a method.")
+        return cls(parse_number(parts[0], 2**31 - 1), parts[1])
 
     def __str__(self) -> str:
         return f"{self.number} {self.method}"
@@ -63,12 +63,16 @@ class NameAddr:
 
     __slots__ = ("display_name", "params", "uri")
 
+    display_name: str | None
+    uri: SipUri | str
+    params: dict[str, str | None]
+
     def __init__(
         self, uri: SipUri | str, display_name: str | None = None, params: dict[str, str | None] | None = None
     ) -> None:
         self.display_name = display_name
         self.uri = uri
-        self.params: dict[str, str | None] = {} if params is None else params
+        self.params = {} if params is None else params
 
     @classmethod
     def parse(cls, text: str, *, brackets: bool = False) -> NameAddr:
@@ -90,10 +94,19 @@ class NameAddr:
         inner, bracket, tail = text[1:].partition(">")
         if not bracket:
             raise MessageParsingException(f"In {excerpt(text)} the angle bracket is not closed.")
-        params = parse_tail(tail, text) if tail else {}
-        if "tag" in params:
-            _check_tag(params)
-        return cls(parse_uri(inner), name, params)
+        address = cls.__new__(cls)
+        address.display_name = name
+        address.uri = parse_uri(inner)
+        mark, _, tag = tail.partition("=")
+        if mark == ";tag" and tag.isalnum() and tag.isascii():
+            address.params = {"tag": tag}  # most have a tag and nothing else
+        elif tail:
+            params = address.params = parse_tail(tail, text)
+            if "tag" in params:
+                _check_tag(params)
+        else:
+            address.params = {}
+        return address
 
     @classmethod
     def _parse_bare(cls, text: str) -> NameAddr:
@@ -170,10 +183,13 @@ class Via:
         protocol, version, transport: As written, usually ``SIP``, ``2.0`` and ``TLS``.
         host: As written; an IPv6 address in its brackets.
         port: None when none is given.
+        sent_by: Host in lower case, and the port or its default.
         params: See the module.
     """
 
-    __slots__ = ("host", "params", "port", "protocol", "transport", "version")
+    __slots__ = ("host", "params", "port", "protocol", "sent_by", "transport", "version")
+
+    params: dict[str, str | None]
 
     def __init__(
         self,
@@ -190,7 +206,8 @@ class Via:
         self.transport = transport
         self.host = host
         self.port = port
-        self.params: dict[str, str | None] = {} if params is None else params
+        self.sent_by = _sent_by(transport, host, port)
+        self.params = {} if params is None else params
 
     @classmethod
     def parse(cls, text: str) -> Via:
@@ -200,13 +217,15 @@ class Via:
             MessageParsingException: It is no Via value of SIP 2.0.
         """
         sender, semicolon, tail = text.partition(";")
-        parse = _cached_sender if len(sender) <= CACHED_LENGTH else _parse_sender
         via = cls.__new__(cls)
-        via.protocol, via.version, via.transport, via.host, via.port = parse(sender)
-        if semicolon:
-            params = via.params = parse_parameters(tail)
-            if len(params) > 1 or "branch" not in params:
-                _check_via_parameters(params)
+        parse = _cached_sender if len(sender) <= CACHED_LENGTH else _parse_sender
+        via.protocol, via.version, via.transport, via.host, via.port, via.sent_by = parse(sender)
+        name, _, branch = tail.partition("=")
+        if name == "branch" and branch.isalnum() and branch.isascii():
+            via.params = {"branch": branch}  # most have a branch and nothing else
+        elif semicolon:
+            via.params = parse_parameters(tail)
+            _check_via_parameters(via.params)
         else:
             via.params = {}
         return via
@@ -214,11 +233,6 @@ class Via:
     @property
     def branch(self) -> str | None:
         return self.params.get("branch")
-
-    @property
-    def sent_by(self) -> tuple[str, int]:
-        """Host in lower case, and the port or its default."""
-        return (self.host.lower(), self.port or DEFAULT_PORTS.get(self.transport.upper(), 5060))
 
     def __str__(self) -> str:
         port = "" if self.port is None else f":{self.port}"
@@ -237,14 +251,19 @@ class Via:
         return hash((self.transport, self.sent_by))
 
 
-def _parse_sender(text: str) -> tuple[str, str, str, str, int | None]:
+def _sent_by(transport: str, host: str, port: int | None) -> tuple[str, int]:
+    return (host.lower(), port or DEFAULT_PORTS.get(transport.upper(), 5060))
+
+
+def _parse_sender(text: str) -> tuple[str, str, str, str, int | None, tuple[str, int]]:
     """``SIP/2.0/TLS host:port``, with white space wherever RFC 3261 lets it stand."""
     parts = text.split("/", 2)
     protocol, version = (part.strip(" \t") for part in parts[:2]) if len(parts) == 3 else ("", "")
     transport, _, location = parts[-1].lstrip(" \t").replace("\t", " ").partition(" ")
     if protocol.upper() != "SIP" or version != "2.0" or not is_token(transport):
         raise MessageParsingException(f"{excerpt(text)} is not a Via of SIP 2.0.")
-    return (protocol, version, transport, *parse_host_and_port(location.strip(" ")))
+    host, port = parse_host_and_port(location.strip(" "))
+    return (protocol, version, transport, host, port, _sent_by(transport, host, port))
 
 
 _cached_sender = functools.lru_cache(maxsize=1024)(_parse_sender)
