@@ -1,0 +1,125 @@
+"""SIP peer-to-peer endpoints over mutual TLS: UCMA's signaling model for Python.
+
+Everything that applications need is importable from here. The codec is ``p2psip.message``, what helps tests is
+``p2psip.testing``.
+"""
+
+from __future__ import annotations
+
+from p2psip._version import __version__
+from p2psip.config import ManagerSettings
+from p2psip.connections import (
+    CollectionChangedEventArgs,
+    ConnectionAuthorizationRequestedEventArgs,
+    ConnectionPool,
+    ErrorEventArgs,
+    IncomingConnectionAddedEventArgs,
+    RealTimeConnection,
+    TraceEventArgs,
+    UnhandledExceptionEventArgs,
+)
+from p2psip.endpoint import (
+    EndpointStateChangedEventArgs,
+    RealTimeEndpoint,
+    SipPeerToPeerEndpointSettings,
+)
+from p2psip.enums import EndpointState, EndpointTransitionReason, MessageType, ResponseCode, SipTransportType
+from p2psip.errors import (
+    AuthenticationException,
+    AuthenticationFailureReason,
+    ConnectionFailureException,
+    FailureRequestException,
+    FailureResponseException,
+    InvalidOperationReason,
+    MessageParsingException,
+    OperationFailureException,
+    OperationFailureReason,
+    OperationTimeoutException,
+    ParsingFailureReason,
+    PublishSubscribeException,
+    RealTimeException,
+    RealTimeInvalidOperationException,
+    ServerPolicyException,
+    TlsFailureException,
+    TlsFailureReason,
+)
+from p2psip.managers import (
+    RealTimeConnectionManager,
+    RealTimeServerConnectionManager,
+    RealTimeServerTcpConnectionManager,
+)
+from p2psip.message import NameAddr, SipUri
+from p2psip.messaging import MessageReceivedEventArgs
+from p2psip.peer_to_peer import SipPeerToPeerEndpoint
+from p2psip.sync import Event, Operation
+from p2psip.values import (
+    ConnectionContext,
+    ContentDescription,
+    IPAddress,
+    IPEndPoint,
+    Participant,
+    RealTimeAddress,
+    SendMessageOptions,
+    SignalingHeader,
+    SipMessageData,
+    SipRequestData,
+    SipResponseData,
+)
+
+__all__ = [
+    "AuthenticationException",
+    "AuthenticationFailureReason",
+    "CollectionChangedEventArgs",
+    "ConnectionAuthorizationRequestedEventArgs",
+    "ConnectionContext",
+    "ConnectionFailureException",
+    "ConnectionPool",
+    "ContentDescription",
+    "EndpointState",
+    "EndpointStateChangedEventArgs",
+    "EndpointTransitionReason",
+    "ErrorEventArgs",
+    "Event",
+    "FailureRequestException",
+    "FailureResponseException",
+    "IPAddress",
+    "IPEndPoint",
+    "IncomingConnectionAddedEventArgs",
+    "InvalidOperationReason",
+    "ManagerSettings",
+    "MessageParsingException",
+    "MessageReceivedEventArgs",
+    "MessageType",
+    "NameAddr",
+    "Operation",
+    "OperationFailureException",
+    "OperationFailureReason",
+    "OperationTimeoutException",
+    "ParsingFailureReason",
+    "Participant",
+    "PublishSubscribeException",
+    "RealTimeAddress",
+    "RealTimeConnection",
+    "RealTimeConnectionManager",
+    "RealTimeEndpoint",
+    "RealTimeException",
+    "RealTimeInvalidOperationException",
+    "RealTimeServerConnectionManager",
+    "RealTimeServerTcpConnectionManager",
+    "ResponseCode",
+    "SendMessageOptions",
+    "ServerPolicyException",
+    "SignalingHeader",
+    "SipMessageData",
+    "SipPeerToPeerEndpoint",
+    "SipPeerToPeerEndpointSettings",
+    "SipRequestData",
+    "SipResponseData",
+    "SipTransportType",
+    "SipUri",
+    "TlsFailureException",
+    "TlsFailureReason",
+    "TraceEventArgs",
+    "UnhandledExceptionEventArgs",
+    "__version__",
+]

@@ -8,7 +8,7 @@ import concurrent.futures
 import itertools
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from p2psip import arguments
 from p2psip.config import ManagerSettings
@@ -25,16 +25,16 @@ from p2psip.connections import (
 from p2psip.enums import EndpointState, EndpointTransitionReason, SipTransportType
 from p2psip.errors import RealTimeException, RealTimeInvalidOperationException, TlsFailureException
 from p2psip.net.connection import Connection
-from p2psip.net.listener import primary_address
+from p2psip.net.interfaces import primary_address
 from p2psip.net.loop import LoopEnded
 from p2psip.net.pool import Pool
-from p2psip.net.tls import TlsContexts
-from p2psip.stack import Stack
+from p2psip.stack import Stack, StackOwner
 from p2psip.sync import Deadline, Event, Operation, Strand, worker_blocks
 from p2psip.trace import mask
 from p2psip.values import IPEndPoint
 
 if TYPE_CHECKING:
+    from p2psip.net.tls import TlsContexts
     from p2psip.endpoint import RealTimeEndpoint
 
 EXIT_GRACE = 1.0
@@ -77,7 +77,7 @@ class RealTimeConnectionManager(abc.ABC):
         self._stack = Stack(
             f"p2psip {self.transport.name} manager {next(_numbers)}",
             self._settings,
-            self,
+            cast(StackOwner, self),  # which the managers that can be made are
             tls=contexts,
             on_unhandled=self._report_unhandled,
         )
@@ -151,11 +151,11 @@ class RealTimeConnectionManager(abc.ABC):
             if strand.is_current:
                 continue
             reached: Operation[None] = Operation("the last event", callbacks=_no_workers)
-            strand.post(reached.complete, None)
-            try:
-                reached.result(deadline.remaining())
-            except concurrent.futures.TimeoutError:
-                return
+            if strand.post(reached.complete, None):
+                try:
+                    reached.result(deadline.remaining())
+                except concurrent.futures.TimeoutError:
+                    return
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -322,7 +322,7 @@ class RealTimeServerConnectionManager(RealTimeConnectionManager):
     def default_endpoint(self) -> RealTimeEndpoint | None:
         """Gets the requests that no endpoint's address fits; None (answer 404) unless set."""
         record = self._stack.directory.default
-        return None if record is None else record.endpoint  # type: ignore[no-any-return]
+        return None if record is None else cast("RealTimeEndpoint", record.endpoint)
 
     @default_endpoint.setter
     def default_endpoint(self, endpoint: RealTimeEndpoint | None) -> None:

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from p2psip.config import ManagerSettings
 from p2psip.core import effects
@@ -31,9 +31,11 @@ from p2psip.net.loop import Clock, Loop, LoopEnded
 from p2psip.net.network import Network, SocketFactory, Target
 from p2psip.net.pool import Pool
 from p2psip.net.resolver import Resolver
-from p2psip.net.tls import TlsContexts
 from p2psip.sync import Dispatcher, OnError, Operation, Strand, forbid_blocking
 from p2psip.trace import excerpt
+
+if TYPE_CHECKING:
+    from p2psip.net.tls import TlsContexts
 
 _log = logging.getLogger(__name__)
 
