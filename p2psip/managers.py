@@ -34,8 +34,8 @@ from p2psip.trace import mask
 from p2psip.values import IPEndPoint
 
 if TYPE_CHECKING:
-    from p2psip.net.tls import TlsContexts
     from p2psip.endpoint import RealTimeEndpoint
+    from p2psip.net.tls import TlsContexts
 
 EXIT_GRACE = 1.0
 """Seconds that all managers together may take at the end of the interpreter."""
@@ -73,6 +73,7 @@ class RealTimeConnectionManager(abc.ABC):
         self._lock = threading.Lock()
         self._endpoints: list[RealTimeEndpoint] = []
         self._disposed = False
+        self._gone: Operation[None] = Operation("dispose", callbacks=_no_workers)
         self._last_strands: list[Strand] = []  # of endpoints that have ended with the manager
         self._stack = Stack(
             f"p2psip {self.transport.name} manager {next(_numbers)}",
@@ -142,8 +143,12 @@ class RealTimeConnectionManager(abc.ABC):
                 except LoopEnded:
                     pass
             self._stack.loop.join(deadline.remaining())
-        self._let_events_out(deadline)
-        self._stack.dispatcher.stop(deadline.remaining())
+        if first:
+            self._let_events_out(deadline)
+            self._stack.dispatcher.stop(deadline.remaining())
+            self._gone.complete(None)
+        elif not self._stack.dispatcher.in_worker:  # the first one may be waiting for this very handler
+            concurrent.futures.wait([self._gone], deadline.remaining())
 
     def _let_events_out(self, deadline: Deadline) -> None:
         """What the end of the endpoints raised reaches its handlers, but for those that this call comes from."""

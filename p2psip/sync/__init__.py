@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from p2psip.sync.dispatch import Dispatcher, Strand
+from p2psip.sync.dispatch import Dispatcher
 from p2psip.sync.event import Event, Expectation, OnError
 from p2psip.sync.operation import Operation
+from p2psip.sync.strand import Strand
 from p2psip.sync.waiting import Deadline, forbid_blocking, worker_blocks
 
 __all__ = [

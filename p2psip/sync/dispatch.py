@@ -1,4 +1,4 @@
-"""The dispatcher: worker threads for what users wrote, and strands that keep it in order."""
+"""The dispatcher: worker threads for what users wrote."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from typing import Any
 
 from p2psip.sync import waiting
 from p2psip.sync.event import OnError
+from p2psip.sync.strand import Item, Strand
 
 _log = logging.getLogger(__name__)
 
-BATCH = 64
-"""Items of one strand before another strand has its turn."""
 KEEP_ALIVE = 10.0
 """Seconds that a thread without work stays."""
 PATIENCE = 0.005
@@ -30,149 +29,6 @@ BUSY = 0.8
 """Share of one processor from which on the interpreter's lock is what is scarce."""
 STUCK = 20
 """Times PATIENCE without any item begun, after which a worker is added however busy the processor is."""
-
-_Item = tuple[Callable[..., object], tuple[Any, ...]]
-
-
-class Strand:
-    """A queue of one object: what is posted runs in order and one at a time, on any worker. Made by a dispatcher."""
-
-    __slots__ = (
-        "__weakref__",
-        "_above",
-        "_dispatcher",
-        "_high",
-        "_lock",
-        "_low",
-        "_owner",
-        "_queue",
-        "_scheduled",
-        "name",
-    )
-
-    def __init__(self, dispatcher: Dispatcher, name: str, owner: object) -> None:
-        self.name = name
-        self._dispatcher = dispatcher
-        self._owner = None if owner is None else weakref.ref(owner)
-        self._queue: collections.deque[_Item] = collections.deque()
-        self._lock = threading.RLock()  # a finalizer may come back here
-        self._scheduled = False
-        self._high: tuple[int, int, Callable[[], object], Callable[[], object]] | None = None
-        self._above = False
-        self._low: tuple[tuple[int, Callable[[], object]], ...] = ()
-
-    @property
-    def owner(self) -> object:
-        """The object whose events these are; None when it has none or it is gone."""
-        return None if self._owner is None else self._owner()
-
-    @property
-    def depth(self) -> int:
-        """What waits here, without the one that runs."""
-        return len(self._queue)
-
-    @property
-    def is_current(self) -> bool:
-        """The calling thread is in something that was posted here."""
-        return waiting.here.strand is self
-
-    def __repr__(self) -> str:
-        return f"<Strand {self.name!r}, {len(self._queue)} waiting>"
-
-    def post(self, function: Callable[..., object], *args: Any) -> bool:
-        """Have ``function(*args)`` called after what was posted before. Any thread; does not block.
-
-        Returns:
-            False: The dispatcher is stopped, and nothing will be called.
-        """
-        dispatcher = self._dispatcher
-        if dispatcher._stopped:
-            return False
-        queue = self._queue
-        queue.append((function, args))
-        if dispatcher._stopped:  # meanwhile, and nobody may come by this queue any more
-            dispatcher._drop(self)
-            return False
-        if not self._scheduled:
-            # The runner clears the flag before it looks at the queue for the last time, so either we see the flag
-            # cleared or the runner sees the item.
-            with self._lock:
-                begin = not self._scheduled
-                if begin:
-                    # Nothing between these two: Ctrl-C there would leave a strand that never runs again.
-                    self._scheduled = True
-                    dispatcher._ready.append(self)
-            if begin:
-                dispatcher._rouse()
-        if self._high is not None and len(queue) >= self._high[0]:
-            self._crossed()
-        return True
-
-    def on_depth(self, mark: int, function: Callable[[], object]) -> None:
-        """Call ``function()`` once, as soon as at most ``mark`` items wait: on the worker, or here and now."""
-        with self._lock:
-            self._low = (*self._low, (mark, function))
-        if len(self._queue) <= mark:
-            self._lowered()
-
-    def set_marks(self, high: int, low: int, on_high: Callable[[], object], on_low: Callable[[], object]) -> None:
-        """Call ``on_high()`` each time that ``high`` items wait, ``on_low()`` when only ``low`` are left of them.
-
-        The two alternate. The first comes on the thread that posts, the second on a worker; neither may block.
-        """
-        self._high = (high, low, on_high, on_low)
-
-    def _crossed(self) -> None:
-        assert self._high is not None
-        _, low, on_high, on_low = self._high
-        with self._lock:
-            if self._above:
-                return
-            self._above = True
-
-        def fallen() -> None:
-            self._above = False
-            on_low()
-
-        on_high()
-        self.on_depth(low, fallen)
-
-    def _lowered(self) -> None:
-        depth = len(self._queue)
-        with self._lock:
-            due = [function for mark, function in self._low if depth <= mark]
-            self._low = tuple(entry for entry in self._low if depth > entry[0])
-        for function in due:
-            self._dispatcher._call(None, function, ())
-
-    def _run(self) -> bool:
-        """One batch, on a worker. True: there is more, and the strand wants another turn."""
-        queue, dispatcher = self._queue, self._dispatcher
-        owner = waiting.here.owner = self.owner
-        waiting.here.strand = self
-        try:
-            for _ in range(BATCH):
-                if dispatcher._stopped:
-                    dispatcher._drop(self)
-                try:
-                    function, args = queue.popleft()
-                except IndexError:
-                    with self._lock:
-                        self._scheduled = False
-                        if not queue:
-                            return False
-                        self._scheduled = True
-                    continue
-                if self._low:
-                    self._lowered()
-                try:
-                    function(*args)
-                except BaseException as error:
-                    dispatcher._report(owner, error, function)
-                del function, args
-            return True
-        finally:
-            waiting.here.owner = waiting.here.strand = None
 
 
 class Dispatcher:
@@ -210,7 +66,7 @@ class Dispatcher:
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._quiet = threading.Condition(self._lock)  # a worker ended
-        self._ready: collections.deque[Strand | _Item] = collections.deque()
+        self._ready: collections.deque[Strand | Item] = collections.deque()
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()
         self._active = 0  # workers that run something, or are woken to do so, and do not wait
@@ -234,6 +90,12 @@ class Dispatcher:
         self._ready.append((function, args))
         self._rouse()
         return True
+
+    @property
+    def in_worker(self) -> bool:
+        """The calling thread is one of the workers."""
+        worker = waiting.here.worker
+        return isinstance(worker, _Worker) and worker.dispatcher is self
 
     @property
     def workers(self) -> int:
@@ -347,7 +209,7 @@ class Dispatcher:
             self._drop(strand)
         if timeout == 0.0:
             return not self._workers
-        inside = isinstance(waiting.here.worker, _Worker) and waiting.here.worker.dispatcher is self
+        inside = self.in_worker
         deadline = waiting.Deadline(timeout)
         with waiting.worker_blocks(f"{self.name}.stop()"), self._lock:
             self._leaving += inside
@@ -429,7 +291,7 @@ class _Worker(_Thread):
                 dispatcher._call(None, *item)
             del item  # nothing is kept alive by a worker that is idle
 
-    def _next(self, again: Strand | None) -> Strand | _Item | None:
+    def _next(self, again: Strand | None) -> Strand | Item | None:
         """What to run now; ``again`` takes its turn behind what is ready. None: this thread ends."""
         dispatcher = self.dispatcher
         ready = dispatcher._ready
