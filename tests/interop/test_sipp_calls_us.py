@@ -83,9 +83,10 @@ def test_stray_answers_and_acks_are_dropped(tmp_path: Path, kind: str) -> None:
         assert len(heard.connections) == 1
 
 
-def test_a_body_of_many_segments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ("TCP", "TLSv1.3"))
+def test_a_body_of_many_segments(tmp_path: Path, kind: str) -> None:
     """As large as SIPp can."""
-    with link(tmp_path, "TLSv1.3") as wire:
+    with link(tmp_path, kind) as wire:
         sizes: list[int] = []
         wire.endpoint.message_received += lambda sender, args: sizes.append(len(args.body))
         padding = "\r\n" + "\r\n".join(["x" * 998] * 50)

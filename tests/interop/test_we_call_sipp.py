@@ -81,9 +81,10 @@ def test_stray_and_repeated_answers_are_dropped(tmp_path: Path, kind: str) -> No
         server.sipp.check()
 
 
-def test_a_body_of_many_segments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ("TCP", "TLSv1.3"))
+def test_a_body_of_many_segments(tmp_path: Path, kind: str) -> None:
     """Nearly as large as SIPp can."""
-    with link(tmp_path, "TLSv1.3") as wire:
+    with link(tmp_path, kind) as wire:
         server = wire.server("MESSAGE", calls=20)
         padding = "\r\n" + "\r\n".join(["x" * 998] * 50)
         operations = [server.begin_send(number, padding=padding) for number in range(1, 21)]
@@ -121,8 +122,8 @@ def test_answers_that_are_failures(tmp_path: Path, code: int, kind: type[Failure
 def test_an_answer_that_comes_too_late(tmp_path: Path) -> None:
     """It is absorbed, and the connection goes on."""
     with link(tmp_path, "TCP") as wire:
-        server = wire.server("MESSAGE", "server_slow", calls=11, PAUSE=400)
-        late = [server.begin_send(number, timeout=0.2) for number in range(1, 11)]
+        server = wire.server("MESSAGE", "server_slow", calls=11, PAUSE=200)
+        late = [server.begin_send(number, timeout=0.1) for number in range(1, 11)]
         assert {type(operation.exception(PATIENCE)) for operation in late} == {OperationTimeoutException}
         assert server.send(11).header("Subject") == "number 11"
         assert len(wire.manager.connections()) == 1
