@@ -327,10 +327,13 @@ class Engine:
         self, flow: Flow, request: Request, status_code: int, headers: list[tuple[str, str]] | None = None
     ) -> None:
         """Answer without a transaction: there is too much wrong with the request, or no room for one."""
+        if not all(map(request.headers.count, ("Via", "From", "To", "Call-ID", "CSeq"))):
+            return  # there is nothing that the sender could know the answer by
         try:
             response = answer(request, flow, status_code, to_tag=self.tokens.tag(), headers=headers or ())
-        except (MessageParsingException, ValueError):
-            return  # not even its Via or To can be read
+        except MessageParsingException:
+            # To cannot be read, and so not be given a tag.
+            response = answer(request, flow, status_code, headers=headers or ())
         self.effects.append(Send(flow, response.to_bytes()))
 
     def _is_overloaded(self, flow: Flow) -> bool:

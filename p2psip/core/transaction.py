@@ -25,6 +25,7 @@ INVITE_TRYING_DELAY = 0.2
 Message = Any
 """What comes with an input: a request, a response, an error or nothing; the row's actions know which."""
 
+# For what each message needs: access to a member of an enum costs more than to a global before Python 3.12.
 _PROVISIONAL, _FINAL, _SUCCESS, _FAILURE = Input.PROVISIONAL, Input.FINAL, Input.SUCCESS, Input.FAILURE
 _SEND_PROVISIONAL, _SEND_FINAL = Input.SEND_PROVISIONAL, Input.SEND_FINAL
 _TERMINATED = State.TERMINATED

@@ -103,7 +103,10 @@ def answer(
     response = create_response(
         request, status_code, reason, to_tag=to_tag, headers=headers, content_type=content_type, body=body
     )
-    via = request.top_via
+    try:
+        via = request.top_via
+    except MessageParsingException:
+        return response  # it goes back as it came, with the answer that says what is wrong
     host, port = flow.remote
     params = via.params
     wants_port = "rport" in params and params["rport"] is None

@@ -110,6 +110,25 @@ def test_timer_e_is_t2_after_a_provisional_response() -> None:
     assert [effect.response.status_code for effect in client.side.provisionals] == [100]
 
 
+def test_every_provisional_response_is_passed_up() -> None:
+    client = Client(RELIABLE)
+    for code in (100, 182, 183):
+        client.answer(code)
+    client.side.take()
+    assert [effect.response.status_code for effect in client.side.provisionals] == [100, 182, 183]
+    caller = Client(RELIABLE, "INVITE")
+    for code in (100, 180, 183):
+        caller.answer(code)
+    assert caller.caller.codes == [100, 180, 183]
+
+
+def test_a_request_that_is_in_work_over_there_is_forgotten_like_another() -> None:
+    client = Client(UNRELIABLE)
+    client.answer(100)
+    client.engine.cancel_request(client.now, client.client_request)
+    client.side.assert_empty()
+
+
 def test_timer_k_absorbs_copies_of_the_final_response() -> None:
     client = Client(UNRELIABLE)
     client.answer(200)
