@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 
 from p2psip.message.grammar import split_list
-from p2psip.message.headers import Headers
-from p2psip.message.message import SIP_VERSION, Request, Response
+from p2psip.message.headers import Headers, first_lines
+from p2psip.message.message import SIP_VERSION, Request, Response, check_reason, check_status_code
 
 _REASONS = {
     100: "Trying",
@@ -87,6 +88,7 @@ _REASONS = {
 _CLASSES = {1: "Trying", 2: "OK", 3: "Multiple Choices", 4: "Bad Request", 5: "Server Internal Error", 6: "Decline"}
 
 _COPIED = ("via", "from", "to", "call-id", "cseq")
+_copied = operator.itemgetter(*_COPIED)
 
 
 def reason_phrase(status_code: int) -> str:
@@ -117,23 +119,42 @@ def create_response(
 
     RFC 3261 8.2.6.
     """
-    response = Response(status_code, _REASONS.get(status_code, "") if reason is None else reason, (), body)
-    asked, new = request.headers, response.headers
-    first = new._first = {key: asked._first[key] for key in _COPIED if key in asked._first}
-    if status_code == 100:
-        if "timestamp" in asked._first:
-            first["timestamp"] = asked._first["timestamp"]
-    elif to_tag is not None and "to" in first:
-        line = first["to"]
-        if line[-1:] == ">" or request.to_tag is None:
-            first["to"] = f"{line.rstrip()};tag={to_tag}"
-    lines = new._lines = list(first.values())
-    if len(asked._first) != len(asked._lines):
-        lines[:1] = asked._lines_of("via")
+    if reason is None:
+        reason = _REASONS.get(status_code, "")
+    else:
+        check_reason(reason)
+    check_status_code(status_code)
+    asked = request.headers
+    try:
+        via, sender, to, call_id, cseq = _copied(asked._first)
+    except KeyError:  # the request lacks one; so does the response then
+        lines = [line for key in _COPIED for line in asked._lines_of(key)]
+        first = first_lines(lines)
+    else:
+        if to_tag is not None and status_code > 100 and (to[-1:] == ">" or request.to_tag is None):
+            to = f"{to.rstrip()};tag={to_tag}"
+        lines = [via, sender, to, call_id, cseq]
+        first = {"via": via, "from": sender, "to": to, "call-id": call_id, "cseq": cseq}
+        if len(asked._first) != len(asked._lines):
+            lines[:1] = asked._lines_of("via")
+    copied = Headers.__new__(Headers)
+    copied._lines = lines
+    copied._first = first
+    copied._views = {}
+    copied._changed = False
+    if status_code == 100 and "Timestamp" in asked:
+        copied.add("Timestamp", asked.get("Timestamp") or "")
     for name, value in headers:
-        new.add(name, value)
+        copied.add(name, value)
     if content_type is not None:
-        new.add("Content-Type", content_type)
+        copied.add("Content-Type", content_type)
+    response = Response.__new__(Response)
+    response.sip_version = SIP_VERSION
+    response.status_code = status_code
+    response.reason = reason
+    response.headers = copied
+    response._body = body
+    response._raw = None
     return response
 
 

@@ -59,7 +59,8 @@ class Message:
         if "content-length" in headers._first:
             lines = [line for line in lines if line_key(line) != "content-length"]
         text = "\r\n".join([self.start_line, *lines, f"Content-Length: {len(body)}\r\n\r\n"])
-        return text.encode("utf-8", "surrogateescape") + body
+        octets = text.encode("utf-8", "surrogateescape")
+        return octets + body if body else octets
 
     # Views. Each raises MessageParsingException when the value is malformed, and only then.
 
@@ -187,15 +188,14 @@ class Message:
 
     def _tag(self, key: str) -> str | None:
         headers = self.headers
-        if key not in headers._views:
-            text = headers._value(key)
-            if text is not None:
-                # In a well-formed value, what follows the last ">" is parameters if it has no quote in it.
-                _, found, tag = text.rpartition(">;tag=")
-                if found and tag.isalnum() and tag.isascii():
-                    return tag
-                if text[-1:] == ">":
-                    return None
+        if key not in headers._views and key in headers._first:
+            # In a well-formed value, what follows the last ">" is parameters if it has no quote in it.
+            line = headers._first[key]
+            _, found, tag = line.rpartition(">;tag=")
+            if found and tag.isalnum() and tag.isascii():
+                return tag
+            if line[-1:] == ">":
+                return None
         return self._name_addr(key).params.get("tag")
 
 
@@ -227,7 +227,6 @@ class Request(Message):
         self.headers = Headers(headers)
         self._body = body
         self._raw = None
-        self._head_length = 0
 
     @property
     def start_line(self) -> str:
@@ -283,17 +282,14 @@ class Response(Message):
     def __init__(
         self, status_code: int, reason: str, headers: Iterable[tuple[str, str]] = (), body: bytes = b""
     ) -> None:
-        if not 100 <= status_code <= 699:
-            raise ValueError(f"{status_code} is not a status code from 100 to 699.")
-        if "\r" in reason or "\n" in reason or "\0" in reason:
-            raise ValueError("A reason phrase cannot contain CR, LF or NUL.")
+        check_status_code(status_code)
+        check_reason(reason)
         self.status_code = status_code
         self.reason = reason
         self.sip_version = SIP_VERSION
         self.headers = Headers(headers)
         self._body = body
         self._raw = None
-        self._head_length = 0
 
     @property
     def start_line(self) -> str:
@@ -312,6 +308,16 @@ class Response(Message):
 
     def __repr__(self) -> str:
         return f"<Response {excerpt(self.start_line)}>"
+
+
+def check_status_code(status_code: int) -> None:
+    if not 100 <= status_code <= 699:
+        raise ValueError(f"{status_code} is not a status code from 100 to 699.")
+
+
+def check_reason(reason: str) -> None:
+    if "\r" in reason or "\n" in reason or "\0" in reason:
+        raise ValueError("A reason phrase cannot contain CR, LF or NUL.")
 
 
 class Malformed:

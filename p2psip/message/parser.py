@@ -10,22 +10,23 @@ from p2psip.config import ManagerSettings
 from p2psip.errors import MessageParsingException
 from p2psip.message.builders import create_response
 from p2psip.message.grammar import CACHED_LENGTH, excerpt, is_token, quoted_end
-from p2psip.message.headers import Headers, first_lines, line_key
+from p2psip.message.headers import Headers, first_lines
 from p2psip.message.message import Request, Response
-from p2psip.message.names import KEYS, field_key
+from p2psip.message.names import KEYS, canonical_name, field_key
 
 _VERSION = re.compile(r"SIP/[0-9]+\.[0-9]+", re.IGNORECASE)
 _REQUEST_URI = re.compile(r"[!#-;=?-~]+")  # printable ASCII but for quotes and angle brackets
 _CONTROLS = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 _QUOTED_PAIR = re.compile(r"\\[^\r\n]")
 _HARMLESS = bytes(octet for octet in range(256) if (octet >= 32 and octet != 127) or octet == 9)
-_SHORTEST_VALUE = 8  # no value of Via or Route takes less, with what separates it from the next
+_SHORTEST_FIELD = 4  # a letter, a colon and CRLF
+_SHORTEST_VALUE = 8  # of Via or Route, with what separates it from the next
 
 
 class Limits:
     """What a message may be at most: octets of its parts, header fields, and values in Via, Route and Record-Route."""
 
-    __slots__ = ("body", "head", "header", "headers", "start_line", "values")
+    __slots__ = ("body", "head", "header", "headers", "start_line", "usual", "values")
 
     def __init__(self, *, start_line: int, header: int, head: int, headers: int, values: int, body: int) -> None:
         self.start_line = start_line
@@ -34,6 +35,8 @@ class Limits:
         self.headers = headers
         self.values = values
         self.body = body
+        self.usual = min(start_line, header, head, headers * _SHORTEST_FIELD, values * _SHORTEST_VALUE)
+        """A shorter head can break no limit."""
 
     @classmethod
     def of(cls, settings: ManagerSettings) -> Limits:
@@ -103,24 +106,29 @@ class Head:
         body_length: What Content-Length says; None when there is none.
     """
 
-    __slots__ = ("_first", "_lines", "_start_line", "body_length", "error", "framing_error", "length")
+    __slots__ = ("_headers", "_start_line", "body_length", "error", "framing_error", "length")
 
     def __init__(self, octets: bytes, limits: Limits) -> None:
         self.error: MessageParsingException | None = None
         self.framing_error: MessageParsingException | None = None
         length = self.length = len(octets) + 4
-        text = octets.decode("utf-8", "surrogateescape")
-        lines = self._lines = text.split("\r\n")
-        start_line = self._start_line = lines.pop(0)
+        lines = octets.decode("utf-8", "surrogateescape").split("\r\n")
+        self._start_line = lines.pop(0)
         ends = len(lines)
+        first: dict[str, str] = {}
         try:
-            first = {KEYS[line.partition(":")[0]]: line for line in lines}
+            for line in lines:
+                first[KEYS[line.partition(":")[0]]] = line
             if len(first) != ends:
                 first = first_lines(lines)
         except KeyError:
-            lines = self._lines = self._unusual_lines()
+            lines = self._unusual_lines(lines)
             first = first_lines(lines)
-        self._first = first
+        headers = self._headers = Headers.__new__(Headers)
+        headers._lines = lines
+        headers._first = first
+        headers._views = {}
+        headers._changed = False
         value = first["content-length"].partition(":")[2].strip(" \t") if "content-length" in first else ""
         if len(first) == ends and len(value) <= 10 and value.isdigit() and value.isascii():
             self.body_length: int | None = int(value)
@@ -129,16 +137,14 @@ class Head:
         # A table of everything harmless leaves the line ends, and whatever else should not be there.
         if octets.translate(None, _HARMLESS) != b"\r\n" * ends:
             self._check_controls()
-        if length > limits.header or length > limits.start_line or length > limits.head or ends > limits.headers:
-            self._check_sizes(start_line, limits)
-        if length > limits.values * _SHORTEST_VALUE and text.count(",") + ends > limits.values:
-            self._check_values(limits)
+        if length > limits.usual:
+            self._check_limits(limits)
 
-    def _unusual_lines(self) -> list[str]:
+    def _unusual_lines(self, lines: list[str]) -> list[str]:
         """Folded lines, names that are not in the table, and lines that are no header fields."""
         fields: list[list[str]] = []  # each a line and those that continue it
         continuable = False
-        for number, line in enumerate(self._lines, 2):
+        for number, line in enumerate(lines, 2):
             if line[:1] in (" ", "\t"):
                 if continuable:
                     fields[-1].append(line.strip(" \t"))
@@ -155,30 +161,28 @@ class Head:
 
     def _check_controls(self) -> None:
         """Control characters may stand in quoted-pairs only, CR and LF not even there (RFC 3261 25.1)."""
-        for line in (self._start_line, *self._lines):
+        for line in (self._start_line, *self._headers._lines):
             if _CONTROLS.search(line) is not None and _CONTROLS.search(_without_quoted_pairs(line)) is not None:
                 self._fail(f"There is a control character in {excerpt(line)}.")
                 return
 
-    def _check_sizes(self, start_line: str, limits: Limits) -> None:
-        if len(start_line) > limits.start_line:
+    def _check_limits(self, limits: Limits) -> None:
+        lines = self._headers._lines
+        if len(self._start_line) > limits.start_line:
             self.framing_error = MessageParsingException(
                 f"The start line is longer than {limits.start_line} octets.", line_number=1, status_code=414
             )
         elif self.length - 4 > limits.head:
             self.framing_error = MessageParsingException(f"The header fields are longer than {limits.head} octets.")
-        if len(self._lines) > limits.headers:
-            self._fail(f"There are {len(self._lines)} header fields, more than {limits.headers}.")
-        longest = max(map(len, self._lines), default=0)
+        if len(lines) > limits.headers:
+            self._fail(f"There are {len(lines)} header fields, more than {limits.headers}.")
+        longest = max(map(len, lines), default=0)
         if longest > limits.header:
             self._fail(f"A header field of {longest} is longer than {limits.header}.")
-
-    def _check_values(self, limits: Limits) -> None:
-        for name in ("via", "route", "record-route"):
-            lines = [line for line in self._lines if line_key(line) == name]
-            count = len(lines) + sum(line.count(",") for line in lines)
+        for key in ("via", "route", "record-route"):
+            count = sum(line.count(",") + 1 for line in self._headers._lines_of(key))
             if count > limits.values:
-                self._fail(f"There are {count} values in {name}, more than {limits.values}.")
+                self._fail(f"There are {count} values in {canonical_name(key)}, more than {limits.values}.")
 
     def _fail(self, what: str, line_number: int = -1) -> None:
         """Keep the first error and go on: the length of the message is still to be found."""
@@ -188,11 +192,11 @@ class Head:
     @property
     def is_ambiguous(self) -> bool:
         """A CR or LF stands alone, so that others may see other header fields here."""
-        return any("\r" in line or "\n" in line for line in (self._start_line, *self._lines))
+        return any("\r" in line or "\n" in line for line in (self._start_line, *self._headers._lines))
 
     def _read_content_length(self) -> None:
         self.body_length = None
-        lines = [line for line in self._lines if line_key(line) == "content-length"]
+        lines = self._headers._lines_of("content-length")
         if len(lines) > 1:
             self.framing_error = MessageParsingException("Content-Length comes more than once.")
         for line in lines:
@@ -223,11 +227,7 @@ class Head:
             request.method = first
             request.uri = second
             request.sip_version = third
-        headers = message.headers = Headers.__new__(Headers)
-        headers._lines = self._lines
-        headers._first = self._first
-        headers._views = {}
-        headers._changed = False
+        message.headers = self._headers
         message._raw = raw
         message._head_length = self.length
         return message
@@ -244,15 +244,13 @@ class Head:
             return
         request = Request.__new__(Request)
         request.method = method
-        headers = request.headers = Headers()
-        headers._lines = self._lines
-        headers._first = self._first
+        request.headers = self._headers
         try:
             request._validate_headers()
         except MessageParsingException:
             return
         # The tag is the same whenever the same request is refused, as a stateless element's must be (RFC 3261 8.2.7).
-        text = "\r\n".join((self._start_line, *self._lines))
+        text = "\r\n".join((self._start_line, *self._headers._lines))
         tag = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
         error.answer = create_response(request, error.status_code, to_tag=tag)
 

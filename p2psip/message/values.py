@@ -176,6 +176,22 @@ def parse_contact(text: str) -> NameAddr:
     return contact
 
 
+class _Sender(NamedTuple):
+    """What is the same in every Via of one sender."""
+
+    protocol: str
+    version: str
+    transport: str
+    host: str
+    port: int | None
+    sent_by: tuple[str, int]
+
+    @classmethod
+    def of(cls, protocol: str, version: str, transport: str, host: str, port: int | None) -> _Sender:
+        sent_by = (host.lower(), port or DEFAULT_PORTS.get(transport.upper(), 5060))
+        return cls(protocol, version, transport, host, port, sent_by)
+
+
 class Via:
     """One value of Via (RFC 3261 20.42).
 
@@ -185,10 +201,12 @@ class Via:
         port: None when none is given.
         sent_by: Host in lower case, and the port or its default.
         params: See the module.
+        branch: None when there is none, as in RFC 2543.
     """
 
-    __slots__ = ("host", "params", "port", "protocol", "sent_by", "transport", "version")
+    __slots__ = ("_sender", "params")
 
+    _sender: _Sender
     params: dict[str, str | None]
 
     def __init__(
@@ -201,12 +219,7 @@ class Via:
         protocol: str = "SIP",
         version: str = "2.0",
     ) -> None:
-        self.protocol = protocol
-        self.version = version
-        self.transport = transport
-        self.host = host
-        self.port = port
-        self.sent_by = _sent_by(transport, host, port)
+        self._sender = _Sender.of(protocol, version, transport, host, port)
         self.params = {} if params is None else params
 
     @classmethod
@@ -218,8 +231,7 @@ class Via:
         """
         sender, semicolon, tail = text.partition(";")
         via = cls.__new__(cls)
-        parse = _cached_sender if len(sender) <= CACHED_LENGTH else _parse_sender
-        via.protocol, via.version, via.transport, via.host, via.port, via.sent_by = parse(sender)
+        via._sender = _cached_sender(sender) if len(sender) <= CACHED_LENGTH else _parse_sender(sender)
         name, _, branch = tail.partition("=")
         if name == "branch" and branch.isalnum() and branch.isascii():
             via.params = {"branch": branch}  # most have a branch and nothing else
@@ -229,6 +241,30 @@ class Via:
         else:
             via.params = {}
         return via
+
+    @property
+    def protocol(self) -> str:
+        return self._sender.protocol
+
+    @property
+    def version(self) -> str:
+        return self._sender.version
+
+    @property
+    def transport(self) -> str:
+        return self._sender.transport
+
+    @property
+    def host(self) -> str:
+        return self._sender.host
+
+    @property
+    def port(self) -> int | None:
+        return self._sender.port
+
+    @property
+    def sent_by(self) -> tuple[str, int]:
+        return self._sender.sent_by
 
     @property
     def branch(self) -> str | None:
@@ -251,11 +287,7 @@ class Via:
         return hash((self.transport, self.sent_by))
 
 
-def _sent_by(transport: str, host: str, port: int | None) -> tuple[str, int]:
-    return (host.lower(), port or DEFAULT_PORTS.get(transport.upper(), 5060))
-
-
-def _parse_sender(text: str) -> tuple[str, str, str, str, int | None, tuple[str, int]]:
+def _parse_sender(text: str) -> _Sender:
     """``SIP/2.0/TLS host:port``, with white space wherever RFC 3261 lets it stand."""
     parts = text.split("/", 2)
     protocol, version = (part.strip(" \t") for part in parts[:2]) if len(parts) == 3 else ("", "")
@@ -263,7 +295,7 @@ def _parse_sender(text: str) -> tuple[str, str, str, str, int | None, tuple[str,
     if protocol.upper() != "SIP" or version != "2.0" or not is_token(transport):
         raise MessageParsingException(f"{excerpt(text)} is not a Via of SIP 2.0.")
     host, port = parse_host_and_port(location.strip(" "))
-    return (protocol, version, transport, host, port, _sent_by(transport, host, port))
+    return _Sender.of(protocol, version, transport, host, port)
 
 
 _cached_sender = functools.lru_cache(maxsize=1024)(_parse_sender)
