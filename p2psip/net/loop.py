@@ -126,8 +126,8 @@ class Loop:
         if self._ended is not None:
             raise LoopEnded(str(self._ended), forked=self._ended.forked)
         try:
-            self._selector = selectors.DefaultSelector()
             self._wake_in, self._wake_out = socket.socketpair()
+            self._selector = selectors.DefaultSelector()
         except OSError as error:
             raise ConnectionFailureException(
                 f"The thread {self.name!r} cannot start because the system gives it no descriptors ({error}): "

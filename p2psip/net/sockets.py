@@ -224,5 +224,6 @@ def host_and_port(host: str, port: int) -> str:
 
 def peer_name(host: str | None, address: tuple[str, int]) -> str:
     """The peer for a sentence: the name that was asked for, and the address where that is another."""
-    shown = host_and_port(*address)
-    return shown if host is None or host.strip("[]").lower() == address[0] else f"{host}:{address[1]} ({shown})"
+    if host is None or host.strip("[]").lower() == address[0]:
+        return host_and_port(*address)
+    return f"{host}:{address[1]} ({address[0]})"
