@@ -64,7 +64,6 @@ class Transaction:
 
     def __init_subclass__(cls) -> None:
         """Replace the names in the table's rows by the methods, once for all."""
-        super().__init_subclass__()
         table = getattr(cls, "table", None)
         if table is not None:
             cls._start = tuple(getattr(cls, name) for name in table.start[1])
@@ -265,7 +264,7 @@ class ServerTransaction(Transaction):
         is_answered: A final response was sent.
     """
 
-    __slots__ = ("_last", "_waited", "is_answered", "merge_key", "to_tag", "usage", "user")
+    __slots__ = ("_last", "is_answered", "merge_key", "to_tag", "usage", "user")
 
     def __init__(self, context: Context, flow: Any, key: object, request: Request, to_tag: str) -> None:
         super().__init__(context, flow, key, request)
@@ -275,7 +274,6 @@ class ServerTransaction(Transaction):
         self.user: Any = None
         self.is_answered = False
         self._last: bytes | None = None
-        self._waited = 0.0
 
     def create_response(
         self,
@@ -333,13 +331,12 @@ class ServerTransaction(Transaction):
     def start_trying_delay(self, message: Message) -> None:
         delay, limit = self._trying_delay(), self.context.settings.handler_limit
         if delay < limit:
-            self._waited = delay
             self._run(delay, Input.TRYING_DELAY)
         else:
             self._run(limit, Input.HANDLER_LIMIT)
 
     def start_handler_limit(self, message: Message) -> None:
-        self._run(self.context.settings.handler_limit - self._waited, Input.HANDLER_LIMIT)
+        self._run(self.context.settings.handler_limit - self._trying_delay(), Input.HANDLER_LIMIT)
 
     def expire(self, message: Message) -> None:
         self.respond(self.create_response(500))

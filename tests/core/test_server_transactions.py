@@ -183,6 +183,15 @@ def test_a_provisional_answer_of_the_application_does_not_extend_the_limit() -> 
     assert server.at(30.1) == ["500"]
 
 
+@pytest.mark.parametrize("method", ["INFO", "INVITE"])
+def test_every_provisional_answer_is_sent_and_the_last_one_repeated(method: str) -> None:
+    server = Server(RELIABLE, method)
+    server.respond(182)
+    server.respond(183)
+    server.again()
+    assert server.wire() == ["182", "183", "183"]
+
+
 @pytest.mark.parametrize("limit", [1.0, 3.5])
 def test_a_handler_limit_below_the_provisional_delay(limit: float) -> None:
     server = Server(RELIABLE, handler_limit=limit)
@@ -450,15 +459,38 @@ def test_a_lost_flow_ends_its_server_transactions(transport: str, method: str, c
     server.side.assert_empty()
 
 
-@pytest.mark.parametrize(("code", "told"), [(None, True), (180, True), (200, True), (486, True)])
-def test_the_usage_of_an_invite_is_told_of_a_lost_flow(code: int | None, told: bool) -> None:
+@pytest.mark.parametrize("code", [None, 180, 200, 486])
+def test_the_usage_of_an_invite_is_told_of_a_lost_flow(code: int | None) -> None:
     callee = Callee("INVITE")
     server = Server(RELIABLE, "INVITE", callee)
     if code is not None:
         server.respond(code)
     error = ConnectionFailureException("reset")
     server.engine.flow_closed(0.0, server.flow, error)
+    assert callee.failures == [error]
+
+
+@pytest.mark.parametrize(("code", "told"), [(None, True), (183, True), (200, False)])
+def test_the_usage_of_another_request_is_told_of_a_lost_flow_before_the_answer(code: int | None, told: bool) -> None:
+    callee = Callee("INFO")
+    server = Server(UNRELIABLE, "INFO", callee)
+    if code is not None:
+        server.respond(code)
+    error = ConnectionFailureException("reset")
+    server.engine.flow_closed(0.0, server.flow, error)
     assert callee.failures == ([error] if told else [])
+
+
+def test_an_acknowledged_failure_is_over_whatever_becomes_of_the_flow() -> None:
+    callee = Callee("INVITE")
+    server = Server(UNRELIABLE, "INVITE", callee)
+    server.respond(486)
+    server.ack()
+    assert len(server.engine._servers) == 1
+    server.engine.flow_closed(0.0, server.flow, None)
+    assert callee.failures == []
+    server.wire()
+    server.side.assert_empty()
 
 
 def test_a_usage_is_told_that_time_ran_out() -> None:
