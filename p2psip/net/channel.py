@@ -28,6 +28,8 @@ FLUSH_AT = 65536
 FLUSH_LIMIT = 5.0
 LINGER_LIMIT = 1.0
 """Seconds that a closing connection gets to send what is queued, and then to hear the peer close."""
+LAST_WORD = 0.2
+"""Seconds that a peer which refuses us gets to say why."""
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -122,7 +124,7 @@ class Channel:
         self._write_wants = WRITE
         self._peer_ended = False
         self._reported = False
-        self._failed = False  # a write has; what is done about it comes at the end of the turn
+        self._failed: RealTimeException | None = None  # the write; what is done about it comes at the turn's end
 
     @property
     def peer(self) -> str:
@@ -174,7 +176,7 @@ class Channel:
 
     def _flush(self) -> None:
         self._dirty = False
-        if not AUTHORIZATION < self.phase < FINISHING or self._failed:
+        if not AUTHORIZATION < self.phase < FINISHING or self._failed is not None:
             return
         send, view, moved = self._socket.send, self._view, False
         try:
@@ -194,7 +196,7 @@ class Channel:
                 view = view[sent:] if sent < len(view) else None
         except RealTimeException as error:
             self._view = None
-            self._failed = True
+            self._failed = error
             self._owner.loop.at_turn_end(self._guard, self._write_failed, error)
             return
         self._view = view
@@ -218,6 +220,9 @@ class Channel:
             try:
                 for _ in range(READ_BUDGET // READ_SIZE):
                     data = self._socket.receive(READ_SIZE)
+                    if data is None and isinstance(error, TlsFailureException):
+                        self._set_limit(LAST_WORD)  # the alert may still be on its way
+                        return
                     if not data:
                         break
                     self._received(data)
@@ -374,7 +379,9 @@ class Channel:
             self._guard(self._check, now)
 
     def _check(self, now: float) -> None:
-        if now < self._limit:
+        if self._failed is not None:
+            self.abort(self._failed)
+        elif now < self._limit:
             if self._limit != NEVER:
                 self._owner.deadlines.arm(self, self._limit)
         elif self.phase == HANDSHAKE:

@@ -11,8 +11,6 @@ from p2psip.errors import (
     OperationFailureException,
     OperationFailureReason,
     RealTimeException,
-    TlsFailureException,
-    TlsFailureReason,
 )
 from p2psip.message import Limits, Malformed, Ping, Pong, Request, Response, StreamFramer
 from p2psip.net.channel import AUTHORIZATION, DEAF, OPEN, Channel, ChannelOwner
@@ -161,8 +159,7 @@ class Connection(Channel):
     @property
     def is_expired(self) -> bool:
         """The peer's certificate has run out meanwhile."""
-        not_after = None if self.tls is None else self.tls.not_after
-        return not_after is not None and self._owner.loop.clock.time() > not_after
+        return self.tls is not None and self._owner.loop.clock.time() > self.tls.not_after
 
     @property
     def is_busy(self) -> bool:
@@ -296,25 +293,8 @@ class Connection(Channel):
     def _input_ended(self) -> None:
         if self._framer.close():
             self._go_deaf(ConnectionFailureException(f"{self.peer} closed the connection in the middle of a message."))
-        elif self._is_unconfirmed:
-            self.close(
-                TlsFailureException(
-                    f"{self.peer} closed the TLS connection without a word after the handshake, which usually means "
-                    "that it does not accept our certificate.",
-                    TlsFailureReason.REMOTE_DISCONNECTED,
-                    local_endpoint=self.local,
-                    remote_endpoint=self.remote,
-                )
-            )
         else:
             self._go_deaf(None)
-
-    @property
-    def _is_unconfirmed(self) -> bool:
-        """In TLS 1.3 the server judges our certificate after the handshake is over for us."""
-        return (
-            not self.is_incoming and not self.bytes_received and self.tls is not None and self.tls.version == "TLSv1.3"
-        )
 
     def _go_deaf(self, error: RealTimeException | None) -> None:
         """Nothing more will be read. Requests that were are still answered, unless some of ours wait for nothing."""
@@ -345,7 +325,9 @@ class Connection(Channel):
 
     def _check(self, now: float) -> None:
         settings = self._owner.settings
-        if self._stalled_since is not None and now >= self._stalled_since + settings.send_timeout:
+        if self._failed is not None:
+            super()._check(now)
+        elif self._stalled_since is not None and now >= self._stalled_since + settings.send_timeout:
             self.abort(
                 ConnectionFailureException(
                     f"{self.peer} took nothing of what was sent to it for {settings.send_timeout:g} s, "

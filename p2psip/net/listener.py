@@ -17,7 +17,7 @@ from p2psip.net.loop import Loop
 from p2psip.net.sockets import ListeningSocket, SocketAddress, SocketFactory, host_and_port, what_came_back
 from p2psip.timers import Timer
 
-_log = QuietLog(logging.getLogger(__name__))
+_log = logging.getLogger(__name__)
 
 BACKLOG = 256
 BURST = 32
@@ -74,6 +74,7 @@ class Listener:
 
     def __init__(self, owner: ListenerOwner, host: str, port: int) -> None:
         self._owner = owner
+        self._log = QuietLog(_log)
         self._sockets: list[ListeningSocket] = []
         self._timer: Timer | None = None
         self._reserve: socket.socket | None = None
@@ -171,7 +172,7 @@ class Listener:
     def _rest(self, sock: ListeningSocket, error: OSError) -> None:
         """Turn one peer away, and accept none for a while: it would wake the loop again and again."""
         loop, pause = self._owner.loop, self._owner.settings.accept_pause
-        _log.warning(loop.now, "Accepting rests for %g s because %s.", pause, what_came_back(error))
+        self._log.warning(loop.now, "Accepting rests for %g s because %s.", pause, what_came_back(error))
         if self._reserve is not None:
             self._reserve.close()
             try:

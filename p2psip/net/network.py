@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Network", "NetworkObserver", "SocketFactory", "Target"]
 
-_log = QuietLog(logging.getLogger(__name__))
+_log = logging.getLogger(__name__)
 
 DEAD_TIME = 30.0
 """Seconds that an address which could not be reached is tried last."""
@@ -104,6 +104,7 @@ class Network:
         self.deadlines = Deadlines()
         self.allowed_domains: frozenset[str] = frozenset()
         self._observer = observer
+        self._log = QuietLog(_log)
         self._tls = tls
         self._listener: Listener | None = None
         self._pools: dict[Target, Pool] = {}
@@ -234,7 +235,10 @@ class Network:
 
         Raises:
             ConnectionFailureException: The port is taken or not permitted, or the address is not this machine's.
+            TlsFailureException: There is nothing to verify peers with (UNTRUSTED_REMOTE_CERTIFICATE).
         """
+        if self._tls is not None:
+            self._tls.require_server()
         if self._listener is not None:
             self._listener.close()
         self._listener = Listener(self, host, port)
@@ -256,7 +260,7 @@ class Network:
         refusal = self._admission.refusal(remote[0], self.loop.now, len(self._all))
         if refusal is not None:
             sock.close()
-            _log.warning(self.loop.now, "A connection from %s was turned away: %s is reached.", remote[0], refusal)
+            self._log.warning(self.loop.now, "A connection from %s was turned away: %s is reached.", remote[0], refusal)
             return
         local = sock.getsockname()
         try:
@@ -340,7 +344,7 @@ class Network:
                 if isinstance(error, TlsFailureException):
                     self._observer.handshake_failed(connection, error)
                 elif error is not None:
-                    _log.warning(self.loop.now, "A connection from a peer failed: %s", error)
+                    self._log.warning(self.loop.now, "A connection from a peer failed: %s", error)
         finally:
             if pool is not None:
                 pool.connection_over(connection, error)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from p2psip.net.loop import Clock, Loop, LoopEnded, MonotonicClock
+from p2psip.net.loop import Clock, Loop, MonotonicClock
 from p2psip.net.sockets import ListeningSocket, SocketAddress
 
 PATIENCE = 10.0
@@ -84,6 +84,7 @@ class MemoryNetwork(Machine):
         self._listeners: dict[Endpoint, _Listener] = {}
         self._rules: dict[tuple[str, int | None], str] = {}
         self._links: list[Link] = []
+        self._closed = False
         self._loop = Loop("memory network", lambda cause: None)
         self._loop.start()
 
@@ -93,11 +94,12 @@ class MemoryNetwork(Machine):
 
     def close(self) -> None:
         """Cut everything and end."""
-        try:
-            for link in self.links:
-                link.cut()
-        except LoopEnded:
-            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        for link in self.links:
+            link.cut()
         self._loop.stop()
         self._loop.join(PATIENCE)
         for listener in list(self._listeners.values()):
@@ -145,20 +147,21 @@ class MemoryNetwork(Machine):
         rule = self._rules.get(to) or self._rules.get((to[0], None))
         with self._lock:
             listener = self._listeners.get(to) or self._listeners.get(("::" if ":" in to[0] else "0.0.0.0", to[1]))
-            if rule == "refuse" or (listener is None and rule != "ignore"):
+            if self._closed or rule == "refuse" or (listener is None and rule != "ignore"):
                 raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             link = Link(self._loop, (host, next(self._ports)), to, listener)
             self._links.append(link)
             self._lock.notify_all()
-        sock = link.client
-        if rule is not None:
-            link.close_gate()
-        else:
+            if rule is not None:
+                link.close_gate()
+        if rule is None:
             link.release()
-        return sock
+        return link.client
 
     def _listen(self, address: Endpoint) -> _Listener:
         with self._lock:
+            if self._closed:
+                raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
             host, port = address[0], address[1] or next(self._ports)
             if (host, port) in self._listeners:
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
@@ -308,7 +311,7 @@ class Link:
     def _cut(self) -> None:
         if self._state != "cut":
             if self._state == "new":
-                self._server.close()
+                self._server.close()  # nobody else has got it
             self._state = "cut"
             self._watch()
             self._source_end.close()

@@ -154,7 +154,7 @@ class Side:
             self.settings,
             self.recorder,
             tls=tls,
-            resolver=Resolver(self.loop, self.settings, hosts or {}, lookup),
+            resolver=Resolver(self.loop, self.settings, {} if hosts is None else hosts, lookup),
             factory=factory,
         )
         self.loop.start()

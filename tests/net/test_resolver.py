@@ -1,0 +1,188 @@
+"""Names to addresses: literals, merged questions, the cache, deadlines."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from net_support import PATIENCE, Outcome, Side, sides
+
+from p2psip.config import ManagerSettings
+from p2psip.errors import ConnectionFailureException
+from p2psip.net.resolver import MAXIMUM_THREADS
+from p2psip.testing.clock import FakeClock
+from p2psip.testing.network import Hosts
+
+__all__ = ["sides"]
+
+Make = Callable[..., Side]
+
+
+class Names:
+    """Stands in for ``getaddrinfo``; answers when it is let."""
+
+    def __init__(self, answer: Any = None, *, held: bool = False) -> None:
+        self.asked: list[str] = []
+        self.let = threading.Semaphore(0)
+        self.entered = threading.Semaphore(0)
+        self.held = held
+        self.answer = [("127.0.0.9", 0)] if answer is None else answer
+
+    def __call__(self, host: str, port: None, **options: Any) -> Any:
+        self.asked.append(host)
+        self.entered.release()
+        if self.held:
+            assert self.let.acquire(timeout=PATIENCE)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in self.answer]
+
+
+def resolve(side: Side, host: str) -> Outcome:
+    outcome = Outcome()
+    side.call(side.network.resolver.resolve, host, outcome, outcome)
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("literal", "family", "host"),
+    [
+        ("127.0.0.1", socket.AF_INET, "127.0.0.1"),
+        ("::1", socket.AF_INET6, "::1"),
+        ("[::1]", socket.AF_INET6, "::1"),
+        ("2001:DB8::1", socket.AF_INET6, "2001:db8::1"),
+    ],
+)
+def test_literals_ask_nobody(sides: Make, literal: str, family: int, host: str) -> None:
+    names = Names()
+    side = sides(lookup=names)
+    ((found, address),) = resolve(side, literal).wait()
+    assert (found, address[0], address[1]) == (family, host, 0)
+    assert names.asked == []
+
+
+def test_an_unknown_zone_is_a_connection_failure(sides: Make) -> None:
+    error = resolve(sides(lookup=Names()), "fe80::1%no-such-zone").error()
+    assert isinstance(error, ConnectionFailureException)
+    assert "fe80::1%no-such-zone" in str(error)
+
+
+def test_the_answer_never_comes_from_within(sides: Make) -> None:
+    side = sides(lookup=Names())
+
+    def ask() -> int:
+        outcome = Outcome()
+        side.network.resolver.resolve("127.0.0.1", outcome, outcome)
+        side.network.resolver.resolve("fe80::1%no-such-zone", outcome, outcome)
+        return outcome.calls
+
+    assert side.call(ask) == 0
+
+
+def test_a_name_is_asked_for_once_by_all(sides: Make) -> None:
+    names = Names(held=True)
+    side = sides(lookup=names)
+    outcomes = [resolve(side, name) for name in ("b.example", "B.Example", "b.example.")]
+    names.let.release()
+    assert {tuple(outcome.wait()) for outcome in outcomes} == {((socket.AF_INET, ("127.0.0.9", 0)),)}
+    assert names.asked == ["b.example"]
+
+
+def test_answers_are_remembered_for_half_a_minute(sides: Make) -> None:
+    clock = FakeClock()
+    names = Names()
+    side = sides(lookup=names, clock=clock)
+    resolve(side, "b.example").wait()
+    clock.advance(29)
+    resolve(side, "b.example").wait()
+    assert len(names.asked) == 1
+    clock.advance(2)
+    resolve(side, "b.example").wait()
+    assert len(names.asked) == 2
+
+
+def test_a_hanging_lookup_is_given_up_in_time(sides: Make) -> None:
+    clock = FakeClock()
+    names = Names(held=True)
+    side = sides(ManagerSettings(resolve_timeout=10), lookup=names, clock=clock)
+    first, second = resolve(side, "b.example"), resolve(side, "b.example")
+    clock.advance(9.9)
+    assert (first.calls, second.calls) == (0, 0)
+    clock.advance(0.2)
+    errors = [first.error(), second.error()]
+    assert errors[0] is not errors[1]
+    assert all(isinstance(e, ConnectionFailureException) and "no answer within 10 s" in str(e) for e in errors)
+    names.let.release()
+    names.held = False
+    assert resolve(side, "b.example").wait()  # a new question, and the old answer hurts nobody
+    assert (first.calls, second.calls) == (1, 1)
+
+
+def test_questions_beyond_the_threads_wait_and_are_given_up_too(sides: Make) -> None:
+    clock = FakeClock()
+    names = Names(held=True)
+    side = sides(lookup=names, clock=clock)
+    outcomes = [resolve(side, f"host{n}.example") for n in range(MAXIMUM_THREADS + 1)]
+    for _ in range(MAXIMUM_THREADS):
+        assert names.entered.acquire(timeout=PATIENCE)
+    side.settle()
+    assert len(names.asked) == MAXIMUM_THREADS
+    clock.advance(11)
+    for outcome in outcomes:
+        outcome.error()
+    for _ in range(MAXIMUM_THREADS):
+        names.let.release()
+    names.held = False
+    resolve(side, "last.example").wait()
+    assert f"host{MAXIMUM_THREADS}.example" not in names.asked
+
+
+@pytest.mark.parametrize(
+    "error", [socket.gaierror(-2, "no such name"), UnicodeError("label too long"), OSError(5, "io")]
+)
+def test_failures_are_typed_and_name_the_host(sides: Make, error: Exception) -> None:
+    failure = resolve(sides(lookup=Names(error)), "b.example").error()
+    assert isinstance(failure, ConnectionFailureException)
+    assert failure.__cause__ is error
+    assert "'b.example'" in str(failure)
+
+
+def test_a_name_without_address_is_a_failure(sides: Make) -> None:
+    assert "no address" in str(resolve(sides(lookup=Names([])), "b.example").error())
+
+
+def test_given_hosts_go_first_and_the_rest_is_asked_for(sides: Make) -> None:
+    names = Names()
+    side = sides(lookup=names, hosts={"b.example": ["192.0.2.2", "2001:db8::2"]})
+    found = resolve(side, "B.example").wait()
+    assert [address[0] for _, address in found] == ["192.0.2.2", "2001:db8::2"]
+    assert names.asked == []
+    resolve(side, "c.example").wait()
+    assert names.asked == ["c.example"]
+
+
+def test_in_a_world_of_its_own_nobody_else_is_asked(sides: Make) -> None:
+    names = Names()
+    side = sides(lookup=names, hosts=Hosts())
+    assert "no such host" in str(resolve(side, "c.example").error())
+    assert names.asked == []
+
+
+def test_an_asker_that_fails_does_not_keep_the_answer_from_the_others(
+    sides: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = Names(held=True)
+    side = sides(lookup=names)
+
+    def fail(addresses: object) -> None:
+        raise KeyError("a bug")
+
+    side.call(side.network.resolver.resolve, "b.example", fail, fail)
+    outcome = resolve(side, "b.example")
+    names.let.release()
+    outcome.wait()
+    assert len(caplog.records) == 1
+    caplog.clear()
