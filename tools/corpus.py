@@ -1,4 +1,4 @@
-"""Run a conformance corpus against the codec:  python3 tools/corpus.py FOLDER
+"""Run a conformance corpus against the codec and an endpoint:  python3 tools/corpus.py FOLDER
 
 FOLDER holds manifest.json, messages/, streams/, streams.json and tables/ (tests/data/corpus is one). Prints how many
 files and rows agree, family by family and table by table, and each disagreement with its name and what differs.
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from corpus_endpoint import check_endpoint
 from corpus_facts import check_made_for, differences, facts_of, host_type, plain, plain_field, uri_parts
 
 from p2psip.errors import MessageParsingException
@@ -36,6 +37,7 @@ from p2psip.message import (
     parse_message,
     parse_uri,
 )
+from p2psip.net.identity import Identities
 
 _HEADERS_IN_URI = (
     "RFC 4475 3.1.2.11 and 3.1.2.13 let an element refuse it, and the corpus' own twin of it asks for that"
@@ -367,6 +369,18 @@ def parse_start_line(line: bytes) -> Any:
     return {"version": message.sip_version, "status": message.status_code, "reason": message.reason}
 
 
+def check_certificate_identity(row: dict[str, Any]) -> Iterator[str]:
+    san = row["san"]
+    names = san or {"uri": [], "dns": [], "ip": []}
+    identities = Identities.of(
+        names["uri"], names["dns"], names["ip"], row["cn"], allow_common_name=True, has_names=san is not None
+    )
+    if list(identities.names) != row["expected_identities"]:
+        yield f"the identities are {list(identities.names)} in place of {row['expected_identities']}"
+    if row["expected_match"] is not None and identities.covers(row["aus_domain"]) != row["expected_match"]:
+        yield f"{row['aus_domain']} is {'' if row['expected_match'] else 'not '}to be covered: {row['name']}"
+
+
 def text_of(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
@@ -381,12 +395,19 @@ TABLES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
     "date": check_field,
     "auth_header": check_field,
     "start_line": check_start_line,
+    "certificate_identity": check_certificate_identity,
 }
 
 
 # ---------------------------------------------------------------------- the whole
 
-SECTIONS: list[Callable[[Corpus], Iterator[Finding]]] = [check_messages, check_streams, check_tables]
+
+def check_sockets(corpus: Corpus) -> Iterator[Finding]:
+    for group, name, problems in check_endpoint(corpus.messages(), corpus.octets):
+        yield Finding(group, name, problems)
+
+
+SECTIONS: list[Callable[[Corpus], Iterator[Finding]]] = [check_messages, check_streams, check_tables, check_sockets]
 """Each gives one finding for each file or row that it looks at."""
 
 
@@ -400,7 +421,7 @@ def undeclared(findings: list[Finding]) -> list[Finding]:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description="Run a conformance corpus against the codec.")
+    arguments = argparse.ArgumentParser(description="Run a conformance corpus against the codec and an endpoint.")
     arguments.add_argument("folder", type=Path, help="where manifest.json is, tests/data/corpus for example")
     findings = list(check(Corpus(arguments.parse_args().folder)))
     groups: dict[str, list[Finding]] = {}

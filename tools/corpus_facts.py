@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from p2psip.errors import MessageParsingException
 from p2psip.message import (
     Credentials,
     CSeq,
+    Date,
     MediaType,
     NameAddr,
     Parameterised,
@@ -40,8 +40,7 @@ _VIEWS = {
     "record_route": "Record-Route",
 }
 _SCALARS = ("call_id", "cseq", "max_forwards", "expires", "content_type")
-_IN_UNIX = ("weekday", "day", "month", "year", "hour", "minute", "second")
-_UNKNOWN = ("form", "via_error", "octets_after_headers", "encoding", *_IN_UNIX)
+_UNKNOWN = ("form", "via_error", "octets_after_headers", "encoding", "weekday")
 _WHITE_SPACE = re.compile(r"[ \t]+")
 
 
@@ -149,8 +148,8 @@ def plain_field(name: str, text: str) -> Any:
         return pairs(value)
     if isinstance(value, Credentials):
         return {"scheme": value.scheme, "params": pairs(dict(value.params))}
-    if isinstance(value, datetime.datetime):
-        return {"unix": int(value.timestamp())}
+    if isinstance(value, Date):
+        return {**value._asdict(), "unix": value.unix}
     return plain(value)
 
 

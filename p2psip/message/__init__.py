@@ -3,6 +3,7 @@
 from p2psip.message.builders import create_ack, create_cancel, create_response, reason_phrase
 from p2psip.message.fields import (
     Credentials,
+    Date,
     MediaType,
     Parameterised,
     RAck,
@@ -25,6 +26,7 @@ __all__ = [
     "PONG",
     "CSeq",
     "Credentials",
+    "Date",
     "Headers",
     "Limits",
     "Malformed",

@@ -6,7 +6,7 @@ they have views that are cheaper.
 
 from __future__ import annotations
 
-import datetime
+import calendar
 import functools
 import re
 from collections.abc import Callable
@@ -89,6 +89,22 @@ class WarningValue(NamedTuple):
     code: int
     agent: str
     text: str
+
+
+class Date(NamedTuple):
+    """RFC 3261 20.17, always GMT. The second may be 60."""
+
+    year: int
+    month: int
+    day: int
+    hour: int
+    minute: int
+    second: int
+
+    @property
+    def unix(self) -> int:
+        """Seconds since 1970; a leap second is the second after it."""
+        return calendar.timegm(self)
 
 
 class Credentials(NamedTuple):
@@ -269,19 +285,17 @@ def _warning(text: str) -> WarningValue:
     return WarningValue(int(match[1]), match[2], unquote(match[3]))
 
 
-def _date(text: str) -> datetime.datetime:
-    """RFC 3261 20.17. A leap second is the second after it, which no other clock tells apart either."""
+def _date(text: str) -> Date:
     match = _DATE.fullmatch(text.lower())
     if match is None or match[1] not in _WEEKDAYS or match[3] not in _MONTHS:
         raise _malformed(text, "a date as in 'Sat, 13 Nov 2010 23:29:00 GMT'")
-    day, month, year = int(match[2]), _MONTHS.index(match[3]) + 1, int(match[4])
-    hour, minute, second = int(match[5]), int(match[6]), int(match[7])
-    leap = (hour, minute, second) == (23, 59, 60)
-    try:
-        date = datetime.datetime(year, month, day, hour, minute, 59 if leap else second, tzinfo=datetime.timezone.utc)
-        return date + datetime.timedelta(seconds=leap)
-    except (ValueError, OverflowError) as error:
-        raise _malformed(text, f"a date ({error})") from None
+    date = Date(int(match[4]), _MONTHS.index(match[3]) + 1, *map(int, match.group(2, 5, 6, 7)))
+    leap = date[3:] == (23, 59, 60)
+    if not date.year or not 1 <= date.day <= calendar.monthrange(date.year, date.month)[1]:
+        raise _malformed(text, "a date: the month has no such day")
+    if date.hour > 23 or date.minute > 59 or (date.second > 59 and not leap):
+        raise _malformed(text, "a date: the day has no such time")
+    return date
 
 
 def _credentials(text: str) -> Credentials:
