@@ -50,8 +50,10 @@ from p2psip.managers import (
 )
 from p2psip.message import NameAddr, SipUri
 from p2psip.messaging import MessageReceivedEventArgs
+from p2psip.net.certificates import CertificateStore
 from p2psip.peer_to_peer import SipPeerToPeerEndpoint
 from p2psip.sync import Event, Operation
+from p2psip.tls_manager import RealTimeServerTlsConnectionManager
 from p2psip.values import (
     ConnectionContext,
     ContentDescription,
@@ -69,6 +71,7 @@ from p2psip.values import (
 __all__ = [
     "AuthenticationException",
     "AuthenticationFailureReason",
+    "CertificateStore",
     "CollectionChangedEventArgs",
     "ConnectionAuthorizationRequestedEventArgs",
     "ConnectionContext",
@@ -106,6 +109,7 @@ __all__ = [
     "RealTimeInvalidOperationException",
     "RealTimeServerConnectionManager",
     "RealTimeServerTcpConnectionManager",
+    "RealTimeServerTlsConnectionManager",
     "ResponseCode",
     "SendMessageOptions",
     "ServerPolicyException",
