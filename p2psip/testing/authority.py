@@ -1,0 +1,488 @@
+"""A certificate authority for tests: certificates as they should be, and with every defect that a peer may meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import ipaddress
+import re
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    pkcs12,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from p2psip.net import files
+from p2psip.net.certificates import CertificateStore, LocalCertificate, TrustAnchors
+
+Defect = Literal[
+    "expired",
+    "not_yet_valid",
+    "expired_intermediate",
+    "self_signed",
+    "unknown_authority",
+    "foreign_root",
+    "missing_intermediate",
+    "issuer_not_authority",
+    "path_length",
+    "name_constraints",
+    "critical_extension",
+    "bad_signature",
+    "weak_key",
+    "weak_signature",
+    "revoked",
+    "wrong_usage",
+    "any_usage_only",
+    "sip_domain_only",
+    "bad_key_usage",
+    "wrong_name",
+    "common_name_only",
+]
+"""What may be wrong with a certificate, one thing at a time."""
+
+DEFECTS: tuple[Defect, ...] = get_args(Defect)
+
+_DAY = datetime.timedelta(days=1)
+_SIP_DOMAIN = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.20")  # RFC 5924
+_UNKNOWN_EXTENSION = x509.ObjectIdentifier("1.3.6.1.4.1.55555.1.1")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_BOTH_USAGES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class IssuedCertificate:
+    """A certificate with its key.
+
+    Attributes:
+        certificate: It.
+        key: Its private key.
+        chain: What its owner sends along: the certificates between it and the root.
+    """
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+    chain: tuple[x509.Certificate, ...] = ()
+
+    @property
+    def issuer(self) -> str:
+        """The issuer as ``CertificateStore.find`` takes it."""
+        return self.certificate.issuer.rfc4514_string()
+
+    @property
+    def serial(self) -> int:
+        return self.certificate.serial_number
+
+    @property
+    def name(self) -> str:
+        """The common name of its subject."""
+        return str(self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate and what is sent along."""
+        return b"".join(c.public_bytes(Encoding.PEM) for c in (self.certificate, *self.chain))
+
+    @property
+    def local(self) -> LocalCertificate:
+        """As the library uses it; raises TlsFailureException where it would not use it."""
+        return LocalCertificate(self.certificate, self.chain, self.key, "a test")
+
+    def key_pem(self, password: str | None = None) -> bytes:
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, _encryption(password))
+
+    def pkcs12(self, password: str | None = None) -> bytes:
+        return pkcs12.serialize_key_and_certificates(
+            self.name.encode(), self.key, self.certificate, self.chain, _encryption(password)
+        )
+
+    def write(self, folder: str | Path, *, password: str | None = None, as_pkcs12: bool = False) -> Path:
+        """One file with everything, only for its owner's eyes. Returns its path."""
+        stem = re.sub(r"[^A-Za-z0-9.-]", "_", self.name)
+        path = Path(folder) / f"{stem}-{self.serial:x}{'.p12' if as_pkcs12 else '.pem'}"
+        path.touch(0o600)
+        path.write_bytes(self.pkcs12(password) if as_pkcs12 else self.pem + self.key_pem(password))
+        return path
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """For peers that are written with bare ``ssl``: use it whatever is wrong with it."""
+        with files.shown_as_file(self.pem + self.key_pem()) as path:
+            context.load_cert_chain(path, password=_no_password)
+
+
+class CertificateAuthority:
+    """An authority and what it issues. Keys are elliptic curves, so making one takes a millisecond.
+
+    Args:
+        name: What it is called, and what a certificate is looked up by in a store.
+
+    Attributes:
+        certificate: The authority's own.
+        chain: What is sent along with what it issues; empty for a root.
+    """
+
+    def __init__(self, name: str = "Example Issuing CA") -> None:
+        root = trustme.CA(organization_name="p2psip tests", organization_unit_name=name)
+        key = load_pem_private_key(root.private_key_pem.bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+        self._become(name, x509.load_pem_x509_certificate(root.cert_pem.bytes()), key, None)
+
+    def _become(
+        self,
+        name: str,
+        certificate: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+        parent: CertificateAuthority | None,
+    ) -> None:
+        self.name = name
+        self.certificate = certificate
+        self.chain: tuple[x509.Certificate, ...] = () if parent is None else (certificate, *parent.chain)
+        self._key = key
+        self._parent = parent
+        self._revoked: list[int] = []
+        self._others: dict[str, CertificateAuthority] = {}
+
+    @property
+    def root(self) -> CertificateAuthority:
+        """The authority at the top."""
+        return self if self._parent is None else self._parent.root
+
+    @property
+    def pem(self) -> bytes:
+        """The authority's certificate."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def trusted(self) -> TrustAnchors:
+        """What those who trust this authority's root verify with, CRLs of authorities that revoked something included."""
+        return TrustAnchors([self.root.certificate], [a.crl() for a in self._line() if a._revoked], source="the test")
+
+    def _line(self) -> list[CertificateAuthority]:
+        return [self] if self._parent is None else [self, *self._parent._line()]
+
+    # ------------------------------------------------------------------ what it makes
+
+    def issue(
+        self,
+        *names: str,
+        common_name: str | None = None,
+        defect: Defect | None = None,
+        serial: int | None = None,
+        key: Literal["ec", "rsa"] = "ec",
+        not_before: datetime.datetime | None = None,
+        not_after: datetime.datetime | None = None,
+    ) -> IssuedCertificate:
+        """A certificate for both sides of TLS.
+
+        Args:
+            names: Its alternative names: ``sip:`` URIs, DNS names, IP addresses.
+            common_name: Of its subject; the first name by default.
+            defect: What is wrong with it, and nothing else.
+            serial: Its serial number; a random one by default.
+            not_before, not_after: Yesterday and tomorrow by default.
+        """
+        leaf = _Leaf(names, common_name, serial, key, not_before, not_after)
+        if defect is None:
+            return self._sign(leaf)
+        if defect not in DEFECTS:
+            raise ValueError(f"{defect!r} is not one of the defects {', '.join(DEFECTS)}.")
+        return _MAKERS[defect](self, leaf)
+
+    def intermediate(
+        self,
+        name: str = "Example Intermediate CA",
+        *,
+        path_length: int | None = None,
+        permitted: str | None = None,
+        is_authority: bool = True,
+        not_after: datetime.datetime | None = None,
+    ) -> CertificateAuthority:
+        """An authority below this one.
+
+        Args:
+            path_length: How many authorities there may be below it.
+            permitted: The only DNS domain that it may issue for.
+            is_authority: Its certificate says that it is one.
+            not_after: When it expires; tomorrow by default.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = _now()
+        builder = (
+            _builder(_name(name), self.certificate.subject, key.public_key(), None)
+            .not_valid_before(now - 30 * _DAY)
+            .not_valid_after(not_after or now + _DAY)
+            .add_extension(x509.BasicConstraints(is_authority, path_length if is_authority else None), critical=True)
+            .add_extension(_key_usage(key_cert_sign=is_authority, crl_sign=is_authority), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(self._key_identifier(), critical=False)
+        )
+        if permitted is not None:
+            constraints = x509.NameConstraints([x509.DNSName(permitted)], None)
+            builder = builder.add_extension(constraints, critical=True)
+        child = CertificateAuthority.__new__(CertificateAuthority)
+        child._become(name, builder.sign(self._key, hashes.SHA256()), key, self)
+        return child
+
+    def revoke(self, issued: IssuedCertificate) -> None:
+        """From now on its CRL lists it."""
+        self._revoked.append(issued.serial)
+
+    def crl(self, *, expired: bool = False) -> x509.CertificateRevocationList:
+        """The list of what it has revoked, good until tomorrow, or until yesterday."""
+        now = _now()
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now - 2 * _DAY)
+            .next_update(now + (-_DAY if expired else _DAY))
+            .add_extension(x509.CRLNumber(len(self._revoked) + 1), critical=False)
+            .add_extension(self._key_identifier(), critical=False)
+        )
+        for serial in self._revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - _DAY).build()
+            builder = builder.add_revoked_certificate(entry)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def store(
+        self, folder: str | Path, *issued: IssuedCertificate, password: str | None = None, as_pkcs12: bool = False
+    ) -> CertificateStore:
+        """A certificate store in that folder with these certificates, that trusts this authority's root."""
+        trusted = Path(folder) / "trusted"
+        trusted.mkdir(parents=True, exist_ok=True)
+        for each in issued:
+            each.write(folder, password=password, as_pkcs12=as_pkcs12)
+        anchors = self.trusted
+        roots = [root.public_bytes(Encoding.PEM) for root in anchors.certificates]
+        (trusted / "roots.pem").write_bytes(b"".join(roots + [crl.public_bytes(Encoding.PEM) for crl in anchors.crls]))
+        return CertificateStore(folder, password=password)
+
+    # ------------------------------------------------------------------ how it makes them
+
+    def _other(self, name: str, make: Callable[[], CertificateAuthority]) -> CertificateAuthority:
+        """An authority that a defect needs, made once."""
+        if name not in self._others:
+            self._others[name] = make()
+        return self._others[name]
+
+    def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
+
+    def _sign(self, leaf: _Leaf, digest: hashes.HashAlgorithm | None = None) -> IssuedCertificate:
+        builder = leaf.builder(self.certificate.subject).add_extension(self._key_identifier(), critical=False)
+        signed = builder.sign(self._key, digest or hashes.SHA256())  # type: ignore[arg-type]
+        return IssuedCertificate(signed, leaf.key, self.chain)
+
+
+class _Leaf:
+    """What a certificate is to say; changed by defects before it is signed."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        common_name: str | None,
+        serial: int | None,
+        key: str,
+        not_before: datetime.datetime | None,
+        not_after: datetime.datetime | None,
+    ) -> None:
+        if not names and common_name is None:
+            raise ValueError("A certificate needs a name: issue('sip:example.com', 'example.com').")
+        self.names = list(names)
+        self.common_name = common_name or names[0].removeprefix("sip:")
+        self.serial = serial
+        self.key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = (
+            ec.generate_private_key(ec.SECP256R1()) if key == "ec" else rsa.generate_private_key(65537, 2048)
+        )
+        self.not_before = not_before or _now() - _DAY
+        self.not_after = not_after or _now() + _DAY
+        self.usages: Sequence[x509.ObjectIdentifier] = _BOTH_USAGES
+        self.key_usage = _key_usage(digital_signature=True)
+        self.extra: list[x509.ExtensionType] = []
+
+    def builder(self, issuer: x509.Name) -> x509.CertificateBuilder:
+        builder = (
+            _builder(_name(self.common_name), issuer, self.key.public_key(), self.serial)
+            .not_valid_before(self.not_before)
+            .not_valid_after(self.not_after)
+            .add_extension(x509.BasicConstraints(False, None), critical=True)
+            .add_extension(self.key_usage, critical=True)
+            .add_extension(x509.ExtendedKeyUsage(self.usages), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
+        )
+        if self.names:
+            names = x509.SubjectAlternativeName([general_name(name) for name in self.names])
+            builder = builder.add_extension(names, critical=False)
+        for extension in self.extra:
+            builder = builder.add_extension(extension, critical=True)
+        return builder
+
+
+def general_name(name: str) -> x509.GeneralName:
+    """An alternative name by its looks: an IP address, a URI, or else a DNS name."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.UniformResourceIdentifier(name) if _URI.match(name) else x509.DNSName(name)
+
+
+# ---------------------------------------------------------------------- defects
+
+_Maker = Callable[[CertificateAuthority, _Leaf], IssuedCertificate]
+
+
+def _changed(**attributes: Any) -> _Maker:
+    """A certificate that says something else."""
+
+    def make(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+        for name, value in attributes.items():
+            setattr(leaf, name, value() if callable(value) else value)
+        return authority._sign(leaf)
+
+    return make
+
+
+def _below(name: str, **how: Any) -> _Maker:
+    """A certificate from an intermediate authority of a kind."""
+
+    def make(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+        return authority._other(name, lambda: authority.intermediate(name, **how))._sign(leaf)
+
+    return make
+
+
+def _self_signed(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    builder = leaf.builder(_name(leaf.common_name))
+    return IssuedCertificate(builder.sign(leaf.key, hashes.SHA256()), leaf.key)
+
+
+def _unknown_authority(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    return authority._other("Unknown CA", lambda: CertificateAuthority("Unknown CA"))._sign(leaf)
+
+
+def _foreign_root(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    foreign = authority._other("Unknown CA", lambda: CertificateAuthority("Unknown CA"))
+    return dataclasses.replace(foreign._sign(leaf), chain=(foreign.certificate,))
+
+
+def _missing_intermediate(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    return dataclasses.replace(_below("Unsent CA")(authority, leaf), chain=())
+
+
+def _expired_intermediate(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    yesterday = _now() - _DAY
+    return authority._other("Expired CA", lambda: authority.intermediate("Expired CA", not_after=yesterday))._sign(leaf)
+
+
+def _path_length(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    last = authority._other("Last CA", lambda: authority.intermediate("Last CA", path_length=0))
+    return last._other("CA too many", lambda: last.intermediate("CA too many"))._sign(leaf)
+
+
+def _bad_signature(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    good = authority._sign(leaf)
+    octets = bytearray(good.certificate.public_bytes(Encoding.DER))
+    octets[-1] ^= 1
+    return dataclasses.replace(good, certificate=x509.load_der_x509_certificate(bytes(octets)))
+
+
+def _weak_signature(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    return authority._sign(leaf, hashes.SHA1())
+
+
+def _revoked(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    issued = authority._sign(leaf)
+    authority.revoke(issued)
+    return issued
+
+
+_MAKERS: dict[Defect, _Maker] = {
+    "expired": _changed(not_before=lambda: _now() - 3 * _DAY, not_after=lambda: _now() - _DAY),
+    "not_yet_valid": _changed(not_before=lambda: _now() + _DAY, not_after=lambda: _now() + 3 * _DAY),
+    "expired_intermediate": _expired_intermediate,
+    "self_signed": _self_signed,
+    "unknown_authority": _unknown_authority,
+    "foreign_root": _foreign_root,
+    "missing_intermediate": _missing_intermediate,
+    "issuer_not_authority": _below("No CA", is_authority=False),
+    "path_length": _path_length,
+    "name_constraints": _below("Constrained CA", permitted="permitted.example"),
+    "critical_extension": _changed(
+        extra=lambda: [x509.UnrecognizedExtension(_UNKNOWN_EXTENSION, b"\x05\x00")],
+    ),
+    "bad_signature": _bad_signature,
+    "weak_key": _changed(key=lambda: rsa.generate_private_key(65537, 1024)),
+    "weak_signature": _weak_signature,
+    "revoked": _revoked,
+    "wrong_usage": _changed(usages=(ExtendedKeyUsageOID.CODE_SIGNING,)),
+    "any_usage_only": _changed(usages=(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,)),
+    "sip_domain_only": _changed(usages=(_SIP_DOMAIN,)),
+    "bad_key_usage": _changed(key_usage=lambda: _key_usage(key_cert_sign=True)),
+    "wrong_name": _changed(names=lambda: ["wrong.example"]),
+    "common_name_only": _changed(names=list),
+}
+
+
+# ---------------------------------------------------------------------- parts
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, serial: int | None
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number() if serial is None else serial)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "p2psip tests"),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]),
+        ]
+    )
+
+
+def _key_usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _encryption(password: str | None) -> KeySerializationEncryption:
+    return NoEncryption() if password is None else BestAvailableEncryption(password.encode())
+
+
+def _no_password() -> bytes:
+    raise AssertionError("The key is not encrypted.")
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
