@@ -7,7 +7,7 @@ from typing import Any
 
 from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import excerpt, split_list
-from p2psip.message.names import KEYS, LIST_FIELDS, field_key
+from p2psip.message.names import EMPTY_FIELDS, KEYS, LIST_FIELDS, field_key
 
 
 class Headers:
@@ -78,7 +78,7 @@ class Headers:
         values = [line.partition(":")[2].strip(" \t") for line in self._lines_of(key)]
         if key not in LIST_FIELDS:
             return values
-        return [value for text in values for value in split_list(text) if text]
+        return [value for text in values if text or key not in EMPTY_FIELDS for value in split_list(text)]
 
     def count(self, name: str) -> int:
         """How many fields (lines, not values) of the name there are."""

@@ -49,6 +49,9 @@ _OTHERS = """
 LIST_FIELDS = frozenset(name.lower() for name in _LISTS.split())
 """Keys of the fields whose value is a comma-separated list (RFC 3261 7.3.1)."""
 
+EMPTY_FIELDS = frozenset({"accept", "accept-encoding", "accept-language", "allow", "supported"})
+"""Keys of the lists that may be empty (RFC 3261 25.1)."""
+
 SINGLE_FIELDS = frozenset({"call-id", "content-length", "content-type", "cseq", "from", "max-forwards", "to"})
 """Keys of the fields without which or with two of which a message has no clear meaning."""
 

@@ -88,14 +88,17 @@ class SipUri:
         text = scheme + ":"
         if user is not None:
             text += user + ("" if password is None else ":" + password) + "@"
-        text += f"[{host}]" if ":" in host and not host.startswith("[") else host
-        if port is not None:
-            text += f":{port}"
-        for name, value in (parameters or {}).items():
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        text += host if port is None else f"{host}:{port}"
+        parameters = Parameters(parameters)
+        for name, value in parameters.items():
             text += f";{name}" if value is None else f";{name}={value}"
         if headers:
             text += "?" + "&".join(f"{name}={value}" for name, value in headers)
         self._read(text)
+        read = (self.user, self.password, self.host, self.port, self.parameters, self.headers)
+        if read != (user, password, host, port, parameters, tuple(headers)):
+            raise _malformed(text, "a part of it has a character that must be escaped")
 
     @staticmethod
     def parse(text: str) -> SipUri:
@@ -171,18 +174,16 @@ class SipUri:
 
     def replace(self, **parts: Any) -> SipUri:
         """A URI that differs in the given parts, which are named as in the constructor."""
-        return SipUri(
-            parts.pop("scheme", self.scheme),
-            parts.pop("user", self.user),
-            parts.pop("host", self.host),
-            parts.pop("port", self.port),
-            **{
-                "password": self.password if "user" not in parts else None,
-                "parameters": self.parameters,
-                "headers": self.headers,
-                **parts,
-            },
-        )
+        old = {
+            "scheme": self.scheme,
+            "user": self.user,
+            "password": None if "user" in parts else self.password,
+            "host": self.host,
+            "port": self.port,
+            "parameters": self.parameters,
+            "headers": self.headers,
+        }
+        return SipUri(**{**old, **parts})
 
     def __str__(self) -> str:
         return self._text

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import pytest
+
+from p2psip.errors import MessageParsingException
+from p2psip.message import (
+    CSeq,
+    Date,
+    MediaType,
+    NameAddr,
+    Parameterised,
+    SipUri,
+    Via,
+    parse_field,
+    quote_display_name,
+    split_list,
+    unquote,
+)
+
+
+def test_name_addr() -> None:
+    address = NameAddr.parse('"A \\"B\\" <C>" <sip:a@a.example;x=1>;tag=t1;+sip.instance="<urn:x>"')
+    assert address.display_name == 'A "B" <C>'
+    assert address.uri == SipUri.parse("sip:a@a.example;x=1")
+    assert address.params == {"tag": "t1", "+sip.instance": '"<urn:x>"'}
+    assert address.tag == "t1"
+    assert NameAddr.parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "uri", "params"),
+    [
+        ("sip:a@a.example;tag=1", None, "sip:a@a.example", {"tag": "1"}),
+        ("<sip:a@a.example;tag=1>", None, "sip:a@a.example;tag=1", {}),
+        ("A B<sip:a@a.example> ; TAG = 1", "A B", "sip:a@a.example", {"tag": "1"}),
+        ("<tel:+1>;tag=1", None, "tel:+1", {"tag": "1"}),
+        ('"" <sip:a.example>', "", "sip:a.example", {}),
+        ("<sip:a.example>;x", None, "sip:a.example", {"x": None}),
+    ],
+)
+def test_shapes_of_name_addr(text: str, name: str | None, uri: str, params: dict[str, str | None]) -> None:
+    address = NameAddr.parse(text)
+    assert (address.display_name, str(address.uri), address.params) == (name, uri, params)
+
+
+@pytest.mark.parametrize("text", ["<http://x/>;tag=1", "<mailto:a@b>", "<http://x/>"])
+def test_other_schemes_in_from_stay_text(text: str) -> None:
+    assert isinstance(NameAddr.parse(text).uri, str)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<>",
+        "</>",
+        "<sip:a",
+        "sip:a>",
+        '"A <sip:a>',
+        "<sip:a>;",
+        "<sip:a>;;x",
+        "<sip:a> x",
+        "A, B <sip:a>",
+        "<sip:a>;tag=",
+        "<sip:a>;tag=1;Tag=2",
+        '<sip:a>;tag="x"',
+        "sip:a?b=c",
+        "sip:a,sip:b",
+        "< sip:a>",
+        "*",
+    ],
+)
+def test_not_a_name_addr(text: str) -> None:
+    with pytest.raises(MessageParsingException):
+        NameAddr.parse(text)
+
+
+def test_route_needs_brackets() -> None:
+    with pytest.raises(MessageParsingException):
+        NameAddr.parse("sip:a.example;lr", brackets=True)
+
+
+def test_via() -> None:
+    via = Via.parse("SIP/2.0/TLS A.Example:5071;branch=z9hG4bK1;received=192.0.2.1;rport=7")
+    assert (via.protocol, via.version, via.transport) == ("SIP", "2.0", "TLS")
+    assert (via.host, via.port, via.sent_by) == ("A.Example", 5071, ("a.example", 5071))
+    assert via.branch == "z9hG4bK1"
+    assert via.params == {"branch": "z9hG4bK1", "received": "192.0.2.1", "rport": "7"}
+    assert Via.parse(str(via)) == via
+
+
+@pytest.mark.parametrize(
+    ("text", "sent_by"),
+    [
+        ("SIP/2.0/TCP h", ("h", 5060)),
+        ("SIP/2.0/UDP h", ("h", 5060)),
+        ("SIP/2.0/TLS h", ("h", 5061)),
+        ("SIP/2.0/tls [2001:DB8::1]", ("[2001:db8::1]", 5061)),
+        ("SIP/2.0/WSS h", ("h", 443)),
+        ("SIP / 2.0 /\tTCP  h : 7 ;branch=x", ("h", 7)),
+    ],
+)
+def test_sent_by(text: str, sent_by: tuple[str, int]) -> None:
+    via = Via.parse(text)
+    assert via.sent_by == sent_by
+    assert Via(via.transport, via.host, via.port).sent_by == sent_by
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "SIP/2.0/TCP",
+        "SIP/2.0/TCP h;branch",
+        "SIP/2.0/TCP h;branch=",
+        "SIP/2.0/TCP h;branch=a b",
+        'SIP/2.0/TCP h;branch="a"',
+        "SIP/2.0/TCP h:65536",
+        "SIP/2.0/TCP h;",
+        "SIP/2.0/TCP h;branch=a;branch=b",
+        "SIP/2.0/TCP h;ttl=256",
+        "SIP/2.0/TCP h;received=h2",
+        "SIP/2.0/TCP h;rport=0",
+        "HTTP/2.0/TCP h",
+    ],
+)
+def test_not_a_via(text: str) -> None:
+    with pytest.raises(MessageParsingException):
+        Via.parse(text)
+
+
+def test_cseq() -> None:
+    assert CSeq.parse("0009 \t INVITE") == CSeq(9, "INVITE")
+    assert CSeq.parse("2147483647 !x") == (2**31 - 1, "!x")
+    assert str(CSeq(7, "BYE")) == "7 BYE"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "INVITE",
+        "-1 A",
+        "+1 A",
+        "0x1 A",
+        "1_0 A",
+        "\u0661 A",
+        "2147483648 A",
+        "9" * 5000 + " A",
+        "1 A B",
+        "1 A/",
+    ],
+)
+def test_not_a_cseq(text: str) -> None:
+    with pytest.raises(MessageParsingException):
+        CSeq.parse(text)
+
+
+@pytest.mark.parametrize("name", ["plain", "two words", "", "a,b", 'say "hi"', "back\\slash", "caf\xe9", "<>", " lead"])
+def test_display_names_survive(name: str) -> None:
+    assert NameAddr.parse(str(NameAddr("sip:a.example", name))).display_name == name
+    assert quote_display_name("two words") == "two words"
+    assert quote_display_name("a.b, c") == '"a.b, c"'
+
+
+@pytest.mark.parametrize("name", ["a\r\nVia: x", "a\nb", "a\0b"])
+def test_display_names_cannot_smuggle(name: str) -> None:
+    with pytest.raises(ValueError, match="CR, LF or NUL"):
+        quote_display_name(name)
+
+
+def test_lists() -> None:
+    assert split_list('a, "b,c" , <d,e>,f') == ["a", '"b,c"', "<d,e>", "f"]
+    for text in ("a,,b", ",a", "a,", ",", '"a, b', "<a, b"):
+        with pytest.raises(MessageParsingException):
+            split_list(text)
+
+
+def test_unquote() -> None:
+    assert unquote('"a\\"b\\\\"') == 'a"b\\'
+    assert unquote("plain") == "plain"
+
+
+def test_fields_by_name_in_any_form() -> None:
+    assert parse_field("k", "a, b") == parse_field("SUPPORTED", " a,b ") == ["a", "b"]
+    assert parse_field("c", "Text/Plain;charset=utf-8") == MediaType("text", "plain", {"charset": "utf-8"})
+    assert parse_field("Event", "presence;id=1") == Parameterised("presence", {"id": "1"})
+    assert parse_field("X-Whatever", " anything , at all ") == "anything , at all"
+    assert parse_field("Contact", "*") == "*"
+    with pytest.raises(MessageParsingException):
+        parse_field("Contact", "<sip:a>;q=9e9")
+    with pytest.raises(MessageParsingException):
+        parse_field("Contact", "<sip:a>;expires=soon")
+    with pytest.raises(MessageParsingException):
+        parse_field("Expires", "4294967296")
+
+
+def test_date() -> None:
+    date = parse_field("Date", "Sat, 13 Nov 2010 23:29:00 GMT")
+    assert date == Date(2010, 11, 13, 23, 29, 0)
+    assert date.unix == 1289690940
+    for text in ("Sat, 31 Feb 2010 23:29:00 GMT", "Sat, 13 Nov 2010 24:00:00 GMT", "Sat, 13 Nov 0000 00:00:00 GMT"):
+        with pytest.raises(MessageParsingException):
+            parse_field("Date", text)
+
+
+def test_comments_nest_without_recursion() -> None:
+    depth = 50_000
+    assert parse_field("Retry-After", "5 " + "(" * depth + ")" * depth).comment == "(" * (depth - 1) + ")" * (depth - 1)
+    with pytest.raises(MessageParsingException):
+        parse_field("Retry-After", "5 " + "(" * depth)

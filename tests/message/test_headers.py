@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+
+from p2psip.errors import MessageParsingException
+from p2psip.message import Headers, Request, canonical_name, parse_message
+
+
+def test_names_compare_in_all_forms() -> None:
+    headers = Headers([("v", "SIP/2.0/TCP a"), ("X-One", "1"), ("VIA", "SIP/2.0/TCP b"), ("f", "<sip:a>")])
+    assert headers.get("Via") == headers.get("vIa") == headers.get("V") == "SIP/2.0/TCP a"
+    assert headers.get_all("Via") == ["SIP/2.0/TCP a", "SIP/2.0/TCP b"]
+    assert headers.count("via") == 2
+    assert "FROM" in headers
+    assert "x-one" in headers
+    assert "To" not in headers
+    assert 7 not in headers
+    assert headers.get("To") is None
+    assert headers.get_all("To") == []
+
+
+def test_iteration_keeps_order_and_spelling() -> None:
+    pairs = [("v", "a"), ("X-One", " 1 "), ("VIA", "b")]
+    assert list(Headers(pairs)) == [("v", "a"), ("X-One", "1"), ("VIA", "b")]
+    assert len(Headers(pairs)) == 3
+
+
+def test_lists_are_split_where_the_grammar_allows() -> None:
+    headers = Headers([("Supported", "a, b"), ("k", "c"), ("Subject", "a, b"), ("Allow", "")])
+    assert headers.get_all("Supported") == ["a", "b", "c"]
+    assert headers.get("Supported") == "a, b"
+    assert headers.get_all("Subject") == ["a, b"]
+    assert headers.get_all("Allow") == []
+    with pytest.raises(MessageParsingException):
+        Headers([("Require", "a,,b")]).get_all("Require")
+
+
+def test_changes() -> None:
+    headers = Headers([("Via", "a"), ("To", "x"), ("v", "b")])
+    headers.prepend("Via", "z")
+    headers.add("X", "1")
+    assert list(headers) == [("Via", "z"), ("Via", "a"), ("To", "x"), ("v", "b"), ("X", "1")]
+    assert headers.get("via") == "z"
+    headers.set("v", "only")
+    assert list(headers) == [("v", "only"), ("To", "x"), ("X", "1")]
+    headers.set("New", "n")
+    headers.remove("to")
+    headers.remove("absent")
+    assert list(headers) == [("v", "only"), ("X", "1"), ("New", "n")]
+    assert headers.get("To") is None
+
+
+def test_copies_are_independent() -> None:
+    headers = Headers([("X", "1")])
+    copied = Headers(headers)
+    copied.add("Y", "2")
+    assert list(headers) == [("X", "1")]
+    request = Request("OPTIONS", "sip:b", headers)
+    request.headers.add("Z", "3")
+    assert "Z" not in headers
+
+
+def test_equality_is_of_meaning() -> None:
+    assert Headers([("v", "a")]) == Headers([("VIA", " a ")])
+    assert Headers([("v", "a")]) != Headers([("v", "b")])
+    assert Headers() != []
+
+
+@pytest.mark.parametrize("value", ["a\r\nEvil: 1", "a\rb", "a\nb", "\r\n\r\nbody", "a\0b", "\n"])
+def test_values_cannot_smuggle(value: str) -> None:
+    headers = Headers([("X", "1")])
+    for change in (headers.add, headers.set, headers.prepend):
+        with pytest.raises(ValueError, match="CR, LF or NUL"):
+            change("X", value)
+    with pytest.raises(ValueError, match="CR, LF or NUL"):
+        Request("OPTIONS", "sip:b", [("X", value)])
+    assert list(headers) == [("X", "1")], "a refused change changes nothing"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "X\r\nEvil", "X\n", "caf\xe9", "X\0", "(x)", " X"])
+def test_names_cannot_smuggle(name: str) -> None:
+    headers = Headers()
+    for change in (headers.add, headers.set, headers.prepend):
+        with pytest.raises(ValueError, match="name of a header"):
+            change(name, "1")
+    assert len(headers) == 0
+
+
+def test_canonical_names() -> None:
+    assert [canonical_name(name) for name in ("v", "CALL-ID", "cseq", "www-authenticate", "x-Mine")] == [
+        "Via",
+        "Call-ID",
+        "CSeq",
+        "WWW-Authenticate",
+        "x-Mine",
+    ]
+
+
+def test_views_follow_changes() -> None:
+    message = parse_message(
+        b"OPTIONS sip:b SIP/2.0\r\nVia: SIP/2.0/TCP a;branch=1\r\nCSeq: 1 OPTIONS\r\nTo: <sip:b>\r\n\r\n"
+    )
+    assert (message.top_via.branch, message.cseq.number, message.to.tag, message.to_tag) == ("1", 1, None, None)
+    message.headers.prepend("Via", "SIP/2.0/TCP z;branch=2")
+    message.headers.set("CSeq", "2 OPTIONS")
+    message.headers.set("To", "<sip:b>;tag=t")
+    assert (message.top_via.branch, message.cseq.number, message.to.tag, message.to_tag) == ("2", 2, "t", "t")
+    assert [via.branch for via in message.via] == ["2", "1"]
