@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from p2psip.testing import CertificateAuthority, EndpointPair, InMemoryNetwork
+    from p2psip.testing import CertificateAuthority, EndpointPair, MemoryNetwork
 
 
 @pytest.fixture(scope="session")
@@ -24,17 +24,17 @@ def sip_certificate_authority() -> CertificateAuthority:
 
 
 @pytest.fixture
-def sip_network() -> Iterator[InMemoryNetwork]:
+def sip_network() -> Iterator[MemoryNetwork]:
     """A network in memory: what connection managers do while the test runs stays in the process."""
-    from p2psip.testing import InMemoryNetwork
+    from p2psip.testing import MemoryNetwork, living_in
 
-    with InMemoryNetwork() as network:
+    with MemoryNetwork() as network, living_in(network):
         yield network
 
 
 @pytest.fixture
 def sip_endpoint_pair(
-    sip_certificate_authority: CertificateAuthority, sip_network: InMemoryNetwork
+    sip_certificate_authority: CertificateAuthority, sip_network: MemoryNetwork
 ) -> Iterator[EndpointPair]:
     """Two endpoints, ``alice`` and ``bob``, that reach each other over mutual TLS on the network in memory."""
     from p2psip.testing import endpoint_pair

@@ -15,7 +15,7 @@ from p2psip import (
     SipPeerToPeerEndpoint,
     SipTransportType,
 )
-from p2psip.testing import CertificateAuthority
+from p2psip.testing import CertificateAuthority, tls_manager
 
 TCP, TLS = SipTransportType.TCP, SipTransportType.TLS
 PROXY = ("proxy.example.com", 5999)
@@ -23,8 +23,10 @@ PROXY = ("proxy.example.com", 5999)
 
 @pytest.fixture(scope="module")
 def managers() -> Iterator[dict[SipTransportType, RealTimeServerConnectionManager]]:
-    authority = CertificateAuthority()
-    with RealTimeServerTcpConnectionManager() as tcp, authority.manager("alice.example.com") as tls:
+    with (
+        RealTimeServerTcpConnectionManager() as tcp,
+        tls_manager(CertificateAuthority(), "alice.example.com") as tls,
+    ):
         yield {TCP: tcp, TLS: tls}
 
 

@@ -80,9 +80,7 @@ def on_error(sender: RealTimeServerConnectionManager, args: ErrorEventArgs) -> N
         print(reason, args.exception.error_code, args.exception.remote_endpoint)
 
 
-def on_authorization(
-    sender: RealTimeServerConnectionManager, args: ConnectionAuthorizationRequestedEventArgs
-) -> None:
+def on_authorization(sender: RealTimeServerConnectionManager, args: ConnectionAuthorizationRequestedEventArgs) -> None:
     args.delay_authorization()
     if "contoso.com" in args.connection.remote_identities:
         args.allow()
