@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import trustme
-from interop_support import LOOPBACK, PATIENCE, Identity, Sipp, Stunnel, require
+from interop_support import LOOPBACK, PATIENCE, Identity, Sipp, Stunnel, require_sipp, require_stunnel
 
 from p2psip import (
     ManagerSettings,
@@ -42,14 +42,14 @@ class Link:
     """
 
     def __init__(self, folder: Path, kind: str, settings: ManagerSettings | None = None) -> None:
-        require("sipp", "sip-tester")
+        require_sipp()
         self.folder = folder
         self.kind = kind
         self.is_secure = kind != "TCP"
         self._programs = contextlib.ExitStack()
         self.manager: RealTimeServerConnectionManager
         if self.is_secure:
-            require("stunnel4", "stunnel4")
+            require_stunnel()
             authority = trustme.CA()
             ours, self.theirs = (make_identity(folder, name, authority, authority) for name in (OURS, THEIRS))
             self.manager = RealTimeServerTlsConnectionManager.from_files(
@@ -203,6 +203,7 @@ def make_identity(folder: Path, name: str, issuer: trustme.CA, trusted: trustme.
     issued = issuer.issue_cert(name)
     certificate, key, roots = (folder / f"{name}.{ending}" for ending in ("pem", "key", "trusted.pem"))
     certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    key.touch(0o600)
     issued.private_key_pem.write_to_path(key)
     trusted.cert_pem.write_to_path(roots)
     return Identity(certificate, key, roots)

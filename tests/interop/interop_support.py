@@ -28,15 +28,24 @@ _Self = TypeVar("_Self", bound="Program")
 _ESCAPE = re.compile(r"\x1b(?:\[[\d;?]*[A-Za-z]|[()][0B]|[>=])")
 
 
-def require(name: str, package: str) -> str:
+def require(package: str, *names: str) -> str:
     """The path of a program; without it the test is skipped, or fails where P2PSIP_REQUIRE_INTEROP is 1."""
-    path = shutil.which(name)
-    if path is not None and hasattr(os, "openpty"):
-        return path
-    sentence = f"{name} is not installed here; on Debian and Ubuntu it is in the package {package}."
+    for name in names:
+        path = shutil.which(name)
+        if path is not None and hasattr(os, "openpty"):
+            return path
+    sentence = f"{names[0]} is not installed here; on Debian and Ubuntu it is in the package {package}."
     if os.environ.get("P2PSIP_REQUIRE_INTEROP") == "1":
         pytest.fail(sentence)
     pytest.skip(sentence)
+
+
+def require_sipp() -> str:
+    return require("sip-tester", "sipp")
+
+
+def require_stunnel() -> str:
+    return require("stunnel4", "stunnel4", "stunnel")
 
 
 class Program:
@@ -83,8 +92,8 @@ class Program:
         """What it has printed."""
         return _ESCAPE.sub(" ", self._text)
 
-    def expect(self, pattern: str) -> re.Match[str]:
-        """Wait until its output matches."""
+    def expect_port(self, pattern: str) -> int:
+        """Wait until it says which port it listens on; end it if it does not."""
 
         def found() -> re.Match[str] | None:
             return re.search(pattern, self.output)
@@ -92,8 +101,10 @@ class Program:
         with self._news:
             self._news.wait_for(lambda: self._ended or found(), PATIENCE)
             match = found()
-        assert match is not None, f"{self.name} did not print {pattern!r}, but:\n{self.output}"
-        return match
+        if match is None:
+            self.stop()
+            raise AssertionError(f"{self.name} does not listen, but says:\n{self.output}")
+        return int(match[1])
 
     def wait(self) -> int:
         """Wait until it ends by itself; its exit code."""
@@ -138,7 +149,6 @@ class Stunnel(Program):
     def __init__(
         self, folder: Path, identity: Identity, connect: int, *, is_client: bool, version: str | None = None
     ) -> None:
-        program = require("stunnel4", "stunnel4") if shutil.which("stunnel4") else require("stunnel", "stunnel4")
         lines = ["foreground = yes", "debug = info", "pid =", "syslog = no", "[sip]"]
         lines += [
             f"client = {'yes' if is_client else 'no'}",
@@ -152,8 +162,8 @@ class Stunnel(Program):
             lines += [f"cert = {identity.certificate}", f"key = {identity.key}"]
         configuration = folder / f"stunnel-{'client' if is_client else 'server'}.conf"
         configuration.write_text("\n".join(lines) + "\n")
-        super().__init__([program, configuration], folder)
-        self.port = int(self.expect(rf"bound to {re.escape(LOOPBACK)}:(\d+)\s")[1])
+        super().__init__([require_stunnel(), configuration], folder)
+        self.port = self.expect_port(rf"bound to {re.escape(LOOPBACK)}:(\d+)\s")
 
 
 class Statistics(NamedTuple):
@@ -191,7 +201,6 @@ class Sipp(Program):
         connection_per_call: bool = False,
         words: dict[str, object] | None = None,
     ) -> None:
-        program = require("sipp", "sip-tester")
         text = (SCENARIOS / f"{scenario}.xml").read_text()
         for word, value in (words or {}).items():
             text = text.replace(f"@{word}@", str(value))
@@ -202,7 +211,7 @@ class Sipp(Program):
             kind: folder / f"{scenario}-{kind}" for kind in ("scenario", "statistics", "errors", "messages", "log")
         }
         self._files["scenario"].write_text(text)
-        command: list[str | Path] = [program, "-sf", self._files["scenario"], "-i", LOOPBACK, "-bind_local"]
+        command: list[str | Path] = [require_sipp(), "-sf", self._files["scenario"], "-i", LOOPBACK, "-bind_local"]
         command += ["-t", "tn" if connection_per_call else "t1", "-m", str(calls), "-max_socket", "2000"]
         # On a surprise it would send a BYE of its own making.
         command += ["-nostdin", "-default_behaviors", "all,-bye"]
@@ -214,7 +223,7 @@ class Sipp(Program):
         if remote is not None:
             command += ["-r", "10000", "-l", str(in_flight), f"{LOOPBACK}:{remote}"]
         super().__init__(command, folder)
-        self.port = 0 if remote is not None else int(self.expect(r"Transport\s+(\d+)\s")[1])
+        self.port = 0 if remote is not None else self.expect_port(r"Transport\s+(\d+)\s")
 
     def _file(self, kind: str) -> str:
         path = self._files[kind]
