@@ -129,7 +129,7 @@ class Transaction:
 
     def _run(self, seconds: float, event: Input) -> None:
         """Give the present state its timer. A time of 0 is over at once."""
-        if self._timer is not None or self._retransmission is not None:
+        if self._timer is not None:  # without it no retransmission timer runs
             self.stop_timers()
         if seconds > 0:
             self._timer = self.context.timers.start(self.context.now, seconds, self.take, event)

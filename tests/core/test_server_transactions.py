@@ -321,6 +321,16 @@ def test_on_a_reliable_transport_timer_h_counts_and_timer_g_does_not() -> None:
     server.side.assert_empty()
 
 
+@pytest.mark.parametrize("code", [300, 699])
+def test_everything_from_300_on_waits_for_its_ack(code: int) -> None:
+    server = Server(RELIABLE, "INVITE")
+    server.respond(code)
+    server.again()
+    assert server.wire() == [str(code), str(code)]
+    server.ack()
+    server.side.assert_empty()
+
+
 def test_an_ack_ends_retransmissions_and_timer_i_absorbs_its_copies() -> None:
     callee = Callee("INVITE", "ACK")
     server = Server(UNRELIABLE, "INVITE", callee)

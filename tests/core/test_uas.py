@@ -371,6 +371,16 @@ def test_an_answered_invite_that_lingers_does_not_count_as_unanswered() -> None:
     assert len(server.side.delivered) == 3
 
 
+def test_a_repeated_2xx_makes_no_more_room() -> None:
+    server = Server(maximum_unanswered_per_connection=1)
+    server.receive(incoming("INVITE"))
+    (invite,) = server.side.delivered
+    for _ in range(3):
+        server.engine.respond(0.0, invite, invite.create_response(200))
+    server.receive(incoming())
+    assert server.receive(incoming())[-1] == "503"
+
+
 def test_too_many_transactions_are_503() -> None:
     server = Server(maximum_transactions=2)
     for _ in range(2):
