@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import textwrap
-from importlib.metadata import entry_points
-from pathlib import Path
-
 import pytest
 
 from p2psip import (
@@ -70,35 +63,3 @@ def test_the_fixtures(sip_endpoint_pair: EndpointPair, sip_network: MemoryNetwor
     sip_endpoint_pair.bob.message_received += lambda sender, args: args.send_response(202)
     answer = sip_endpoint_pair.alice.send_message(MessageType.MESSAGE, sip_endpoint_pair.bob.uri, body="x", timeout=10)
     assert answer.response_code == 202
-
-
-def test_the_plug_in_disturbs_no_foreign_run_where_trustme_is_missing(tmp_path: Path) -> None:
-    """Loading it imports nothing of p2psip.testing; a foreign test runs as if it were not there."""
-    (tmp_path / "test_foreign.py").write_text(
-        textwrap.dedent(
-            """
-            import sys
-
-            def test_foreign():
-                assert "p2psip._pytest" in sys.modules
-                assert "p2psip.testing" not in sys.modules
-                assert "trustme" not in sys.modules or sys.modules["trustme"] is None
-            """
-        )
-    )
-    program = (
-        "import sys; sys.modules['trustme'] = None; import pytest;"
-        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[1:], 'test_foreign.py']))"
-    )
-    installed = any(point.name == "p2psip" for point in entry_points(group="pytest11"))
-    plugin = [] if installed else ["-p", "p2psip._pytest"]
-    result = subprocess.run(
-        [sys.executable, "-c", program, *plugin],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
