@@ -6,13 +6,15 @@ in here. It has no TLS of its own: stunnel (Debian: stunnel4) carries its bytes.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -111,6 +113,15 @@ class Program:
         with self._news:
             assert self._news.wait_for(lambda: self._ended, PATIENCE), f"{self.name} hangs:\n{self.output}"
         return self._process.wait(PATIENCE)
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """It stands still, while what is sent to it waits in its sockets."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it."""
