@@ -176,6 +176,7 @@ class Channel:
 
     def _flush(self) -> None:
         self._dirty = False
+        assert self._owner.loop.in_loop()  # ssl's objects crash when two threads use them
         if not AUTHORIZATION < self.phase < FINISHING or self._failed is not None:
             return
         send, view, moved = self._socket.send, self._view, False
@@ -442,6 +443,7 @@ class Channel:
 
     def _guard(self, step: Callable[..., object], *args: object) -> None:
         """Whatever happens in it ends this connection and no other."""
+        assert self._owner.loop.in_loop()
         try:
             step(*args)
         except RealTimeException as error:

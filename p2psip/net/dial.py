@@ -156,8 +156,10 @@ class Dial:
         try:
             self._connection = self._network.adopt_outgoing(sock, local, remote, self._pool)
         except RealTimeException as refusal:
+            sock.close()
             self._failed(refusal)
         except ValueError as error:
+            sock.close()
             failure = ConnectionFailureException(
                 f"TLS with {peer_name(self._pool.target.host, remote[:2])} cannot begin: {error}."
             )

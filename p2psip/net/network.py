@@ -332,6 +332,8 @@ class Network:
 
     def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
         self._observer.messages_received(connection, messages)
+        if connection.pool is not None and connection.pool.waiting:
+            connection.pool.serve()  # an answer makes room for a request
 
     def channel_over(self, connection: Connection, error: RealTimeException | None) -> None:
         self._not_shaking(connection)

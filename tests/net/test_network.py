@@ -253,6 +253,14 @@ def test_listening_without_roots_is_refused(sides: Make, world: World) -> None:
     assert bob.network.listening_port == 0
 
 
+def test_connecting_without_roots_is_refused(sides: Make, world: World, memory: MemoryNetwork) -> None:
+    certificate = LocalCertificate.from_files(*world.files("a.example"))
+    alice, _ = make_pair(sides, world, memory, mine=TlsContexts(certificate, TrustAnchors()))
+    error = alice.acquire(tls()).error()
+    assert isinstance(error, TlsFailureException)
+    assert error.failure_reason is TlsFailureReason.UNTRUSTED_REMOTE_CERTIFICATE
+
+
 # ---------------------------------------------------------------------- handshakes that take too long
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from net_support import Outcome, Side, message, sides, tcp
+from net_support import Outcome, Side, answer, message, sides, tcp
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException, OperationFailureException, OperationFailureReason
@@ -170,6 +170,25 @@ def test_those_that_wait_are_served_when_a_connection_is_relieved(
     side.send(first, message())
     assert waiting.connection() is first
     peer.recorder.wait("message")
+
+
+def test_those_that_wait_are_served_when_an_answer_comes(pair: Callable[..., Pair], world: MemoryNetwork) -> None:
+    side, peer, target = pair(ManagerSettings(maximum_unanswered_per_connection=1))
+    first = side.acquire(target).connection()
+    side.send(first, message())
+    ((received_on, _),) = peer.recorder.wait("message")
+    world.delay("192.0.2.2")
+    first.unanswered = 1
+    waiting = side.acquire(target)
+
+    def answered(connection: Connection, messages: list[Any]) -> None:
+        connection.unanswered = 0
+
+    side.recorder.on_messages = answered
+    side.settle()
+    assert waiting.calls == 0
+    peer.send(received_on, answer())
+    assert waiting.connection() is first
 
 
 def test_too_many_waiting_requests_are_throttled(pair: Callable[..., Pair], world: MemoryNetwork) -> None:
