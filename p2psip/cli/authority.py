@@ -158,9 +158,9 @@ class Authority:
             ValueError: A name is none; wildcards count for nothing in SIP.
         """
         names = [name.removeprefix("sip:") for name in names]
-        alternatives = x509.SubjectAlternativeName([entry for name in names for entry in _general_names(name)])
         if not names:
             raise ValueError("A certificate needs a name, such as alice.example.com.")
+        alternatives = x509.SubjectAlternativeName([entry for name in names for entry in _general_names(name)])
         key = ec.generate_private_key(ec.SECP256R1())
         public = key.public_key()
         own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -56,9 +56,13 @@ Defect = Literal[
 
 DEFECTS: tuple[Defect, ...] = get_args(Defect)
 
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
 _DAY = datetime.timedelta(days=1)
 _SIP_DOMAIN = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.20")  # RFC 5924
 _UNKNOWN_EXTENSION = x509.ObjectIdentifier("1.3.6.1.4.1.55555.1.1")
+_SHA256_WITH_RSA = bytes.fromhex("2a864886f70d01010b")  # RFC 8017 A.2.4
+_SHA1_WITH_RSA = bytes.fromhex("2a864886f70d010105")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BOTH_USAGES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
@@ -74,7 +78,7 @@ class IssuedCertificate:
     """
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+    key: PrivateKey
     chain: tuple[x509.Certificate, ...] = ()
 
     @property
@@ -144,7 +148,7 @@ class CertificateAuthority:
         self,
         name: str,
         certificate: x509.Certificate,
-        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+        key: PrivateKey,
         parent: CertificateAuthority | None,
     ) -> None:
         self.name = name
@@ -208,6 +212,7 @@ class CertificateAuthority:
         path_length: int | None = None,
         permitted: str | None = None,
         is_authority: bool = True,
+        key: Literal["ec", "rsa"] = "ec",
         not_after: datetime.datetime | None = None,
     ) -> CertificateAuthority:
         """An authority below this one.
@@ -218,22 +223,22 @@ class CertificateAuthority:
             is_authority: Its certificate says that it is one.
             not_after: When it expires; tomorrow by default.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
+        own = _key(key)
         now = _now()
         builder = (
-            _builder(_name(name), self.certificate.subject, key.public_key(), None)
+            _builder(_name(name), self.certificate.subject, own.public_key(), None)
             .not_valid_before(now - 30 * _DAY)
             .not_valid_after(not_after or now + _DAY)
             .add_extension(x509.BasicConstraints(is_authority, path_length if is_authority else None), critical=True)
-            .add_extension(_key_usage(key_cert_sign=is_authority, crl_sign=is_authority), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
             .add_extension(self._key_identifier(), critical=False)
         )
         if permitted is not None:
             constraints = x509.NameConstraints([x509.DNSName(permitted)], None)
             builder = builder.add_extension(constraints, critical=True)
         child = CertificateAuthority.__new__(CertificateAuthority)
-        child._become(name, builder.sign(self._key, hashes.SHA256()), key, self)
+        child._become(name, builder.sign(self._key, hashes.SHA256()), own, self)
         return child
 
     def revoke(self, issued: IssuedCertificate) -> None:
@@ -281,10 +286,9 @@ class CertificateAuthority:
         own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
 
-    def _sign(self, leaf: _Leaf, digest: hashes.HashAlgorithm | None = None) -> IssuedCertificate:
+    def _sign(self, leaf: _Leaf) -> IssuedCertificate:
         builder = leaf.builder(self.certificate.subject).add_extension(self._key_identifier(), critical=False)
-        signed = builder.sign(self._key, digest or hashes.SHA256())  # type: ignore[arg-type]
-        return IssuedCertificate(signed, leaf.key, self.chain)
+        return IssuedCertificate(builder.sign(self._key, hashes.SHA256()), leaf.key, self.chain)
 
 
 class _Leaf:
@@ -295,7 +299,7 @@ class _Leaf:
         names: Sequence[str],
         common_name: str | None,
         serial: int | None,
-        key: str,
+        key: Literal["ec", "rsa"],
         not_before: datetime.datetime | None,
         not_after: datetime.datetime | None,
     ) -> None:
@@ -304,9 +308,7 @@ class _Leaf:
         self.names = list(names)
         self.common_name = common_name or names[0].removeprefix("sip:")
         self.serial = serial
-        self.key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = (
-            ec.generate_private_key(ec.SECP256R1()) if key == "ec" else rsa.generate_private_key(65537, 2048)
-        )
+        self.key = _key(key)
         self.not_before = not_before or _now() - _DAY
         self.not_after = not_after or _now() + _DAY
         self.usages: Sequence[x509.ObjectIdentifier] = _BOTH_USAGES
@@ -400,7 +402,15 @@ def _bad_signature(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertif
 
 
 def _weak_signature(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
-    return authority._sign(leaf, hashes.SHA1())
+    """Signed with SHA-1, which ``cryptography`` does not do any more: the names of the two algorithms are as long."""
+    old = authority._other("Old CA", lambda: authority.intermediate("Old CA", key="rsa"))
+    good = old._sign(leaf)
+    octets = good.certificate.public_bytes(Encoding.DER).replace(_SHA256_WITH_RSA, _SHA1_WITH_RSA)
+    assert isinstance(old._key, rsa.RSAPrivateKey)
+    signed = x509.load_der_x509_certificate(octets).tbs_certificate_bytes
+    signature = old._key.sign(signed, padding.PKCS1v15(), hashes.SHA1())
+    weak = x509.load_der_x509_certificate(octets[: -len(signature)] + signature)
+    return dataclasses.replace(good, certificate=weak)
 
 
 def _revoked(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
@@ -474,6 +484,10 @@ def _key_usage(
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _key(kind: Literal["ec", "rsa"]) -> PrivateKey:
+    return ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
 
 
 def _encryption(password: str | None) -> KeySerializationEncryption:
