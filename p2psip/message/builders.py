@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 
-from p2psip.message.grammar import split_list
+from p2psip.message.grammar import excerpt, is_token, split_list
 from p2psip.message.headers import Headers, first_lines
 from p2psip.message.message import SIP_VERSION, Request, Response, check_reason, check_status_code
 
@@ -132,7 +132,9 @@ def create_response(
         first = first_lines(lines)
     else:
         if to_tag is not None and status_code > 100 and (to[-1:] == ">" or request.to_tag is None):
-            to = f"{to.rstrip()};tag={to_tag}"
+            if not is_token(to_tag):
+                raise ValueError(f"{excerpt(to_tag)} is not a tag.")
+            to = to.rstrip(" \t") + ";tag=" + to_tag
         lines = [via, sender, to, call_id, cseq]
         first = {"via": via, "from": sender, "to": to, "call-id": call_id, "cseq": cseq}
         if len(asked._first) != len(asked._lines):

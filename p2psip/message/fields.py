@@ -24,6 +24,7 @@ from p2psip.message.grammar import (
     parse_tail,
     quoted_end,
     split_list,
+    split_words,
     unquote,
 )
 from p2psip.message.names import field_key
@@ -230,7 +231,7 @@ def _privacy(text: str) -> list[str]:
 
 
 def _rack(text: str) -> RAck:
-    parts = text.split()
+    parts = split_words(text)
     if len(parts) != 3 or not is_token(parts[2]):
         raise _malformed(text, "an RAck: two numbers and a method")
     return RAck(parse_number(parts[0]), parse_number(parts[1], 2**31 - 1), parts[2])

@@ -41,7 +41,7 @@ class StreamFramer:
             connection is closed, where one can be made.
     """
 
-    __slots__ = ("_buffer", "_head", "_limits", "_needed", "_searched", "error")
+    __slots__ = ("_buffer", "_half_ping", "_head", "_limits", "_needed", "_searched", "error")
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
@@ -49,6 +49,7 @@ class StreamFramer:
         self._searched = 0  # the end of the head is not before this
         self._needed = 0  # octets of the message whose head is known
         self._head: Head | None = None
+        self._half_ping = False  # a single CRLF came, and nothing since
         self.error: MessageParsingException | None = None
 
     @property
@@ -65,7 +66,7 @@ class StreamFramer:
     def feed(self, data: bytes) -> list[Framed]:
         """What is complete now, in order. How the stream is cut into pieces makes no difference to messages.
 
-        A Pong that turns out to be the first half of a Ping is reported as both.
+        Two CRLFs that come in different pieces are a Pong, and then a Ping: the first cannot wait for the second.
 
         Raises:
             MessageParsingException: Framing was lost at once or by an earlier call. When messages came before the
@@ -78,7 +79,7 @@ class StreamFramer:
             buffer += data
             if len(buffer) < self._needed:
                 return []
-            if self._head is None and buffer[0] not in b"\r":
+            if self._head is None and not buffer.startswith(b"\r\n"):
                 found = buffer.find(b"\r\n\r\n", self._searched)
                 if found < 0 and len(buffer) <= self._limits.head + 3:
                     self._searched = max(0, len(buffer) - 3)
@@ -101,18 +102,24 @@ class StreamFramer:
         while start < size:
             if head is None:
                 if data[start] == 13 and data.startswith(b"\r\n", start):
-                    if data.startswith(b"\r\n\r\n", start):
+                    if self._half_ping:
+                        framed.append(PING)
+                        start += 2
+                    elif data.startswith(b"\r\n\r\n", start):
                         framed.append(PING)
                         start += 4
+                        continue
                     else:
                         framed.append(PONG)
                         start += 2
+                    self._half_ping = not self._half_ping
                     continue
                 end = data.find(b"\r\n\r\n", start + self._searched)
                 self._searched = 0
                 if end < 0:
                     self._wait_for_head(data[start:])
                     return
+                self._half_ping = False
                 head = Head(data[start:end], self._limits)
                 needed = head.length + (head.body_length or 0)
                 if head.body_length is None or head.error or head.framing_error or needed > self._limits.body:
@@ -137,8 +144,6 @@ class StreamFramer:
         limits = self._limits
         if len(data) > limits.head + 3:
             raise MessageParsingException(f"The header fields do not end within {limits.head} octets.")
-        if len(data) > limits.start_line + 1 and b"\r\n" not in data[: limits.start_line + 2]:
-            raise MessageParsingException(f"The start line does not end within {limits.start_line} octets.")
         self._head, self._needed = None, 0
         self._buffer += data
         self._searched = max(0, len(data) - 3)

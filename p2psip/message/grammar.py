@@ -20,7 +20,7 @@ DEFAULT_PORTS = {"TLS": 5061, "WSS": 443, "WS": 80}
 
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
 _WORD = re.compile(r"[A-Za-z0-9\-.!%*_+`'~()<>:\\\"/\[\]?{}]+")
-_QUOTED = re.compile(r'"[^"\\]*(?:\\[^\r\n][^"\\]*)*"', re.DOTALL)
+_QUOTED = re.compile(r'"[^"\\\0-\x08\x0a-\x1f\x7f]*(?:\\[^\r\n][^"\\\0-\x08\x0a-\x1f\x7f]*)*"')
 _ESCAPED_CHARACTER = re.compile(r"\\(.)", re.DOTALL)
 _LIST_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|<[^<>]*>|["<,]', re.DOTALL)
 _PARAMETER_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[";]', re.DOTALL)
@@ -34,12 +34,19 @@ def excerpt(text: str) -> str:
     return ascii(text if len(text) <= 80 else text[:80] + "...")
 
 
+def split_words(text: str) -> list[str]:
+    """What stands between spaces and tabs. (``str.split`` knows other white space as well, which SIP does not.)"""
+    return [word for word in text.replace("\t", " ").split(" ") if word]
+
+
 def is_token(text: str) -> bool:
     return (text.isalnum() and text.isascii()) or _TOKEN.fullmatch(text) is not None
 
 
 def is_call_id(text: str) -> bool:
     """``word [ "@" word ]``"""
+    if text.isalnum() and text.isascii():
+        return True
     word, at, second = text.partition("@")
     return _WORD.fullmatch(word) is not None and (not at or _WORD.fullmatch(second) is not None)
 
@@ -170,6 +177,8 @@ def parse_number(text: str, maximum: int = 2**32 - 1) -> int:
     """
     if not (text.isdigit() and text.isascii()):
         raise MessageParsingException(f"{excerpt(text)} is not a number.")
+    if len(text) < 10 and (number := int(text)) <= maximum:
+        return number
     digits = text.lstrip("0") or "0"
     # Length first: making an int of many digits takes more than linear time.
     if len(digits) > len(str(maximum)) or int(digits) > maximum:

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import excerpt, is_call_id, is_token, parse_number, split_list
 from p2psip.message.headers import Headers, line_key, missing
-from p2psip.message.names import SINGLE_FIELDS, canonical_name
+from p2psip.message.names import DIALOG_FIELDS, SINGLE_FIELDS, canonical_name
 from p2psip.message.uri import SipUri, parse_uri
 from p2psip.message.values import CSeq, NameAddr, Via, parse_contact
 
 SIP_VERSION = "SIP/2.0"
 
-_URI_TEXT = re.compile(r"[!-;=?-~]+")  # printable ASCII but for angle brackets
+REQUEST_URI = re.compile(r"[!#-;=?-~]+")
+"""What may stand where the Request-URI stands: printable ASCII but for quotes and angle brackets."""
 
 
 class Message:
@@ -161,20 +162,29 @@ class Message:
         """
         raise NotImplementedError
 
-    def _validate_headers(self) -> None:
+    def _validate_dialog_headers(self) -> None:
+        """Via, From, To, Call-ID and CSeq are there, once each where they must be, and sound."""
         headers = self.headers
-        if len(headers._first) != len(headers._lines):
-            for key in SINGLE_FIELDS:
-                if len(headers._lines_of(key)) > 1:
-                    raise MessageParsingException(f"{canonical_name(key)} comes more than once.")
-        call_id = headers._value("call-id")
+        via, call_id = headers._first.get("via"), headers._value("call-id")
+        if via is None:
+            raise missing("Via")
         if call_id is None:
             raise missing("Call-ID")
         if not is_call_id(call_id):
             raise MessageParsingException(f"{excerpt(call_id)} is not a Call-ID.")
-        if len(self.via if "," in headers._first.get("via", "") or headers.count("via") > 1 else [self.top_via]) == 0:
-            raise missing("Via")
+        if len(headers._first) == len(headers._lines) and "," not in via:
+            self.top_via  # noqa: B018 - parsed for its errors, as the others are
+        else:
+            self._refuse_repeated(DIALOG_FIELDS)
+            self.via  # noqa: B018
         self.from_, self.to, self.cseq  # noqa: B018
+
+    def _refuse_repeated(self, keys: Iterable[str]) -> None:
+        headers = self.headers
+        if len(headers._first) != len(headers._lines):
+            for key in keys:
+                if len(headers._lines_of(key)) > 1:
+                    raise MessageParsingException(f"{canonical_name(key)} comes more than once.")
 
     def _name_addr(self, key: str) -> NameAddr:
         headers = self.headers
@@ -219,7 +229,7 @@ class Request(Message):
         if not is_token(method):
             raise ValueError(f"{excerpt(method)} is not a method.")
         uri = str(uri)
-        if _URI_TEXT.fullmatch(uri) is None:
+        if REQUEST_URI.fullmatch(uri) is None:
             raise ValueError(f"{excerpt(uri)} is not a Request-URI.")
         self.method = method
         self.uri = uri
@@ -248,7 +258,8 @@ class Request(Message):
                     f"The request is of {excerpt(self.sip_version)}, and only SIP/2.0 is understood here.",
                     status_code=505,
                 )
-            self._validate_headers()
+            self._validate_dialog_headers()
+            self._refuse_repeated(SINGLE_FIELDS)
             uri = self.request_uri
             if isinstance(uri, SipUri) and uri.headers:
                 # RFC 3261 19.1.1, table 1
@@ -301,7 +312,8 @@ class Response(Message):
                 raise MessageParsingException(f"The response is of {excerpt(self.sip_version)}.")
             if not 100 <= self.status_code <= 699:
                 raise MessageParsingException(f"{self.status_code} is not a status code from 100 to 699.")
-            self._validate_headers()
+            self._validate_dialog_headers()
+            self._refuse_repeated(SINGLE_FIELDS)
         except MessageParsingException as error:
             error.status_code = None
             raise

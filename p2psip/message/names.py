@@ -52,8 +52,11 @@ LIST_FIELDS = frozenset(name.lower() for name in _LISTS.split())
 EMPTY_FIELDS = frozenset({"accept", "accept-encoding", "accept-language", "allow", "supported"})
 """Keys of the lists that may be empty (RFC 3261 25.1)."""
 
-SINGLE_FIELDS = frozenset({"call-id", "content-length", "content-type", "cseq", "from", "max-forwards", "to"})
-"""Keys of the fields without which or with two of which a message has no clear meaning."""
+DIALOG_FIELDS = ("from", "to", "call-id", "cseq")
+"""Keys of the fields that tell which transaction and dialog a message is of; none may come twice."""
+
+SINGLE_FIELDS = ("content-length", "content-type", "max-forwards")
+"""Keys of others with two of which a message has no clear meaning."""
 
 _LONG = {name.lower(): name for name in (*_LISTS.split(), *_OTHERS.split())}
 
@@ -69,10 +72,10 @@ def field_key(name: str) -> str:
     """What names are compared by: the long form in lower case; "" when the text cannot be a name."""
     key = KEYS.get(name)
     if key is None:
+        if not is_token(name):
+            return ""
         key = name.lower()
         key = KEYS.get(key, key)
-        if not is_token(key):
-            return ""
     return key
 
 

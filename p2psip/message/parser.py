@@ -11,11 +11,10 @@ from p2psip.errors import MessageParsingException
 from p2psip.message.builders import create_response
 from p2psip.message.grammar import CACHED_LENGTH, excerpt, is_token, quoted_end
 from p2psip.message.headers import Headers, first_lines
-from p2psip.message.message import Request, Response
+from p2psip.message.message import REQUEST_URI, Request, Response
 from p2psip.message.names import KEYS, canonical_name, field_key
 
-_VERSION = re.compile(r"SIP/[0-9]+\.[0-9]+", re.IGNORECASE)
-_REQUEST_URI = re.compile(r"[!#-;=?-~]+")  # printable ASCII but for quotes and angle brackets
+_VERSION = re.compile(r"[Ss][Ii][Pp]/[0-9]+\.[0-9]+")
 _CONTROLS = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 _QUOTED_PAIR = re.compile(r"\\[^\r\n]")
 _HARMLESS = bytes(octet for octet in range(256) if (octet >= 32 and octet != 127) or octet == 9)
@@ -154,10 +153,10 @@ class Head:
             name, colon, _ = line.partition(":")
             continuable = colon != "" and field_key(name.rstrip(" \t")) != ""
             if continuable:
-                fields.append([line.rstrip(" \t")])
+                fields.append([line])
             else:
                 self._fail(f"Line {number}, {excerpt(line)}, is not a header field: name, colon, value.", number)
-        return [" ".join(parts) for parts in fields]
+        return [line if not more else " ".join([line.rstrip(" \t"), *more]) for line, *more in fields]
 
     def _check_controls(self) -> None:
         """Control characters may stand in quoted-pairs only, CR and LF not even there (RFC 3261 25.1)."""
@@ -246,7 +245,7 @@ class Head:
         request.method = method
         request.headers = self._headers
         try:
-            request._validate_headers()
+            request._validate_dialog_headers()
         except MessageParsingException:
             return
         # The tag is the same whenever the same request is refused, as a stateless element's must be (RFC 3261 8.2.7).
@@ -264,7 +263,7 @@ def _parse_start_line(line: str) -> tuple[str, str | int, str]:
             return (first, int(code), reason)
     else:
         uri, _, version = rest.partition(" ")
-        if is_token(first) and _REQUEST_URI.fullmatch(uri) and _VERSION.fullmatch(version):
+        if is_token(first) and REQUEST_URI.fullmatch(uri) and _VERSION.fullmatch(version):
             return (first, uri, version)
     raise MessageParsingException(f"{excerpt(line)} is neither a request line nor a status line.", line_number=1)
 

@@ -24,6 +24,7 @@ from p2psip.message.grammar import (
     parse_tail,
     quote_display_name,
     quoted_end,
+    split_words,
     unquote,
 )
 from p2psip.message.uri import SipUri, parse_uri
@@ -43,7 +44,7 @@ class CSeq(NamedTuple):
         number, _, method = text.partition(" ")
         if len(number) < 10 and number.isdigit() and number.isascii() and method.isalpha() and method.isascii():
             return tuple.__new__(cls, (int(number), method))
-        parts = text.split()
+        parts = split_words(text)
         if len(parts) != 2 or not is_token(parts[1]):
             raise MessageParsingException(f"{excerpt(text)} is not a CSeq: a number and a method.")
         return cls(parse_number(parts[0], 2**31 - 1), parts[1])
@@ -158,7 +159,7 @@ def _split_display_name(text: str) -> tuple[str | None, str, bool]:
     if not bracket or ";" in name or ":" in name:
         return (None, text, True)
     name = name.rstrip(" \t")
-    if not all(map(is_token, name.split())):
+    if not all(map(is_token, split_words(name))):
         raise MessageParsingException(f"The display name {excerpt(name)} must be quoted.")
     return (name, "<" + rest, False)
 
@@ -292,7 +293,7 @@ def _parse_sender(text: str) -> _Sender:
     parts = text.split("/", 2)
     protocol, version = (part.strip(" \t") for part in parts[:2]) if len(parts) == 3 else ("", "")
     transport, _, location = parts[-1].lstrip(" \t").replace("\t", " ").partition(" ")
-    if protocol.upper() != "SIP" or version != "2.0" or not is_token(transport):
+    if not text.isascii() or protocol.upper() != "SIP" or version != "2.0" or not is_token(transport):
         raise MessageParsingException(f"{excerpt(text)} is not a Via of SIP 2.0.")
     host, port = parse_host_and_port(location.strip(" "))
     return _Sender.of(protocol, version, transport, host, port)

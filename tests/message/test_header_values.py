@@ -62,6 +62,9 @@ def test_other_schemes_in_from_stay_text(text: str) -> None:
         "<sip:a> x",
         "A, B <sip:a>",
         "<sip:a>;tag=",
+        "A\xa0B <sip:a>",
+        '"a\0" <sip:a>',
+        "<sip:a>\xa0;x",
         "<sip:a>;tag=1;Tag=2",
         '<sip:a>;tag="x"',
         "sip:a?b=c",
@@ -121,6 +124,8 @@ def test_sent_by(text: str, sent_by: tuple[str, int]) -> None:
         "SIP/2.0/TCP h;ttl=256",
         "SIP/2.0/TCP h;received=h2",
         "SIP/2.0/TCP h;rport=0",
+        "\u017fIP/2.0/TCP h",
+        "SIP/2.0/TCP\xa0h",
         "HTTP/2.0/TCP h",
     ],
 )
@@ -150,6 +155,8 @@ def test_cseq() -> None:
         "9" * 5000 + " A",
         "1 A B",
         "1 A/",
+        "1\xa0A",
+        "1\x0cA",
     ],
 )
 def test_not_a_cseq(text: str) -> None:

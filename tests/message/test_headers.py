@@ -77,13 +77,22 @@ def test_values_cannot_smuggle(value: str) -> None:
     assert list(headers) == [("X", "1")], "a refused change changes nothing"
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a:b", "X\r\nEvil", "X\n", "caf\xe9", "X\0", "(x)", " X"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a:b", "X\r\nEvil", "X\n", "caf\xe9", "X\0", "(x)", " X", "\u212a", "\u017fubject"]
+)
 def test_names_cannot_smuggle(name: str) -> None:
     headers = Headers()
     for change in (headers.add, headers.set, headers.prepend):
         with pytest.raises(ValueError, match="name of a header"):
             change(name, "1")
     assert len(headers) == 0
+
+
+def test_letters_that_only_look_like_ascii_in_lower_case() -> None:
+    """The Kelvin sign in lower case is k, which is Supported."""
+    with pytest.raises(MessageParsingException):
+        parse_message("SIP/2.0 200 OK\r\n\u212a: 100rel\r\n\r\n".encode())
+    assert "\u212a" not in Headers([("k", "100rel")])
 
 
 def test_canonical_names() -> None:

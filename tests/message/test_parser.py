@@ -131,7 +131,13 @@ def test_control_characters_may_be_quoted_pairs() -> None:
             "OPTIONS  sip:b SIP/2.0",
         ),
         *("OPTIONS <sip:b> SIP/2.0", 'OPTIONS "sip:b" SIP/2.0', "OPTIONS sip:b SIP/2", "OPTIONS sip:b HTTP/1.1"),
-        *("OPT(IONS sip:b SIP/2.0", "OPTIONS sip:\xe9 SIP/2.0", "OPTIONS sip:b\tSIP/2.0", "GET / HTTP/1.1"),
+        *(
+            "OPT(IONS sip:b SIP/2.0",
+            "OPTIONS sip:\xe9 SIP/2.0",
+            "OPTIONS sip:b\tSIP/2.0",
+            "GET / HTTP/1.1",
+            "OPTIONS sip:b \u017fIP/2.0",
+        ),
         *("SIP/2.0 200", "SIP/2.0 20 OK", "SIP/2.0 2000 OK", "SIP/2.0 2x0 OK", "SIP/2.0  200 OK", "SIP/2. 200 OK"),
     ],
 )
