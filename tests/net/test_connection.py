@@ -13,7 +13,7 @@ import pytest
 from net_support import PATIENCE, Side, answer, dial, message, read, read_to_end, sides, tcp
 
 from p2psip.config import ManagerSettings
-from p2psip.errors import ConnectionFailureException
+from p2psip.errors import ConnectionFailureException, TlsFailureException, TlsFailureReason
 from p2psip.message import Malformed
 from p2psip.net import channel
 from p2psip.net.connection import Connection
@@ -781,6 +781,107 @@ def test_an_answer_that_came_before_a_failed_write_is_delivered(sides: Make) -> 
         side.recorder.wait("message")
         ((_, error),) = side.recorder.wait("closed")
         assert str(error) == "lost"
+
+
+REFUSED = TlsFailureException("it does not want us", TlsFailureReason.TLS_NEGOTIATION_FAILURE)
+GONE = TlsFailureException("it has gone", TlsFailureReason.REMOTE_DISCONNECTED)
+
+
+class Refusing(Wrapped):
+    """TLS 1.3, unconfirmed: the peer has closed, and why comes later than our write."""
+
+    said: TlsFailureException | None = None
+
+    def send(self, view: memoryview) -> int:
+        raise GONE
+
+    def receive(self, size: int) -> bytes | None:
+        if self.said is not None:
+            raise self.said
+        return None
+
+    @property
+    def wants(self) -> int:
+        return selectors.EVENT_READ
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_refusal_may_come_a_little_later_than_the_failed_write(sides: Make, late: bool) -> None:
+    clock = FakeClock()
+    side = sides(clock=clock)
+    peer, connection = outgoing(side)
+    with peer:
+        sock = Refusing(connection._socket)
+        side.call(setattr, connection, "_socket", sock)
+        side.send(connection, message())
+        side.send(connection, message())
+        clock.advance(0.1)
+        assert side.recorder.count("closed") == 0
+        if late:
+            clock.advance(0.2)
+        else:
+            sock.said = REFUSED
+            peer.send(b"x")  # wakes the selector
+        assert side.recorder.wait("closed") == [(connection, GONE if late else REFUSED)]
+
+
+def test_a_read_may_wait_for_room_to_write(sides: Make) -> None:
+    class Turning(Wrapped):
+        """As TLS may, once."""
+
+        waits = True
+
+        def receive(self, size: int) -> bytes | None:
+            if self.waits:
+                return None
+            return self.real.receive(size)  # type: ignore[no-any-return]
+
+        @property
+        def wants(self) -> int:
+            waits, self.waits = self.waits, False
+            return selectors.EVENT_WRITE if waits else selectors.EVENT_READ
+
+    side = sides()
+    peer, connection = outgoing(side)
+    with peer:
+        side.call(setattr, connection, "_socket", Turning(connection._socket))
+        peer.sendall(message())
+        side.recorder.wait("message")
+
+
+def test_an_end_that_cannot_be_told_at_once_is_told_later(sides: Make) -> None:
+    class Slow(Wrapped):
+        """close_notify finds no room, once."""
+
+        finished = 0
+
+        def finish(self) -> bool:
+            self.finished += 1
+            return self.finished > 1 and self.real.finish()
+
+        @property
+        def wants(self) -> int:
+            return selectors.EVENT_WRITE
+
+    side = sides()
+    peer, connection = outgoing(side)
+    with peer:
+        side.call(setattr, connection, "_socket", Slow(connection._socket))
+        side.call(connection.close)
+        assert read_to_end(peer) == b""
+
+
+def test_a_second_close_may_hurry_the_first(sides: Make) -> None:
+    clock = FakeClock()
+    side = sides(clock=clock)
+    peer, connection = incoming(side)
+    with peer:
+        fill(side, connection, peer)
+        side.call(connection.close)
+        side.call(connection.close, None, 1)
+        side.call(connection.close)
+        clock.advance(1.1)
+        assert side.call(lambda: connection.phase) == channel.CLOSED
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError(), KeyError("a bug")])

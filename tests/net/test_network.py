@@ -261,6 +261,29 @@ def test_connecting_without_roots_is_refused(sides: Make, world: World, memory: 
     assert error.failure_reason is TlsFailureReason.UNTRUSTED_REMOTE_CERTIFICATE
 
 
+def test_a_peer_that_has_gone_before_tls_begins(sides: Make, world: World) -> None:
+    """What it sent before the handshake is never taken for its words (CVE-2023-40217)."""
+    bob = sides(tls=world.contexts("b.example"))
+    port = bob.listen()
+    entered, leave = threading.Event(), threading.Event()
+
+    def block() -> None:
+        entered.set()
+        leave.wait(PATIENCE)
+
+    bob.loop.post(block)
+    assert entered.wait(PATIENCE)
+    peer = dial(port)
+    peer.sendall(message())
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    leave.set()
+    ((_, error),) = bob.recorder.wait("handshake failed")
+    assert isinstance(error, TlsFailureException)
+    wait_for(bob, lambda: not bob.network._all)
+    assert bob.recorder.count("message") == 0
+
+
 # ---------------------------------------------------------------------- handshakes that take too long
 
 
@@ -509,6 +532,28 @@ def test_close_all_fails_what_waits_and_stops_dialling(sides: Make, memory: Memo
     assert close_all(side, 5).wait(PATIENCE)
     assert isinstance(outcome.error(), OperationFailureException)
     assert side.network.pools() == ()
+
+
+def test_close_all_stops_a_handshake_that_goes_on(sides: Make, world: World) -> None:
+    alice = sides(tls=world.contexts("a.example"), hosts={"b.example": ["127.0.0.1"]})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        outcome = alice.acquire(tls("b.example", server.getsockname()[1]))
+        silent, _ = server.accept()
+        with silent:
+            assert silent.recv(1) == b"\x16"
+            assert close_all(alice, 5).wait(PATIENCE)
+            assert isinstance(outcome.error(), OperationFailureException)
+    assert alice.recorder.count("pool removed") == 1
+
+
+def test_the_end_of_the_loop_in_the_middle_of_a_connect(sides: Make, memory: MemoryNetwork) -> None:
+    memory.ignore("192.0.2.2")
+    side = sides(factory=memory, hosts=memory.hosts, clock=memory.clock)
+    side.acquire(tcp(5060, "b.example"))
+    (link,) = memory.wait_for_links(1)
+    side.settle()
+    side.close()
+    assert link.client.fileno() == -1
 
 
 def test_close_all_does_not_wait_longer_than_its_grace(sides: Make, memory: MemoryNetwork) -> None:
