@@ -159,8 +159,8 @@ def _take_der(contents: Contents, data: bytes, password: Password) -> None:
         contents.certificates += others
         contents.keys += [key] if key is not None else []
         return
-    missing = "" if secret else ", and no password was given"
-    contents.problems.append(f"is a PKCS#12 file that cannot be opened (wrong password, or damaged){missing}")
+    what = "with the password given" if secret else "without a password"
+    contents.problems.append(f"is a PKCS#12 file that cannot be opened {what}, or it is damaged")
 
 
 def _load_key(block: bytes, secret: bytes) -> PrivateKeyTypes:
