@@ -8,7 +8,6 @@ from p2psip.core.effects import Complete, Provisional
 from p2psip.core.tables import Input
 from p2psip.errors import ConnectionFailureException, OperationTimeoutException, RealTimeException, fresh
 from p2psip.message import Request, Response
-from p2psip.timers import Timer
 
 if TYPE_CHECKING:
     from p2psip.core.engine import Engine
@@ -46,7 +45,7 @@ class ClientRequest:
     ) -> None:
         self._engine = engine
         self._limit_seconds = seconds
-        self._limit: Timer | None = engine.timers.start(engine.now, seconds, self._out_of_time)
+        self._limit = engine.timers.start(engine.now, seconds, self._out_of_time)
         self.request = request
         self.target = target
         self.user = user
@@ -68,8 +67,7 @@ class ClientRequest:
             if self.request.method == "INVITE":
                 # From here on the ring limit counts, which is the session's.
                 self._engine.timers.cancel(self._limit)
-                self._limit = None
-            if self.usage is None and not self.is_done:
+            if self.usage is None:
                 self._engine.effects.append(Provisional(self.user, response))
         if self.usage is not None:
             self.usage.responded(self._engine.now, self, response)
@@ -113,7 +111,6 @@ class ClientRequest:
     def _done(self) -> None:
         self.is_done = True
         self._engine.timers.cancel(self._limit)
-        self._limit = None
         if self.flow is None:
             self._engine.no_longer_opening(self)
         else:
