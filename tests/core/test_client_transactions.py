@@ -261,7 +261,7 @@ def test_every_2xx_is_passed_up_until_timer_m(transport: str) -> None:
     client.answer(200, "late")
     assert len(client.caller.responses) == 4
     client.at(32.1)
-    client.answer(200, "too late")
+    client.answer(200, "toolate")
     assert len(client.caller.responses) == 4
     client.side.assert_empty()
 
