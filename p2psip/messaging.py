@@ -220,7 +220,9 @@ class MessageReceivedEventArgs:
         arguments.status_code(code, 200, 699)
         arguments.reason_phrase(reason)
         content_type, encoded = arguments.content(content_type, body)
-        pairs = arguments.headers(headers)
+        response = self._transaction.create_response(
+            int(code), reason, headers=arguments.headers(headers), content_type=content_type, body=encoded
+        )
         with self._lock:
             if self._answered is not None:
                 raise RealTimeInvalidOperationException(
@@ -228,17 +230,7 @@ class MessageReceivedEventArgs:
                     f"{self._answered}."
                 )
             self._answered = f"it was answered {int(code)} before"
-        self._respond(code, reason, pairs, content_type, encoded)
-
-    def _respond(
-        self,
-        code: int,
-        reason: str | None = None,
-        headers: Sequence[tuple[str, str]] = (),
-        content_type: str | None = None,
-        body: bytes = b"",
-    ) -> None:
-        self._endpoint._stack.respond(self._transaction, int(code), reason, headers, content_type, body)
+        self._endpoint._stack.respond(self._transaction, response)
 
     def _answer_by_default(self, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Answer if nobody has, and if nobody asked to do it later."""
@@ -246,7 +238,7 @@ class MessageReceivedEventArgs:
             if self._answered is not None or (self.disable_automatic_response and code < 300):
                 return
             self._answered = f"it was answered {code} automatically"
-        self._respond(code, None, headers)
+        self._endpoint._stack.respond(self._transaction, self._transaction.create_response(code, headers=headers))
 
     def _expired(self, seconds: float) -> None:
         """Loop thread: the engine answered 500 because nobody did."""

@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from p2psip.config import ManagerSettings
@@ -138,7 +138,6 @@ class Stack:
         self._start_lock = threading.Lock()
         self._started = False
         self._held: dict[Strand, list[Connection]] = {}  # connections that a full strand keeps us from reading
-        self._unanswered: dict[ServerTransaction, Any] = {}  # what was delivered, and to which endpoint
         self._drains: list[tuple[Any, Operation[None]]] = []
         self._recent: collections.deque[tuple[str, Connection, bytes]] = collections.deque(maxlen=RECENT)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -177,21 +176,12 @@ class Stack:
         except LoopEnded as error:
             operation.fail(loop_gone(error))
 
-    def respond(
-        self,
-        transaction: ServerTransaction,
-        code: int,
-        reason: str | None,
-        headers: Sequence[tuple[str, str]],
-        content_type: str | None,
-        body: bytes,
-    ) -> None:
+    def respond(self, transaction: ServerTransaction, response: Response) -> None:
         """Answer a request that was delivered."""
-        response = transaction.create_response(code, reason, headers=headers, content_type=content_type, body=body)
         try:
             self.loop.post(self._respond, transaction, response)
         except LoopEnded:
-            _log.debug("No answer %d: the connection manager is closed.", code)
+            _log.debug("No answer %d: the connection manager is closed.", response.status_code)
 
     def call(self, name: str, function: Callable[..., Any], *args: object) -> Operation[Any]:
         """Run it on the loop thread; the operation has its result or its error."""
@@ -253,8 +243,6 @@ class Stack:
             self.engine.cancel_request(self.loop.now, waiter.client_request)
 
     def _respond(self, transaction: ServerTransaction, response: Response) -> None:
-        if response.status_code >= 200:
-            self._unanswered.pop(transaction, None)
         self.engine.respond(self.loop.now, transaction, response)
         self._run()
 
@@ -285,7 +273,7 @@ class Stack:
             endpoint, operation = entry
             if operation.done():
                 self._drains.remove(entry)
-            elif not endpoint._pending and endpoint not in self._unanswered.values():
+            elif not endpoint._pending and not self.engine.is_serving(endpoint._record):
                 self._drains.remove(entry)
                 operation.complete(None)
 
@@ -333,7 +321,6 @@ class Stack:
         """Nobody waits for provisional answers to requests outside of sessions."""
 
     def _expired(self, effect: effects.Expired) -> None:
-        self._unanswered.pop(effect.transaction, None)
         if effect.transaction.user is not None:
             effect.transaction.user._expired(self.settings.handler_limit)
 
@@ -347,7 +334,6 @@ class Stack:
                 busy = transaction.create_response(503, headers=[("Retry-After", "5")])
                 self.engine.respond(self.loop.now, transaction, busy)
                 return
-        self._unanswered[transaction] = endpoint
         endpoint._deliver(transaction, effect.request)
 
     def _hold(self, strand: Strand, connection: Connection) -> None:
@@ -398,8 +384,6 @@ class Stack:
 
     def connection_closed(self, connection: Connection, error: RealTimeException | None) -> None:
         self.engine.flow_closed(self.loop.now, connection, error)
-        for transaction in [t for t in self._unanswered if t.flow is connection]:
-            del self._unanswered[transaction]
         self._run()
         for held in self._held.values():
             if connection in held:
@@ -444,7 +428,6 @@ class Stack:
                 "The connection manager was disposed before the answer came.", OperationFailureReason.ABORTED
             ),
         )
-        self._unanswered.clear()
         self._run()
         self.network.close_all(grace, done)
 

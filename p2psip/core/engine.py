@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from p2psip.config import ManagerSettings
-from p2psip.core.directory import Directory
+from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Deliver, Effect, OpenFlow, Send
 from p2psip.core.flow import Flow
 from p2psip.core.request import ClientRequest
@@ -293,6 +293,7 @@ class Engine:
                 transaction.respond(transaction.create_response(verdict.status_code, headers=verdict.headers))
             elif verdict is not None:
                 transaction.merge_key = merge_key
+                transaction.record = verdict
                 self._merges[merge_key] = transaction
                 self.effects.append(Deliver(verdict, transaction, request))
         except BaseException:
@@ -356,6 +357,12 @@ class Engine:
         """
         self.now = now
         return transaction.respond(response)
+
+    def is_serving(self, record: EndpointRecord) -> bool:
+        """A request that was delivered to that endpoint has no final answer yet."""
+        return any(
+            transaction.record is record and not transaction.is_answered for transaction in self._servers.values()
+        )
 
     # ------------------------------------------------------------------ time and the end
 

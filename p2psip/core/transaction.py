@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from p2psip.config import ManagerSettings
+from p2psip.core.directory import EndpointRecord
 from p2psip.core.effects import Effect, Expired, Send
 from p2psip.core.tables import INVITE_CLIENT, INVITE_SERVER, NON_INVITE_CLIENT, NON_INVITE_SERVER, Input, State, Table
 from p2psip.core.uas import answer
@@ -260,17 +261,19 @@ class ServerTransaction(Transaction):
     Attributes:
         to_tag: The tag that its responses bear in To when the request had none there.
         usage: The part of a dialog that it belongs to, or None.
+        record: The endpoint that it was delivered to, or None.
         user: For whoever answers it; the engine does not look at it.
         is_answered: A final response was sent.
     """
 
-    __slots__ = ("_last", "is_answered", "merge_key", "to_tag", "usage", "user")
+    __slots__ = ("_last", "is_answered", "merge_key", "record", "to_tag", "usage", "user")
 
     def __init__(self, context: Context, flow: Any, key: object, request: Request, to_tag: str) -> None:
         super().__init__(context, flow, key, request)
         self.to_tag = to_tag
         self.merge_key: object = None
         self.usage: Usage | None = None
+        self.record: EndpointRecord | None = None
         self.user: Any = None
         self.is_answered = False
         self._last: bytes | None = None

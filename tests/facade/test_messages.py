@@ -295,3 +295,20 @@ class silent_port:  # noqa: N801 - reads as a statement
 
     def __exit__(self, *exc_info: object) -> None:
         self._server.close()
+
+
+def test_what_cannot_be_answered_leaves_the_request_to_be_answered(pair: TcpPair) -> None:
+    """RFC 4320 4.2 forbids 408 here; a wrong argument is no answer either."""
+
+    def handler(sender: object, args: MessageReceivedEventArgs) -> None:
+        for wrong in (408, 100, 700):
+            with pytest.raises(ValueError):
+                args.send_response(wrong)
+        with pytest.raises(ValueError):
+            args.send_response(200, "two\r\nlines")
+        args.send_response(480)
+
+    pair.bob.message_received += handler
+    with pytest.raises(FailureResponseException) as failure:
+        pair.alice.send_message(MessageType.MESSAGE, pair.bob.uri, body="x", timeout=BOUND)
+    assert failure.value.response_data.response_code == 480
