@@ -60,12 +60,14 @@ class Pool:
 
     def acquire(self, ready: Ready, failed: Failed) -> None:
         """Call one of the two, once: ``ready`` at once if a connection is free, ``failed`` never from in here."""
-        settings = self._network.settings
-        self.serve()
+        if self.waiting:
+            self.serve()
         connection = None if self.waiting else self._free()
         if connection is not None:
             ready(connection)
-        elif (self._dial is None and len(self._present()) >= settings.maximum_connections_per_pool) or len(
+            return
+        settings = self._network.settings
+        if (self._dial is None and len(self._present()) >= settings.maximum_connections_per_pool) or len(
             self.waiting
         ) >= settings.maximum_unanswered_per_connection:
             self._network.loop.at_turn_end(failed, self._throttled())
