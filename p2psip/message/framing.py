@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p2psip.errors import MessageParsingException
 from p2psip.message.message import Malformed, Request, Response
-from p2psip.message.parser import DEFAULT_LIMITS, Head, Limits, check_body
+from p2psip.message.parser import DEFAULT_LIMITS, Head, Limits, check_body, read_ordinary
 
 
 class Ping:
@@ -41,14 +41,14 @@ class StreamFramer:
             connection is closed, where one can be made.
     """
 
-    __slots__ = ("_buffer", "_half_ping", "_head", "_limits", "_needed", "_searched", "error")
+    __slots__ = ("_begun", "_buffer", "_half_ping", "_limits", "_needed", "_searched", "error")
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._buffer = bytearray()
         self._searched = 0  # the end of the head is not before this
         self._needed = 0  # octets of the message whose head is known
-        self._head: Head | None = None
+        self._begun: Request | Response | Head | None = None
         self._half_ping = False  # a single CRLF came, and nothing since
         self.error: MessageParsingException | None = None
 
@@ -79,7 +79,7 @@ class StreamFramer:
             buffer += data
             if len(buffer) < self._needed:
                 return []
-            if self._head is None and not buffer.startswith(b"\r\n"):
+            if self._begun is None and not buffer.startswith(b"\r\n"):
                 found = buffer.find(b"\r\n\r\n", self._searched)
                 if found < 0 and len(buffer) <= self._limits.head + 3:
                     self._searched = max(0, len(buffer) - 3)
@@ -91,28 +91,19 @@ class StreamFramer:
             self._cut(data, framed)
         except MessageParsingException as error:
             self.error = error
-            self._head = None
+            self._begun = None
             if not framed:
                 raise
         return framed
 
     def _cut(self, data: bytes, framed: list[Framed]) -> None:
+        limits = self._limits
+        begun, needed = self._begun, self._needed
         start, size = 0, len(data)
-        head, needed = self._head, self._needed
         while start < size:
-            if head is None:
+            if begun is None:
                 if data[start] == 13 and data.startswith(b"\r\n", start):
-                    if self._half_ping:
-                        framed.append(PING)
-                        start += 2
-                    elif data.startswith(b"\r\n\r\n", start):
-                        framed.append(PING)
-                        start += 4
-                        continue
-                    else:
-                        framed.append(PONG)
-                        start += 2
-                    self._half_ping = not self._half_ping
+                    start = self._keep_alive(data, start, framed)
                     continue
                 end = data.find(b"\r\n\r\n", start + self._searched)
                 self._searched = 0
@@ -120,37 +111,50 @@ class StreamFramer:
                     self._wait_for_head(data[start:])
                     return
                 self._half_ping = False
-                head = Head(data[start:end], self._limits)
-                needed = head.length + (head.body_length or 0)
-                if head.body_length is None or head.error or head.framing_error or needed > self._limits.body:
-                    self._check(head)
+                octets = data[start:end]
+                ordinary = read_ordinary(octets, limits)
+                if ordinary is not None:
+                    begun, needed = ordinary
+                    needed += end + 4 - start
+                else:
+                    begun = Head(octets, limits)
+                    needed = begun.length + self._body_length(begun)
             if start + needed > size:
-                self._head, self._needed = head, needed
+                self._begun, self._needed = begun, needed
                 self._buffer += data[start:]
                 return
             raw = data[start : start + needed]
             start += needed
-            try:
-                if head.error is not None:
-                    raise head.error
-                framed.append(head.message(raw))
-            except MessageParsingException as error:
-                head.prepare_answer(error)
-                framed.append(Malformed(raw, error))
-            head = None
-        self._head, self._needed = None, 0
+            if isinstance(begun, Head):
+                framed.append(_message(begun, raw))
+            else:
+                begun._raw = raw
+                framed.append(begun)
+            begun = None
+        self._begun, self._needed = None, 0
+
+    def _keep_alive(self, data: bytes, start: int, framed: list[Framed]) -> int:
+        """Report the CRLF or double CRLF that is at ``start``, and say where it ends."""
+        if self._half_ping:
+            framed.append(PING)
+        elif data.startswith(b"\r\n\r\n", start):
+            framed.append(PING)
+            return start + 4
+        else:
+            framed.append(PONG)
+        self._half_ping = not self._half_ping
+        return start + 2
 
     def _wait_for_head(self, data: bytes) -> None:
         limits = self._limits
         if len(data) > limits.head + 3:
             raise MessageParsingException(f"The header fields do not end within {limits.head} octets.")
-        self._head, self._needed = None, 0
+        self._begun, self._needed = None, 0
         self._buffer += data
         self._searched = max(0, len(data) - 3)
 
-    def _check(self, head: Head) -> None:
-        """Raises when the length of the message cannot be told or trusted, or is too much."""
-        limits = self._limits
+    def _body_length(self, head: Head) -> int:
+        """Raises when it cannot be told or trusted, and with it where the next message begins, or is too much."""
         try:
             if head.framing_error is not None:
                 raise head.framing_error
@@ -158,7 +162,18 @@ class StreamFramer:
                 raise head.error
             if head.body_length is None:
                 raise MessageParsingException("On a stream a message must have a Content-Length (RFC 3261 18.3).")
-            check_body(head.body_length, limits)
+            check_body(head.body_length, self._limits)
+            return head.body_length
         except MessageParsingException as error:
             head.prepare_answer(error)
             raise
+
+
+def _message(head: Head, raw: bytes) -> Request | Response | Malformed:
+    try:
+        if head.error is not None:
+            raise head.error
+        return head.message(raw)
+    except MessageParsingException as error:
+        head.prepare_answer(error)
+        return Malformed(raw, error)

@@ -71,9 +71,10 @@ class Message:
         headers = self.headers
         via: Via | None = headers._views.get("via")
         if via is None:
-            text = headers._value("via")
-            if text is None:
+            line = headers._first.get("via")
+            if line is None:
                 raise missing("Via")
+            text = line.partition(":")[2].strip(" \t")
             via = headers._views["via"] = Via.parse(split_list(text)[0] if "," in text else text)
         return via
 

@@ -95,8 +95,47 @@ def check_body(length: int, limits: Limits) -> None:
         )
 
 
+def read_ordinary(octets: bytes, limits: Limits) -> tuple[Request | Response, int] | None:
+    """What nearly every head is: a message that lacks only its octets, and the length of its body.
+
+    None for a head with anything that has to be looked at more closely; ``Head`` does that, and comes to the same
+    result for any that passes here (a test).
+    """
+    lines = octets.decode("utf-8", "surrogateescape").split("\r\n")
+    start_line = lines.pop(0)
+    first: dict[str, str] = {}
+    try:
+        for line in lines:
+            first[KEYS[line.partition(":")[0]]] = line
+        length = first["content-length"].partition(":")[2].strip(" \t")
+    except KeyError:
+        return None
+    count = len(lines)
+    if (
+        len(first) != count
+        or len(octets) >= limits.usual
+        or len(length) > 10
+        or not (length.isdigit() and length.isascii())
+        # Without what is harmless, the line ends are left, and whatever else should not be there.
+        or len(octets.translate(None, _HARMLESS)) != 2 * count
+    ):
+        return None
+    body_length = int(length)
+    try:
+        message = _message_of(start_line)
+    except MessageParsingException:
+        return None
+    headers = message.headers = Headers.__new__(Headers)
+    headers._lines = lines
+    headers._first = first
+    headers._views = {}
+    headers._changed = False
+    message._head_length = len(octets) + 4
+    return None if body_length > limits.body else (message, body_length)
+
+
 class Head:
-    """A start line and header fields, taken apart.
+    """A start line and header fields, taken apart with all care.
 
     Attributes:
         error: What is wrong with them; None if nothing is.
@@ -110,37 +149,20 @@ class Head:
     def __init__(self, octets: bytes, limits: Limits) -> None:
         self.error: MessageParsingException | None = None
         self.framing_error: MessageParsingException | None = None
-        length = self.length = len(octets) + 4
+        self.body_length: int | None = None
+        self.length = len(octets) + 4
         lines = octets.decode("utf-8", "surrogateescape").split("\r\n")
         self._start_line = lines.pop(0)
-        ends = len(lines)
-        first: dict[str, str] = {}
-        try:
-            for line in lines:
-                first[KEYS[line.partition(":")[0]]] = line
-            if len(first) != ends:
-                first = first_lines(lines)
-        except KeyError:
-            lines = self._unusual_lines(lines)
-            first = first_lines(lines)
-        headers = self._headers = Headers.__new__(Headers)
-        headers._lines = lines
-        headers._first = first
-        headers._views = {}
-        headers._changed = False
-        value = first["content-length"].partition(":")[2].strip(" \t") if "content-length" in first else ""
-        if len(first) == ends and len(value) <= 10 and value.isdigit() and value.isascii():
-            self.body_length: int | None = int(value)
-        else:
-            self._read_content_length()
-        # A table of everything harmless leaves the line ends, and whatever else should not be there.
-        if octets.translate(None, _HARMLESS) != b"\r\n" * ends:
+        self._headers = Headers()
+        self._headers._lines = self._fields(lines)
+        self._headers._first = first_lines(self._headers._lines)
+        self._read_content_length()
+        if len(octets.translate(None, _HARMLESS)) != 2 * len(lines):
             self._check_controls()
-        if length > limits.usual:
-            self._check_limits(limits)
+        self._check_limits(limits)
 
-    def _unusual_lines(self, lines: list[str]) -> list[str]:
-        """Folded lines, names that are not in the table, and lines that are no header fields."""
+    def _fields(self, lines: list[str]) -> list[str]:
+        """One line for each header field: unfolded, and without the lines that are no header fields."""
         fields: list[list[str]] = []  # each a line and those that continue it
         continuable = False
         for number, line in enumerate(lines, 2):
@@ -194,7 +216,6 @@ class Head:
         return any("\r" in line or "\n" in line for line in (self._start_line, *self._headers._lines))
 
     def _read_content_length(self) -> None:
-        self.body_length = None
         lines = self._headers._lines_of("content-length")
         if len(lines) > 1:
             self.framing_error = MessageParsingException("Content-Length comes more than once.")
@@ -213,19 +234,7 @@ class Head:
         Raises:
             MessageParsingException: The start line is no start line.
         """
-        parse = _cached_start_line if len(self._start_line) <= CACHED_LENGTH else _parse_start_line
-        first, second, third = parse(self._start_line)
-        message: Request | Response
-        if isinstance(second, int):
-            message = response = Response.__new__(Response)
-            response.sip_version = first
-            response.status_code = second
-            response.reason = third
-        else:
-            message = request = Request.__new__(Request)
-            request.method = first
-            request.uri = second
-            request.sip_version = third
+        message = _message_of(self._start_line)
         message.headers = self._headers
         message._raw = raw
         message._head_length = self.length
@@ -241,8 +250,7 @@ class Head:
             error.status_code = None
         if error.status_code is None or not is_token(method) or not rest.upper().rstrip().endswith("SIP/2.0"):
             return
-        request = Request.__new__(Request)
-        request.method = method
+        request = Request(method, "sip:unknown")
         request.headers = self._headers
         try:
             request._validate_dialog_headers()
@@ -252,6 +260,23 @@ class Head:
         text = "\r\n".join((self._start_line, *self._headers._lines))
         tag = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
         error.answer = create_response(request, error.status_code, to_tag=tag)
+
+
+def _message_of(start_line: str) -> Request | Response:
+    """A message with nothing but its start line."""
+    parse = _cached_start_line if len(start_line) <= CACHED_LENGTH else _parse_start_line
+    first, second, third = parse(start_line)
+    if isinstance(second, int):
+        response = Response.__new__(Response)
+        response.sip_version = first
+        response.status_code = second
+        response.reason = third
+        return response
+    request = Request.__new__(Request)
+    request.method = first
+    request.uri = second
+    request.sip_version = third
+    return request
 
 
 def _parse_start_line(line: str) -> tuple[str, str | int, str]:

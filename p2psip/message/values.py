@@ -38,19 +38,23 @@ class CSeq(NamedTuple):
     number: int
     method: str
 
-    @classmethod
-    def parse(cls, text: str) -> CSeq:
+    @staticmethod
+    def parse(text: str) -> CSeq:
         """Raises MessageParsingException when the text is not a number below 2**31 and a method."""
-        number, _, method = text.partition(" ")
-        if len(number) < 10 and number.isdigit() and number.isascii() and method.isalpha() and method.isascii():
-            return tuple.__new__(cls, (int(number), method))
-        parts = split_words(text)
-        if len(parts) != 2 or not is_token(parts[1]):
-            raise MessageParsingException(f"{excerpt(text)} is not a CSeq: a number and a method.")
-        return cls(parse_number(parts[0], 2**31 - 1), parts[1])
+        return _cached_cseq(text) if len(text) <= CACHED_LENGTH else _parse_cseq(text)
 
     def __str__(self) -> str:
         return f"{self.number} {self.method}"
+
+
+def _parse_cseq(text: str) -> CSeq:
+    parts = split_words(text)
+    if len(parts) != 2 or not is_token(parts[1]):
+        raise MessageParsingException(f"{excerpt(text)} is not a CSeq: a number and a method.")
+    return CSeq(parse_number(parts[0], 2**31 - 1), parts[1])
+
+
+_cached_cseq = functools.lru_cache(maxsize=1024)(_parse_cseq)
 
 
 class NameAddr:
