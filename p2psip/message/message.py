@@ -200,13 +200,15 @@ class Message:
     def _tag(self, key: str) -> str | None:
         headers = self.headers
         if key not in headers._views and key in headers._first:
-            # In a well-formed value, what follows the last ">" is parameters if it has no quote in it.
             line = headers._first[key]
-            _, found, tag = line.rpartition(">;tag=")
-            if found and tag.isalnum() and tag.isascii():
-                return tag
             if line[-1:] == ">":
-                return None
+                return None  # of a well-formed value that is the end of the URI, and no parameters follow
+            before, found, tag = line.rpartition(";tag=")
+            if found and tag.isalnum() and tag.isascii():
+                # It is a parameter of the field if no quote and no bracket is open where it stands.
+                between = before[before.rfind(">") + 1 :]
+                if '"' not in between and "<" not in between:
+                    return tag
         return self._name_addr(key).params.get("tag")
 
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
-from message_support import feed_all, octets, request_bytes
+from message_support import CORPUS, feed_all, octets, request_bytes
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import MessageParsingException
-from p2psip.message import Limits, Malformed, Ping, Pong, Request, Response, StreamFramer
+from p2psip.message import Limits, Malformed, Ping, Pong, Request, Response, StreamFramer, parse_message
+from p2psip.message.parser import DEFAULT_LIMITS, read_ordinary
 
 ONE = request_bytes(body=b"one")
 TWO = request_bytes("X: 2", body=b"\r\n\r\nOPTIONS sip:hidden SIP/2.0\r\n\r\n")
@@ -221,3 +223,35 @@ def test_what_is_too_long_but_well_framed_does_not_disturb_the_next() -> None:
         framed, error = feed_all(StreamFramer(LIMITS), bad + ONE, 100_000)
         assert error is None
         assert [type(item) for item in framed] == [Malformed, Request]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sorted((CORPUS / "messages").rglob("*")) if path.is_file()], ids=lambda path: path.name
+)
+def test_the_short_way_comes_to_the_same_result(path: Path) -> None:
+    """Ordinary heads are read by a shorter way than others; datagrams never are."""
+    data = path.read_bytes().lstrip(b"\r\n")
+    head, empty_line, rest = data.partition(b"\r\n\r\n")
+    ordinary = read_ordinary(head, DEFAULT_LIMITS)
+    if ordinary is None or not empty_line:
+        return
+    message, length = ordinary
+    careful = parse_message(head + empty_line + rest.ljust(length, b" "))
+    assert message.start_line == careful.start_line
+    assert message.headers == careful.headers
+    assert length == careful.content_length
+    assert message._head_length == len(head) + 4
+
+
+def test_ordinary_messages_take_the_short_way() -> None:
+    head = ONE.partition(b"\r\n\r\n")[0]
+    assert read_ordinary(head, DEFAULT_LIMITS) is not None
+    for extra in (
+        b"X-Unknown: 1",
+        b" fold",
+        b"v: SIP/2.0/TCP b",
+        b"Subject: \x07",
+        b"Subject: \n",
+        b"Subject: " + b"x" * 600,
+    ):
+        assert read_ordinary(head + b"\r\n" + extra, DEFAULT_LIMITS) is None, extra

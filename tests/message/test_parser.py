@@ -206,6 +206,35 @@ def test_acks_and_responses_are_not_answered() -> None:
         assert (error.status_code, error.answer) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("value", "tag"),
+    [
+        ("<sip:a>;tag=1", "1"),
+        ("<sip:a>;epid=2;tag=1", "1"),
+        ("<sip:a>;tag=1;epid=2", "1"),
+        ("<sip:a;tag=2>;tag=1 ", "1"),
+        ("<sip:a;tag=2>", None),
+        ("sip:a;tag=1", "1"),
+        ("sip:a;x;tag=1", "1"),
+        ("sip:a", None),
+        ('"x;tag=2" <sip:a>', None),
+        ('"x>;tag=2" <sip:a>;TAG = 1', "1"),
+        ('<sip:a>;x=">;tag=2"', None),
+        ('<sip:a>;x="y>;tag=2";tag=1', "1"),
+        ('<sip:a>;x=">";tag=1', "1"),
+        ("<sip:a>;tag=a.b", "a.b"),
+        ("<sip:a>;tag", None),
+    ],
+)
+def test_tags_are_found_without_the_rest(value: str, tag: str | None) -> None:
+    message = parsed(
+        request_bytes(f"From: {value}", f"To: {value}", without="From").replace(b"To: <sip:bob", b"X: <sip:bob")
+    )
+    assert (message.from_tag, message.to_tag) == (tag, tag)
+    assert (message.from_.tag, message.to.tag) == (tag, tag)
+    assert (message.from_tag, message.to_tag) == (tag, tag)
+
+
 LIMITS = Limits.of(
     ManagerSettings(
         maximum_start_line=100,
