@@ -31,7 +31,7 @@ ALLOWED = {
     "domains": frozenset({"arguments"}),
     "stack": FOUNDATIONS | {"message", "core", "net", "sync"},
     "cli": FOUNDATIONS | VALUES | {"", "message", "net"},
-    "testing": FOUNDATIONS | VALUES | {"", "message", "net", "cli"},
+    "testing": FOUNDATIONS | VALUES | {"", "message", "net", "stack"},
     "__main__": frozenset({"cli"}),
     "_pytest": frozenset({"testing"}),
 }

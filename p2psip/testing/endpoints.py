@@ -9,14 +9,18 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from p2psip.enums import SipTransportType
-from p2psip.managers import RealTimeServerConnectionManager, RealTimeServerTcpConnectionManager
-from p2psip.peer_to_peer import SipPeerToPeerEndpoint
+from p2psip import (
+    IPAddress,
+    IPEndPoint,
+    RealTimeServerConnectionManager,
+    RealTimeServerTcpConnectionManager,
+    RealTimeServerTlsConnectionManager,
+    SipPeerToPeerEndpoint,
+    SipTransportType,
+)
 from p2psip.stack import Environment, Stack
 from p2psip.testing.authority import CertificateAuthority
 from p2psip.testing.network import MemoryNetwork
-from p2psip.tls_manager import RealTimeServerTlsConnectionManager
-from p2psip.values import IPAddress, IPEndPoint
 
 ALICE = ("alice.example", "192.0.2.1")
 BOB = ("bob.example", "192.0.2.2")
@@ -83,7 +87,7 @@ def endpoint_pair(
     with contextlib.ExitStack() as end:
         network = network or end.enter_context(MemoryNetwork())
         authority = authority or CertificateAuthority()
-        endpoints = []
+        endpoints: list[SipPeerToPeerEndpoint] = []
         for name, address in (ALICE, BOB):
             network.hosts[name] = [address]
             with living_in(network.machine(address)):
@@ -95,4 +99,4 @@ def endpoint_pair(
             end.enter_context(manager)
             manager.start_listening(IPEndPoint(IPAddress.ANY, 0))
             endpoints.append(SipPeerToPeerEndpoint(f"sip:{name.partition('.')[0]}@{name}", manager))
-        yield EndpointPair(*endpoints, network)
+        yield EndpointPair(endpoints[0], endpoints[1], network)
