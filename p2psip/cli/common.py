@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from p2psip.cli.console import complain
 from p2psip.cli.exits import CommandError, ExitCode
 
 Runner = Callable[[argparse.Namespace], ExitCode]
@@ -83,6 +84,14 @@ def count(text: str) -> int:
     return int(text)
 
 
+def days(text: str) -> int:
+    """A whole number of days, at least 1."""
+    value = count(text)
+    if not 1 <= value <= 36500:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days (1 to 36500)")
+    return value
+
+
 def port(text: str) -> int:
     """A port, 0 (any) included."""
     value = count(text)
@@ -141,6 +150,10 @@ def read_text(text: str | None) -> str | bytes:
     """The text given, or all of standard input as it comes when it is None or ``-``."""
     if text is not None and text != "-":
         return text
+    if sys.stdin is None:
+        raise CommandError("There is no text to send: give it as an argument.", ExitCode.USAGE)
+    if sys.stdin.isatty():
+        complain("Type the message; Ctrl-D on a line of its own sends it, Ctrl-C does not.")
     return sys.stdin.buffer.read()
 
 

@@ -1,0 +1,110 @@
+"""From the words on the command line to a sub-command and its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from p2psip._version import __version__
+from p2psip.cli import certs, check, console, demo, exits, listen, options, send
+from p2psip.cli.exits import ExitCode
+
+COMMANDS = (demo, listen, send, options, certs, check)
+
+_EPILOG = """\
+p2psip COMMAND --help tells more about a command.
+
+exit codes:
+{codes}
+
+environment:
+  P2PSIP_CERTIFICATE_STORE  the folder with certificates and keys; --store comes first
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        sentence = message[:1].upper() + message[1:].rstrip(".")
+        self.exit(ExitCode.USAGE, f"{self.prog}: {sentence}; see {self.prog} --help.\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    codes = "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in exits.MEANINGS.items())
+    result = Parser(
+        prog="p2psip",
+        description="SIP from peer to peer, over mutual TLS: watch it, try it, and find out why it does not work.",
+        epilog=_EPILOG.format(codes=codes),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("--version", action="version", version=f"p2psip {__version__}")
+    commands = result.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; every expected failure is one sentence on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        args = _parse(argv)
+        logging.basicConfig(
+            stream=sys.stderr,
+            format="p2psip: %(levelname)s: %(message)s",
+            level=logging.DEBUG if args.verbose > 1 else logging.WARNING if args.verbose else logging.CRITICAL + 1,
+        )
+        code = _run(args)
+        sys.stdout.flush()
+        return int(code)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        _forget_output()
+        return ExitCode.BROKEN_PIPE
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """argparse leaves an optional last word over when options stand before it: `send ADDRESS --tcp TEXT`."""
+    words = parser()
+    args, left = words.parse_known_args(argv)
+    late = getattr(args, "last_word", None)
+    if late is not None and len(left) == 1 and getattr(args, late) is None and not left[0].startswith("--"):
+        setattr(args, late, left.pop())
+    if left:
+        words.error(f"unrecognized arguments: {' '.join(left)}")
+    return args
+
+
+def _run(args: argparse.Namespace) -> ExitCode:
+    try:
+        code: ExitCode = args.run(args)
+        return code
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        code = exits.exit_code(error)
+        if code is ExitCode.INTERNAL:
+            traceback.print_exc()
+        sentence = str(error) or repr(error)
+        if args.json:
+            console.say_json({"error": sentence, "reason": exits.reason(error), "exit_code": int(code)})
+        console.complain(f"{args.prog}: {console.printable(sentence)}")
+        return code
+
+
+def _forget_output() -> None:
+    """Nobody reads any more: what is still buffered must not raise again at the end of the interpreter."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

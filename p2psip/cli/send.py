@@ -1,0 +1,54 @@
+"""``p2psip send``: one MESSAGE, its text from the command line or from standard input."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from p2psip import MessageType
+from p2psip.cli import common, console, peer, wire
+from p2psip.cli.exits import ExitCode
+
+_DESCRIPTION = """\
+Send a message (RFC 3428) and wait for the answer.
+
+  p2psip send sip:bob@example.com 'Lunch at noon?'
+  uptime | p2psip send sip:operator@example.com
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command to argparse."""
+    parser = common.add_command(commands, "send", run, "send a message", _DESCRIPTION, json="print the answer as JSON")
+    peer.add_arguments(parser)
+    parser.set_defaults(last_word="text")
+    parser.add_argument("text", metavar="TEXT", nargs="?", help="what to send; - or nothing reads standard input")
+    parser.add_argument("--content-type", metavar="TYPE", help="what the text is (default: text/plain;charset=utf-8)")
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Send, and say what came back."""
+    with peer.open_endpoint(args) as endpoint:
+        text = common.read_text(args.text)
+        answer = peer.request(endpoint, args, MessageType.MESSAGE, args.content_type, text, args.header)
+        connection = answer.connection
+        code = answer.response.response_code
+        exit_code = ExitCode.OK if code < 300 else ExitCode.REFUSED
+        if args.json:
+            console.say_json(
+                {
+                    "address": args.address,
+                    "status": code,
+                    "reason_phrase": answer.response.response_text,
+                    "seconds": round(answer.seconds, 6),
+                    "body": answer.response.text_body or None,
+                    "connection": None if connection is None else wire.as_json(connection),
+                    "exit_code": int(exit_code),
+                }
+            )
+        elif exit_code is ExitCode.OK:
+            via = "" if connection is None else f" from {wire.describe(connection)}"
+            console.say(f"{console.printable(answer.status)}{via}, in {console.milliseconds(answer.seconds)}")
+        if exit_code is not ExitCode.OK:
+            console.complain(f"{args.prog}: {args.address} answered {console.printable(answer.status)}.")
+        return exit_code
