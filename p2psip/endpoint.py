@@ -328,12 +328,13 @@ class RealTimeEndpoint(abc.ABC):
         sender = self._from
         if options is not None and options.local_identity is not None:
             sender = _identity(options.local_identity)
+        tokens = self._stack.tokens
         receiver = f"<{address.uri}>;epid={address.endpoint_id}" if address.endpoint_id else f"<{address.uri}>"
         return [
             ("Max-Forwards", "70"),
-            ("From", sender + secrets.token_hex(8)),
+            ("From", sender + tokens.tag()),
             ("To", receiver),
-            ("Call-ID", secrets.token_hex(16)),
+            ("Call-ID", tokens.call_id()),
             ("CSeq", f"1 {method}"),
             ("User-Agent", self.user_agent),
         ]

@@ -199,10 +199,6 @@ class RealTimeConnectionManager(abc.ABC):
 
     # ------------------------------------------------------------------ what the stack tells, on the loop thread
 
-    @property
-    def _trace_wanted(self) -> bool:
-        return bool(self.trace)
-
     def _traced(self, direction: str, connection: Connection, when: float, data: bytes) -> None:
         args = TraceEventArgs(direction, RealTimeConnection(connection, self._stack), when, mask(data))
         self._raise(self.trace, args)

@@ -13,6 +13,7 @@ from p2psip.managers import RealTimeServerConnectionManager, default_manager
 from p2psip.net.network import Target
 from p2psip.values import RealTimeAddress, SendMessageOptions
 
+MAXIMUM_TARGETS = 1024
 DEFAULT_PORTS = {SipTransportType.TCP: 5060, SipTransportType.TLS: 5061}
 
 
@@ -74,6 +75,7 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         self._default_transport = default_transport
         self._proxy = None if host is None else (host, port)
         self._proxy_certificate_subject: str | None = None
+        self._targets: dict[str, Target] = {}  # found before, by address
         connection_manager._endpoint_added(self)
         self._begin()
 
@@ -89,8 +91,21 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
     @proxy_certificate_subject.setter
     def proxy_certificate_subject(self, value: str | None) -> None:
         self._proxy_certificate_subject = None if value is None else arguments.host(value)
+        self._targets = {}
 
     def _target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:
+        """Where a request to that address goes first; most go to the same few addresses."""
+        if options is not None:
+            return self._find_target(address, options)
+        targets = self._targets
+        target = targets.get(address.uri)
+        if target is None:
+            if len(targets) >= MAXIMUM_TARGETS:
+                targets.clear()
+            target = targets[address.uri] = self._find_target(address, None)
+        return target
+
+    def _find_target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:
         """The transport rule: what the address asks for, else the endpoint's default; the proxy's is only raised."""
         uri = address.sip_uri
         asked = None if uri is None else uri.parameters.get("transport")

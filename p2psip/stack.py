@@ -31,7 +31,7 @@ from p2psip.net.loop import Clock, Loop, LoopEnded
 from p2psip.net.network import Network, SocketFactory, Target
 from p2psip.net.pool import Pool
 from p2psip.net.resolver import Resolver
-from p2psip.sync import Dispatcher, OnError, Operation, Strand, forbid_blocking
+from p2psip.sync import Dispatcher, Event, OnError, Operation, Strand, forbid_blocking
 from p2psip.trace import excerpt
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+TOKEN_BYTES = 10
+TOKENS_PER_BLOCK = 256
 RECENT = 16
 """Messages that are kept to be logged when the engine fails."""
 
@@ -65,7 +67,7 @@ class StackOwner(Protocol):
     @property
     def _authorization_wanted(self) -> bool: ...
     @property
-    def _trace_wanted(self) -> bool: ...
+    def trace(self) -> Event[Any, Any]: ...
     def _sent_by(self, connection: Connection) -> str: ...
     def _authorize(self, connection: Connection) -> None: ...
     def _connection_ready(self, connection: Connection) -> None: ...
@@ -88,21 +90,24 @@ class Environment(SocketFactory, Protocol):
 
 
 class SecretTokens:
-    """Branches, tags and Call-IDs that nobody can guess: 80 bits each, from blocks of ``secrets``."""
+    """Branches, tags and Call-IDs that nobody can guess: 80 bits each. Usable from any thread.
 
-    __slots__ = ("_block", "_position")
+    They come from blocks of ``secrets``: asking the system for each of them costs more than all else about it.
+    """
+
+    __slots__ = ("_stock",)
 
     def __init__(self) -> None:
-        self._block = ""
-        self._position = 0
+        self._stock: collections.deque[str] = collections.deque()
 
     def tag(self) -> str:
-        start = self._position
-        if start >= len(self._block):
-            self._block = secrets.token_hex(5000)
-            start = 0
-        self._position = start + 20
-        return self._block[start : start + 20]
+        while True:
+            try:
+                return self._stock.popleft()
+            except IndexError:
+                block = secrets.token_hex(TOKEN_BYTES * TOKENS_PER_BLOCK)
+                size = 2 * TOKEN_BYTES
+                self._stock.extend(block[start : start + size] for start in range(0, len(block), size))
 
     call_id = tag
 
@@ -128,13 +133,15 @@ class Stack:
         self.settings = settings
         self.dispatcher = Dispatcher(name, settings.maximum_workers, on_unhandled)
         self.directory = Directory()
-        self.engine = Engine(settings, SecretTokens(), self.directory)
+        self.tokens = SecretTokens()
+        self.engine = Engine(settings, self.tokens, self.directory)
         world = self.environment
         self.loop = Loop(name, self._loop_ended) if world is None else Loop(name, self._loop_ended, world.clock)
         resolver = Resolver(self.loop, settings, {} if world is None else world.hosts)
         self.network = Network(self.loop, settings, self, tls=tls, resolver=resolver, factory=world)
         self.loop.add_clock(self)
         self._owner = owner
+        self._tracing = owner.trace
         self._start_lock = threading.Lock()
         self._started = False
         self._held: dict[Strand, list[Connection]] = {}  # connections that a full strand keeps us from reading
@@ -406,7 +413,7 @@ class Stack:
 
     def _trace(self, direction: str, connection: Connection, message: Any) -> None:
         self._recent.append((direction, connection, message))
-        if self._owner._trace_wanted:
+        if self._tracing:
             self._owner._traced(direction, connection, time.time(), _octets(message))
 
     def _log_failure(self, connection: Connection) -> None:
