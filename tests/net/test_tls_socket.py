@@ -32,8 +32,9 @@ from tls_support import (
 )
 
 from p2psip.errors import ConnectionFailureException, TlsFailureException, TlsFailureReason
-from p2psip.net.tls_socket import READ, SLICE, WRITE
-from p2psip.net.trust import Revocation
+from p2psip.net.failures import Peer
+from p2psip.net.tls_socket import READ, SLICE, WRITE, TlsSocket, Verifier
+from p2psip.net.trust import Revocation, TrustAnchors
 from p2psip.testing import IssuedCertificate
 
 R = TlsFailureReason
@@ -158,6 +159,76 @@ def test_an_empty_send_is_nothing(version: ssl.TLSVersion, sides: list[Any]) -> 
     assert ours.socket.send(memoryview(b"")) == 0
     other.socket.write(b"still here")
     assert read_to_end(ours) == b"still here"
+
+
+class Scripted:
+    """Stands in for an SSLSocket whose next call does as it is told."""
+
+    def __init__(self, next_step: Any) -> None:
+        self.next_step = next_step
+        self.written: list[bytes] = []
+
+    def _do(self) -> Any:
+        if isinstance(self.next_step, BaseException):
+            raise self.next_step
+        return self.next_step
+
+    def do_handshake(self) -> None:
+        self._do()
+
+    def read(self, size: int) -> Any:
+        return self._do()
+
+    def write(self, data: memoryview) -> Any:
+        self.written.append(bytes(data))
+        return self._do()
+
+    def unwrap(self) -> None:
+        self._do()
+
+
+def scripted(step: Any) -> tuple[TlsSocket, Scripted]:
+    peer = Peer(NAME, NAME, None, ("127.0.0.1", 5061), "the test")
+    fake = Scripted(step)
+    return TlsSocket(fake, peer, Verifier(Revocation(TrustAnchors()), False, False)), fake  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("step", "wants"), [(ssl.SSLWantReadError(), READ), (ssl.SSLWantWriteError(), WRITE)])
+def test_every_call_may_want_either_direction(step: Exception, wants: int) -> None:
+    tls, fake = scripted(step)
+    assert tls.handshake() == wants
+    assert (tls.receive(100), tls.wants) == (None, wants)
+    tls.wants = 0
+    assert (tls.send(memoryview(b"x")), tls.wants) == (0, wants)
+
+
+def test_a_write_that_waits_is_repeated_with_the_same_bytes() -> None:
+    tls, fake = scripted(ssl.SSLWantWriteError())
+    assert tls.send(memoryview(b"one")) == 0
+    fake.next_step = 3
+    assert tls.send(memoryview(b"one and what has come since")) == 3
+    assert fake.written == [b"one", b"one"]
+    fake.next_step = 20
+    assert tls.send(memoryview(b"and what follows all")) == 20
+    assert fake.written[2] == b"and what follows all"
+
+
+def test_a_goodbye_may_have_to_wait() -> None:
+    tls, fake = scripted(ssl.SSLWantWriteError())
+    assert (tls.finish(), tls.wants) == (False, WRITE)
+
+
+def test_errors_of_the_system_are_told_with_their_number() -> None:
+    tls, _ = scripted(OSError(113, "No route to host"))
+    with pytest.raises(TlsFailureException) as caught:
+        tls.handshake()
+    assert (caught.value.failure_reason, caught.value.error_code) == (R.OTHER, 113)
+    tls, fake = scripted(b"data")
+    tls.receive(10)
+    fake.next_step = OSError(113, "No route to host")
+    with pytest.raises(ConnectionFailureException) as lost:
+        tls.send(memoryview(b"x"))
+    assert "No route to host" in str(lost.value)
 
 
 # ---------------------------------------------------------------------- the end
@@ -534,7 +605,7 @@ def test_a_resumed_session_of_tls_1_2_is_verified_again(sides: list[Any], monkey
     assert isinstance(ours.outcome, TlsFailureException)
     assert ours.outcome.failure_reason is R.REMOTE_CERTIFICATE_REVOKED
 
-    own._verifier = verifier._replace(strict=True)
+    own._verifier = verifier._replace(strict=True, revocation=Revocation(TrustAnchors()))
     ours, _ = resume(sides, own, context, session)
     assert isinstance(ours.outcome, TlsFailureException)
     assert ours.outcome.failure_reason is R.UNTRUSTED_REMOTE_CERTIFICATE
