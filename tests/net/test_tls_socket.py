@@ -195,7 +195,7 @@ def scripted(step: Any) -> tuple[TlsSocket, Scripted]:
 
 @pytest.mark.parametrize(("step", "wants"), [(ssl.SSLWantReadError(), READ), (ssl.SSLWantWriteError(), WRITE)])
 def test_every_call_may_want_either_direction(step: Exception, wants: int) -> None:
-    tls, fake = scripted(step)
+    tls, _ = scripted(step)
     assert tls.handshake() == wants
     assert (tls.receive(100), tls.wants) == (None, wants)
     tls.wants = 0
@@ -214,7 +214,7 @@ def test_a_write_that_waits_is_repeated_with_the_same_bytes() -> None:
 
 
 def test_a_goodbye_may_have_to_wait() -> None:
-    tls, fake = scripted(ssl.SSLWantWriteError())
+    tls, _ = scripted(ssl.SSLWantWriteError())
     assert (tls.finish(), tls.wants) == (False, WRITE)
 
 
