@@ -444,6 +444,16 @@ def test_our_via_names_transport_sent_by_and_an_unguessable_branch() -> None:
     assert Client(UNRELIABLE).request.top_via.params["rport"] is None  # RFC 3581
 
 
+def test_a_second_flow_for_the_same_request_is_not_used() -> None:
+    client = Client(RELIABLE)
+    other = FakeFlow()
+    client.engine.flow_opened(client.now, client.client_request, other)
+    assert client.wire() == []
+    assert (client.flow.unanswered, other.unanswered) == (1, 0)
+    client.engine.flow_failed(client.now, client.client_request, ConnectionFailureException("late"))
+    assert client.side.errors == []
+
+
 def test_a_lost_flow_fails_all_its_requests_at_once_each_with_its_own_error() -> None:
     client = Client(RELIABLE)
     second = client.engine.send_request(client.now, make_request("OPTIONS"), TARGET, "second")

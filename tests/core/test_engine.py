@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -433,6 +434,70 @@ def test_a_defect_when_a_timer_fires_does_not_stop_the_others() -> None:
     pair.alice.engine.advance(1.0)
     assert [type(e) for e in pair.alice.errors] == [OperationTimeoutException]
     pair.alice.assert_empty()
+
+
+def test_the_engine_knows_whether_an_endpoint_still_serves() -> None:
+    pair = Pair()
+    (bob,) = pair.bob.directory.records
+    other = make_record("sip:carol@b.example", "carol")
+    pair.bob.directory.add(other)
+    assert not pair.bob.engine.is_serving(bob)
+    pair.send(make_request("INVITE"), usage=Session(pair, pair.alice, pair.flow, "call"))
+    pair.settle()
+    assert pair.bob.engine.is_serving(bob)
+    assert not pair.bob.engine.is_serving(other)
+    pair.answer(200)
+    assert pair.bob.engine._servers  # it lingers
+    assert not pair.bob.engine.is_serving(bob)
+
+
+def test_what_is_unanswered_on_a_flow_is_counted_right() -> None:
+    pair = Pair(settings=changed(maximum_unanswered_per_connection=2))
+    broken = Session(pair, pair.bob, pair.back, "broken")
+    broken.received = None  # type: ignore[assignment, method-assign]
+    engine, flow = pair.bob.engine, FakeFlow()
+    for _n in range(3):
+        engine.receive(0.0, flow, incoming())
+        with pytest.raises(TypeError):
+            engine.receive(0.0, flow, incoming("INFO", call_id="broken"))
+        engine.receive(0.0, flow, incoming())
+        assert pair.bob.wire() == []
+        engine.receive(0.0, flow, incoming())
+        assert pair.bob.wire() == ["503"]
+        for transaction in pair.bob.delivered[-2:]:
+            engine.respond(0.0, transaction, transaction.create_response(200))
+            engine.receive(0.0, flow, incoming())
+            pair.bob.take()
+        for transaction in pair.bob.delivered[-2:]:
+            engine.respond(0.0, transaction, transaction.create_response(200))
+        pair.bob.wire()
+    pair.bob.assert_empty()
+
+
+def test_every_input_brings_its_time() -> None:
+    side, flow = Side("a"), FakeFlow()
+    side.directory.add(make_record())
+    engine, error = side.engine, OperationFailureException("gone")
+    client_request = engine.send_request(1.0, make_request(), TARGET, "user")
+    assert engine.next_deadline() == 61.0
+    engine.flow_opened(2.0, client_request, flow)
+    assert engine.next_deadline() == 34.0
+    engine.receive(3.0, flow, incoming())
+    assert engine.next_deadline() == 6.5
+    side.take()
+    (transaction,) = side.delivered
+    inputs: list[Callable[[float], object]] = [
+        lambda now: engine.respond(now, transaction, transaction.create_response(200)),
+        lambda now: engine.cancel_request(now, client_request),
+        lambda now: engine.flow_failed(now, client_request, error),
+        lambda now: engine.send_ack(now, flow, make_request("ACK")),
+        lambda now: engine.flow_closed(now, flow, None),
+        lambda now: engine.advance(now),
+        lambda now: engine.shutdown(now, error),
+    ]
+    for now, call in enumerate(inputs, 10):
+        call(float(now))
+        assert engine.now == now
 
 
 def test_time_moves_only_by_its_argument() -> None:
