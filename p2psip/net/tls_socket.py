@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 import selectors
 import socket
@@ -76,18 +77,16 @@ class Verifier(NamedTuple):
         if der is None:
             return TlsInfo(version, suite, None, None, math.inf)
         try:
-            certificate = x509.load_der_x509_certificate(der)
-            not_after = certificate.not_valid_after_utc.timestamp()
+            shown = _read(der, self.allow_common_name)
         except ValueError as error:
             raise failures.refused(peer, failures.UNREADABLE, der, str(error)) from error
         if sock.session_reused:
-            self._verify_again(sock, peer, certificate, der)
+            self._verify_again(sock, peer, shown.certificate, der)
         elif self.revocation and not self.strict:  # strict: OpenSSL has looked
-            self._look_for(peer, [certificate, *_verified_chain(sock)], der)
-        identities = Identities.from_certificate(certificate, self.allow_common_name)
-        if peer.identity is not None and not identities.covers(peer.identity):
-            raise failures.misnamed(peer, identities.names, der)
-        return TlsInfo(version, suite, der, identities, not_after)
+            self._look_for(peer, [shown.certificate, *_verified_chain(sock)], der)
+        if peer.identity is not None and not shown.identities.covers(peer.identity):
+            raise failures.misnamed(peer, shown.identities.names, der)
+        return TlsInfo(version, suite, shown.der, shown.identities, shown.not_after)
 
     def _verify_again(self, sock: ssl.SSLSocket, peer: Peer, certificate: x509.Certificate, der: bytes) -> None:
         """A client has resumed a session of TLS 1.2, which OpenSSL takes on the strength of the first handshake.
@@ -107,6 +106,23 @@ class Verifier(NamedTuple):
             self.revocation.check(chain, strict=self.strict)
         except RevocationError as error:
             raise failures.refused(peer, error.code, der) from error
+
+
+class _Read(NamedTuple):
+    """What stands in a certificate."""
+
+    der: bytes
+    certificate: x509.Certificate
+    identities: Identities
+    not_after: float
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(der: bytes, allow_common_name: bool) -> _Read:
+    """Peers come again, and have several connections: what they show is read once, and kept once."""
+    certificate = x509.load_der_x509_certificate(der)
+    identities = Identities.from_certificate(certificate, allow_common_name)
+    return _Read(der, certificate, identities, certificate.not_valid_after_utc.timestamp())
 
 
 class TlsSocket:
