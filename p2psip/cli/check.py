@@ -16,6 +16,7 @@ from p2psip import (
     SipPeerToPeerEndpoint,
     SipResponseData,
     TlsFailureException,
+    TlsFailureReason,
 )
 from p2psip.cli import certificate, common, console, exits, identity
 from p2psip.cli.advice import advise
@@ -33,6 +34,16 @@ certificates it shows, for which names and until when, version and cipher, and w
 
 Works without a certificate of our own; then it tells whether the peer demands one.
 """
+
+_ABOUT_ITS_CERTIFICATE = frozenset(
+    {
+        TlsFailureReason.UNTRUSTED_REMOTE_CERTIFICATE,
+        TlsFailureReason.INCORRECT_NAME_IN_REMOTE_CERTIFICATE,
+        TlsFailureReason.CERTIFICATE_EXPIRED,
+        TlsFailureReason.REMOTE_CERTIFICATE_REVOKED,
+        TlsFailureReason.REMOTE_CERTIFICATE_INVALID_USAGE,
+    }
+)
 
 
 @dataclasses.dataclass
@@ -153,7 +164,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         _judge(report, manager, args)
     error = report.error
     if error is None or isinstance(error, TlsFailureException):
-        report.view = look(host, port, report.server_name, args.timeout)
+        refused = error is not None and error.failure_reason not in _ABOUT_ITS_CERTIFICATE
+        report.view = look(host, port, report.server_name, args.timeout, for_refusal=refused)
     report.chain = [CertificateFacts.of(data) for data in report.view.chain or report.shown]
     if error is not None:
         report.advice = advise(error, report.view, report.chain, report.expected, is_stranger)

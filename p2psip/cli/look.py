@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import socket
 import ssl
 import time
 import warnings
 
-_PING = b"\r\n\r\n"  # RFC 5626: answered by CRLF; what counts is that a refusal is read, which TLS 1.3 sends late
+_LATE = 2.0
+"""Seconds in which a refusal comes that TLS 1.3 sends after the handshake."""
+
 _DEMANDS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 
 
@@ -36,43 +39,51 @@ class View:
     is_tls: bool | None = None
 
 
-def look(host: str, port: int, server_name: str | None, timeout: float) -> View:
+def look(host: str, port: int, server_name: str | None, timeout: float, *, for_refusal: bool) -> View:
     """Connect without a certificate and without verification; never raises for what the peer does.
 
     Args:
         server_name: The name to ask for (SNI); None asks for none.
         timeout: Seconds for everything.
+        for_refusal: Wait a moment for the peer to refuse us.
     """
     view = View()
     deadline = time.monotonic() + timeout
     try:
         with socket.create_connection((host, port), timeout) as plain:
             view.address = plain.getpeername()[:2]
-            _shake_hands(plain, server_name, deadline, view)
+            with _context().wrap_socket(plain, server_hostname=server_name, do_handshake_on_connect=False) as secure:
+                _shake_hands(secure, deadline, view)
+                if for_refusal:
+                    secure.settimeout(_left(deadline, _LATE))
+                    secure.recv(1)
+    except ssl.SSLError as error:
+        _understand(error, view)
     except (OSError, ValueError):
         pass  # the verdict has a sentence for each of these
     return view
 
 
-def _shake_hands(plain: socket.socket, server_name: str | None, deadline: float, view: View) -> None:
-    try:
-        with _context().wrap_socket(plain, server_hostname=server_name, do_handshake_on_connect=False) as secure:
-            secure.settimeout(max(deadline - time.monotonic(), 0.01))
-            secure.do_handshake()
-            view.is_tls = True
-            cipher = secure.cipher()
-            view.version, view.cipher = secure.version(), cipher and cipher[0]
-            view.chain = _chain(secure)
-            secure.settimeout(max(min(deadline - time.monotonic(), 1.0), 0.01))
-            secure.sendall(_PING)
-            secure.recv(1)
-    except ssl.SSLError as error:
-        reason = error.reason or ""
-        if "ALERT" in reason:
-            view.is_tls = True
-            view.demands_certificate = any(name in reason for name in _DEMANDS_CERTIFICATE)
-        elif not view.is_tls:
-            view.is_tls = False
+def _shake_hands(secure: ssl.SSLSocket, deadline: float, view: View) -> None:
+    secure.settimeout(_left(deadline))
+    secure.do_handshake()
+    view.is_tls = True
+    cipher = secure.cipher()
+    view.version, view.cipher = secure.version(), cipher and cipher[0]
+    view.chain = _chain(secure)
+
+
+def _left(deadline: float, most: float = math.inf) -> float:
+    return max(min(deadline - time.monotonic(), most), 0.01)
+
+
+def _understand(error: ssl.SSLError, view: View) -> None:
+    reason = error.reason or ""
+    if "ALERT" in reason:
+        view.is_tls = True
+        view.demands_certificate = any(name in reason for name in _DEMANDS_CERTIFICATE)
+    elif view.is_tls is None:
+        view.is_tls = False
 
 
 def _context() -> ssl.SSLContext:

@@ -12,9 +12,11 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from p2psip.testing import IssuedCertificate
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 40.0
@@ -132,9 +134,12 @@ class Running:
         return Result(code, "", err)
 
     def kill(self) -> None:
+        """End it, unless it has ended and been looked at."""
+        assert self.process.stderr is not None
         if self.process.poll() is None:
             self.process.kill()
-        self.end()
+        if not self.process.stderr.closed:
+            self.end()
 
 
 @contextlib.contextmanager
@@ -152,24 +157,21 @@ def closed_port() -> int:
 
 
 @contextlib.contextmanager
-def tls_server(certificate: Path, key: Path | None = None) -> Iterator[int]:
-    """A TLS server that shows any certificate, also those which the library would not: it shakes hands, no more."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+def serve(talk: Callable[[socket.socket], object]) -> Iterator[int]:
+    """A server that talks to one connection after the other; what goes wrong there is the test's matter."""
     server = socket.create_server(("127.0.0.1", 0))
 
-    def serve() -> None:
+    def accept() -> None:
         while True:
             try:
-                plain, _ = server.accept()
+                connection, _ = server.accept()
             except OSError:
                 return
-            with contextlib.suppress(OSError), plain, context.wrap_socket(plain, server_side=True) as secure:
-                secure.settimeout(PATIENCE)
-                while secure.recv(4096):
-                    pass
+            with contextlib.suppress(OSError), connection:
+                connection.settimeout(PATIENCE)
+                talk(connection)
 
-    thread = threading.Thread(target=serve, daemon=True)
+    thread = threading.Thread(target=accept, daemon=True)
     thread.start()
     try:
         yield server.getsockname()[1]
@@ -178,3 +180,35 @@ def tls_server(certificate: Path, key: Path | None = None) -> Iterator[int]:
             server.shutdown(socket.SHUT_RDWR)
         server.close()
         thread.join(PATIENCE)
+
+
+def tls_server(certificate: IssuedCertificate, trusted: bytes | None = None) -> contextlib.AbstractContextManager[int]:
+    """A TLS server that shows any certificate, also those which the library would not: it shakes hands, no more.
+
+    Args:
+        trusted: The root (PEM) whose clients get in; None lets everybody in.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.load_into(context)
+    if trusted is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=trusted.decode("ascii"))
+
+    def talk(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            while secure.recv(4096):
+                pass
+
+    return serve(talk)
+
+
+def plain_server() -> contextlib.AbstractContextManager[int]:
+    """A server that answers whatever comes with words, not with TLS."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.sendall(b"220 this is something else\r\n")
+        while connection.recv(4096):
+            pass
+
+    return serve(talk)
