@@ -147,8 +147,8 @@ class NameAddr:
 
 def _check_tag(params: dict[str, str | None]) -> None:
     tag = params["tag"]
-    if tag is not None and not is_token(tag):
-        raise MessageParsingException(f"{excerpt(tag)} is not a tag.")
+    if tag is None or not is_token(tag):
+        raise MessageParsingException(f"{excerpt(str(tag))} is not a tag.")
 
 
 def _split_display_name(text: str) -> tuple[str | None, str, bool]:

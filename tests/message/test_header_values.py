@@ -62,6 +62,8 @@ def test_other_schemes_in_from_stay_text(text: str) -> None:
         "<sip:a> x",
         "A, B <sip:a>",
         "<sip:a>;tag=",
+        "<sip:a>;tag",
+        "sip:a;tag;x",
         "A\xa0B <sip:a>",
         '"a\0" <sip:a>',
         "<sip:a>\xa0;x",
