@@ -52,6 +52,7 @@ class Made:
 
     @property
     def serial(self) -> int:
+        """The serial number."""
         return self.certificate.serial_number
 
     def write(self, folder: Path, *, password: str | None = None) -> Path:
@@ -132,6 +133,7 @@ class Authority:
 
     @property
     def name(self) -> str:
+        """What it is called."""
         return _common_name(self.certificate.subject)
 
     @property

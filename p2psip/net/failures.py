@@ -165,6 +165,7 @@ class Peer(NamedTuple):
 
     @property
     def name(self) -> str:
+        """For sentences."""
         return peer_name(self.host, self.remote)
 
     def failure(

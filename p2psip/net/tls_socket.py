@@ -149,9 +149,11 @@ class TlsSocket:
         self.wants = READ
 
     def fileno(self) -> int:
+        """For selectors."""
         return self._socket.fileno()
 
     def pending(self) -> int:
+        """Bytes that are decrypted already, which no selector tells."""
         return self._socket.pending()
 
     def handshake(self) -> int:

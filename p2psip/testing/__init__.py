@@ -6,9 +6,10 @@ Needs the extra ``testing``. In pytest the fixtures ``sip_certificate_authority`
 
 from __future__ import annotations
 
-from p2psip.testing.authority import DEFECTS, CertificateAuthority, Defect, IssuedCertificate
+from p2psip.testing.authority import DEFECTS, CertificateAuthority, Defect
 from p2psip.testing.clock import FakeClock
 from p2psip.testing.endpoints import EndpointPair, endpoint_pair, living_in, tls_manager
+from p2psip.testing.leaf import IssuedCertificate
 from p2psip.testing.network import Link, Machine, MemoryNetwork
 
 __all__ = [

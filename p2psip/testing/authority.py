@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import ipaddress
-import re
-import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,18 +13,23 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
     Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
     load_pem_private_key,
-    pkcs12,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from p2psip.net import files
-from p2psip.net.certificates import CertificateStore, LocalCertificate, TrustAnchors
+from p2psip.net.certificates import CertificateStore, TrustAnchors
+from p2psip.testing.leaf import (
+    DAY,
+    IssuedCertificate,
+    Leaf,
+    PrivateKey,
+    certificate_builder,
+    key_usage,
+    new_key,
+    subject_name,
+    utc_now,
+)
 
 Defect = Literal[
     "expired",
@@ -56,75 +58,10 @@ Defect = Literal[
 
 DEFECTS: tuple[Defect, ...] = get_args(Defect)
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-
-_DAY = datetime.timedelta(days=1)
 _SIP_DOMAIN = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.20")  # RFC 5924
 _UNKNOWN_EXTENSION = x509.ObjectIdentifier("1.3.6.1.4.1.55555.1.1")
 _SHA256_WITH_RSA = bytes.fromhex("2a864886f70d01010b")  # RFC 8017 A.2.4
 _SHA1_WITH_RSA = bytes.fromhex("2a864886f70d010105")
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_BOTH_USAGES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class IssuedCertificate:
-    """A certificate with its key.
-
-    Attributes:
-        certificate: It.
-        key: Its private key.
-        chain: What its owner sends along: the certificates between it and the root.
-    """
-
-    certificate: x509.Certificate
-    key: PrivateKey
-    chain: tuple[x509.Certificate, ...] = ()
-
-    @property
-    def issuer(self) -> str:
-        """The issuer as ``CertificateStore.find`` takes it."""
-        return self.certificate.issuer.rfc4514_string()
-
-    @property
-    def serial(self) -> int:
-        return self.certificate.serial_number
-
-    @property
-    def name(self) -> str:
-        """The common name of its subject."""
-        return str(self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
-
-    @property
-    def pem(self) -> bytes:
-        """The certificate and what is sent along."""
-        return b"".join(c.public_bytes(Encoding.PEM) for c in (self.certificate, *self.chain))
-
-    @property
-    def local(self) -> LocalCertificate:
-        """As the library uses it; raises TlsFailureException where it would not use it."""
-        return LocalCertificate(self.certificate, self.chain, self.key, "a test")
-
-    def key_pem(self, password: str | None = None) -> bytes:
-        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, _encryption(password))
-
-    def pkcs12(self, password: str | None = None) -> bytes:
-        return pkcs12.serialize_key_and_certificates(
-            self.name.encode(), self.key, self.certificate, self.chain, _encryption(password)
-        )
-
-    def write(self, folder: str | Path, *, password: str | None = None, as_pkcs12: bool = False) -> Path:
-        """One file with everything, only for its owner's eyes. Returns its path."""
-        stem = re.sub(r"[^A-Za-z0-9.-]", "_", self.name)
-        path = Path(folder) / f"{stem}-{self.serial:x}{'.p12' if as_pkcs12 else '.pem'}"
-        path.touch(0o600)
-        path.write_bytes(self.pkcs12(password) if as_pkcs12 else self.pem + self.key_pem(password))
-        return path
-
-    def load_into(self, context: ssl.SSLContext) -> None:
-        """For peers that are written with bare ``ssl``: use it whatever is wrong with it."""
-        with files.shown_as_file(self.pem + self.key_pem()) as path:
-            context.load_cert_chain(path, password=_no_password)
 
 
 class CertificateAuthority:
@@ -198,7 +135,7 @@ class CertificateAuthority:
             serial: Its serial number; a random one by default.
             not_before, not_after: Yesterday and tomorrow by default.
         """
-        leaf = _Leaf(names, common_name, serial, key, not_before, not_after)
+        leaf = Leaf(names, common_name, serial, key, not_before, not_after)
         if defect is None:
             return self._sign(leaf)
         if defect not in DEFECTS:
@@ -223,14 +160,14 @@ class CertificateAuthority:
             is_authority: Its certificate says that it is one.
             not_after: When it expires; tomorrow by default.
         """
-        own = _key(key)
-        now = _now()
+        own = new_key(key)
+        now = utc_now()
         builder = (
-            _builder(_name(name), self.certificate.subject, own.public_key(), None)
-            .not_valid_before(now - 30 * _DAY)
-            .not_valid_after(not_after or now + _DAY)
+            certificate_builder(subject_name(name), self.certificate.subject, own.public_key(), None)
+            .not_valid_before(now - 30 * DAY)
+            .not_valid_after(not_after or now + DAY)
             .add_extension(x509.BasicConstraints(is_authority, path_length if is_authority else None), critical=True)
-            .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+            .add_extension(key_usage(key_cert_sign=True, crl_sign=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
             .add_extension(self._key_identifier(), critical=False)
         )
@@ -247,17 +184,17 @@ class CertificateAuthority:
 
     def crl(self, *, expired: bool = False) -> x509.CertificateRevocationList:
         """The list of what it has revoked, good until tomorrow, or until yesterday."""
-        now = _now()
+        now = utc_now()
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
-            .last_update(now - 2 * _DAY)
-            .next_update(now + (-_DAY if expired else _DAY))
+            .last_update(now - 2 * DAY)
+            .next_update(now + (-DAY if expired else DAY))
             .add_extension(x509.CRLNumber(len(self._revoked) + 1), critical=False)
             .add_extension(self._key_identifier(), critical=False)
         )
         for serial in self._revoked:
-            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - _DAY).build()
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - DAY).build()
             builder = builder.add_revoked_certificate(entry)
         return builder.sign(self._key, hashes.SHA256())
 
@@ -286,70 +223,20 @@ class CertificateAuthority:
         own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
 
-    def _sign(self, leaf: _Leaf) -> IssuedCertificate:
+    def _sign(self, leaf: Leaf) -> IssuedCertificate:
         builder = leaf.builder(self.certificate.subject).add_extension(self._key_identifier(), critical=False)
         return IssuedCertificate(builder.sign(self._key, hashes.SHA256()), leaf.key, self.chain)
 
 
-class _Leaf:
-    """What a certificate is to say; changed by defects before it is signed."""
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        common_name: str | None,
-        serial: int | None,
-        key: Literal["ec", "rsa"],
-        not_before: datetime.datetime | None,
-        not_after: datetime.datetime | None,
-    ) -> None:
-        if not names and common_name is None:
-            raise ValueError("A certificate needs a name: issue('sip:example.com', 'example.com').")
-        self.names = list(names)
-        self.common_name = common_name or names[0].removeprefix("sip:")
-        self.serial = serial
-        self.key = _key(key)
-        self.not_before = not_before or _now() - _DAY
-        self.not_after = not_after or _now() + _DAY
-        self.usages: Sequence[x509.ObjectIdentifier] = _BOTH_USAGES
-        self.key_usage = _key_usage(digital_signature=True)
-        self.extra: list[x509.ExtensionType] = []
-
-    def builder(self, issuer: x509.Name) -> x509.CertificateBuilder:
-        builder = (
-            _builder(_name(self.common_name), issuer, self.key.public_key(), self.serial)
-            .not_valid_before(self.not_before)
-            .not_valid_after(self.not_after)
-            .add_extension(x509.BasicConstraints(False, None), critical=True)
-            .add_extension(self.key_usage, critical=True)
-            .add_extension(x509.ExtendedKeyUsage(self.usages), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
-        )
-        if self.names:
-            names = x509.SubjectAlternativeName([general_name(name) for name in self.names])
-            builder = builder.add_extension(names, critical=False)
-        for extension in self.extra:
-            builder = builder.add_extension(extension, critical=True)
-        return builder
-
-
-def general_name(name: str) -> x509.GeneralName:
-    """An alternative name by its looks: an IP address, a URI, or else a DNS name."""
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.UniformResourceIdentifier(name) if _URI.match(name) else x509.DNSName(name)
-
-
 # ---------------------------------------------------------------------- defects
 
-_Maker = Callable[[CertificateAuthority, _Leaf], IssuedCertificate]
+_Maker = Callable[[CertificateAuthority, Leaf], IssuedCertificate]
 
 
 def _changed(**attributes: Any) -> _Maker:
     """A certificate that says something else."""
 
-    def make(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    def make(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
         for name, value in attributes.items():
             setattr(leaf, name, value() if callable(value) else value)
         return authority._sign(leaf)
@@ -360,48 +247,48 @@ def _changed(**attributes: Any) -> _Maker:
 def _below(name: str, **how: Any) -> _Maker:
     """A certificate from an intermediate authority of a kind."""
 
-    def make(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+    def make(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
         return authority._other(name, lambda: authority.intermediate(name, **how))._sign(leaf)
 
     return make
 
 
-def _self_signed(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
-    builder = leaf.builder(_name(leaf.common_name))
+def _self_signed(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
+    builder = leaf.builder(subject_name(leaf.common_name))
     return IssuedCertificate(builder.sign(leaf.key, hashes.SHA256()), leaf.key)
 
 
-def _unknown_authority(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+def _unknown_authority(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
     return authority._other("Unknown CA", lambda: CertificateAuthority("Unknown CA"))._sign(leaf)
 
 
-def _foreign_root(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+def _foreign_root(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
     foreign = authority._other("Unknown CA", lambda: CertificateAuthority("Unknown CA"))
     return dataclasses.replace(foreign._sign(leaf), chain=(foreign.certificate,))
 
 
-def _missing_intermediate(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+def _missing_intermediate(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
     return dataclasses.replace(_below("Unsent CA")(authority, leaf), chain=())
 
 
-def _expired_intermediate(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
-    yesterday = _now() - _DAY
+def _expired_intermediate(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
+    yesterday = utc_now() - DAY
     return authority._other("Expired CA", lambda: authority.intermediate("Expired CA", not_after=yesterday))._sign(leaf)
 
 
-def _path_length(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+def _path_length(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
     last = authority._other("Last CA", lambda: authority.intermediate("Last CA", path_length=0))
     return last._other("CA too many", lambda: last.intermediate("CA too many"))._sign(leaf)
 
 
-def _bad_signature(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+def _bad_signature(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
     good = authority._sign(leaf)
     octets = bytearray(good.certificate.public_bytes(Encoding.DER))
     octets[-1] ^= 1
     return dataclasses.replace(good, certificate=x509.load_der_x509_certificate(bytes(octets)))
 
 
-def _weak_signature(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+def _weak_signature(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
     """Signed with SHA-1, which ``cryptography`` does not do any more: the names of the two algorithms are as long."""
     old = authority._other("Old CA", lambda: authority.intermediate("Old CA", key="rsa"))
     good = old._sign(leaf)
@@ -413,15 +300,15 @@ def _weak_signature(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCerti
     return dataclasses.replace(good, certificate=weak)
 
 
-def _revoked(authority: CertificateAuthority, leaf: _Leaf) -> IssuedCertificate:
+def _revoked(authority: CertificateAuthority, leaf: Leaf) -> IssuedCertificate:
     issued = authority._sign(leaf)
     authority.revoke(issued)
     return issued
 
 
 _MAKERS: dict[Defect, _Maker] = {
-    "expired": _changed(not_before=lambda: _now() - 3 * _DAY, not_after=lambda: _now() - _DAY),
-    "not_yet_valid": _changed(not_before=lambda: _now() + _DAY, not_after=lambda: _now() + 3 * _DAY),
+    "expired": _changed(not_before=lambda: utc_now() - 3 * DAY, not_after=lambda: utc_now() - DAY),
+    "not_yet_valid": _changed(not_before=lambda: utc_now() + DAY, not_after=lambda: utc_now() + 3 * DAY),
     "expired_intermediate": _expired_intermediate,
     "self_signed": _self_signed,
     "unknown_authority": _unknown_authority,
@@ -440,63 +327,7 @@ _MAKERS: dict[Defect, _Maker] = {
     "wrong_usage": _changed(usages=(ExtendedKeyUsageOID.CODE_SIGNING,)),
     "any_usage_only": _changed(usages=(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,)),
     "sip_domain_only": _changed(usages=(_SIP_DOMAIN,)),
-    "bad_key_usage": _changed(key_usage=lambda: _key_usage(key_cert_sign=True)),
+    "bad_key_usage": _changed(key_usage=lambda: key_usage(key_cert_sign=True)),
     "wrong_name": _changed(names=lambda: ["wrong.example"]),
     "common_name_only": _changed(names=list),
 }
-
-
-# ---------------------------------------------------------------------- parts
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, serial: int | None
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number() if serial is None else serial)
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "p2psip tests"),
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]),
-        ]
-    )
-
-
-def _key_usage(
-    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
-) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _key(kind: Literal["ec", "rsa"]) -> PrivateKey:
-    return ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
-
-
-def _encryption(password: str | None) -> KeySerializationEncryption:
-    return NoEncryption() if password is None else BestAvailableEncryption(password.encode())
-
-
-def _no_password() -> bytes:
-    raise AssertionError("The key is not encrypted.")
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
