@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
+import itertools
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from typing import NamedTuple
 import pytest
 
 import p2psip
+from p2psip.testing import CertificateAuthority, MemoryNetwork, living_in, tls_manager
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -140,40 +144,23 @@ def _is_installed() -> bool:
 
 
 class Snippet(NamedTuple):
-    """A ``.. code-block::`` of the README.
-
-    A comment line ``.. not executed: REASON`` before a block exempts it; ``.. continued`` makes a block of Python go
-    on where the one before ended.
-    """
+    """A ``.. code-block::`` of the README."""
 
     language: str
     line: int
     text: str
-    continued: bool
 
 
 def snippets(text: str) -> list[Snippet]:
-    """The blocks that are to be executed, those that continue others joined to them."""
+    """All blocks of code."""
     lines = text.split("\n")
-    found: list[Snippet] = []
-    for index, line in enumerate(lines):
+    found = []
+    for number, line in enumerate(lines, 1):
         match = re.fullmatch(r"( *)\.\. code-block:: (\w+)", line)
-        if match is None:
-            continue
-        before = next((other.strip() for other in reversed(lines[:index]) if other.strip()), "")
-        if before.startswith(".. not executed:"):
-            continue
-        indent = len(match[1])
-        body = []
-        for follower in lines[index + 1 :]:
-            if follower.strip() and len(follower) - len(follower.lstrip()) <= indent:
-                break
-            body.append(follower)
-        snippet = Snippet(match[2], index + 1, inspect.cleandoc("\n".join(body)) + "\n", before == ".. continued")
-        if snippet.continued and found:
-            previous = found.pop()
-            snippet = previous._replace(text=previous.text + "\n" + snippet.text)
-        found.append(snippet)
+        if match is not None:
+            indent = len(match[1])
+            body = itertools.takewhile(lambda f, i=indent: not f.strip() or f[: i + 1].isspace(), lines[number:])
+            found.append(Snippet(match[2], number, inspect.cleandoc("\n".join(body)) + "\n"))
     return found
 
 
@@ -181,93 +168,96 @@ README = (ROOT / "README.rst").read_text(encoding="utf-8")
 PYTHON = [snippet for snippet in snippets(README) if snippet.language == "python"]
 CONSOLE = [snippet for snippet in snippets(README) if snippet.language == "console"]
 
-SETS_UP = ("git clone", "cd ", "python3 tools/", "pip install", "python3 -m venv", "source ", ".ci/run")
-"""Commands that set the reader up; the checks of .ci/run and the tests of the tools are for those."""
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "HOME": str(folder),
-        "P2PSIP_CERTIFICATE_STORE": str(folder / "certificates"),
-        "PYTHONPATH": str(ROOT),
-        "PYTHONWARNINGS": "error",
-    }
-
-
-def _p2psip(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "p2psip", *arguments],
-        cwd=folder,
-        env=_environment(folder),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
 
 def test_the_readme_shows_code_and_commands() -> None:
     assert PYTHON
     assert CONSOLE
+    assert {snippet.language for snippet in snippets(README)} == {"python", "console"}
 
 
+@pytest.fixture
+def contoso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The world that the README speaks of: its store, its files, and two machines of Contoso that answer."""
+    authority = CertificateAuthority("Contoso Issuing CA")
+    ours = authority.issue("sip:contoso.com", "contoso.com", serial=0x5F3A00C1)
+    monkeypatch.setenv("P2PSIP_CERTIFICATE_STORE", str(authority.store(tmp_path / "certificates", ours).path))
+    alice = authority.issue("alice.example.com")
+    (tmp_path / "alice.pem").write_bytes(alice.pem)
+    (tmp_path / "alice.key").touch(0o600)
+    (tmp_path / "alice.key").write_bytes(alice.key_pem())
+    (tmp_path / "roots.pem").write_bytes(authority.pem)
+    monkeypatch.chdir(tmp_path)
+    with contextlib.ExitStack() as end:
+        network = end.enter_context(MemoryNetwork())
+        for name, address in (("sales.contoso.com", "192.0.2.10"), ("bob.contoso.com", "192.0.2.11")):
+            network.hosts[name] = [address]
+            with living_in(network.machine(address)):
+                manager = end.enter_context(tls_manager(authority, name))
+            manager.default_endpoint = p2psip.SipPeerToPeerEndpoint(f"sip:{name}", manager)
+            manager.default_endpoint.message_received += lambda sender, args: None
+            manager.start_listening(p2psip.IPEndPoint(p2psip.IPAddress.ANY, 5061))
+        end.enter_context(living_in(network))
+        yield
+
+
+@pytest.mark.usefixtures("contoso")
 @pytest.mark.parametrize("snippet", PYTHON, ids=lambda snippet: f"line{snippet.line}")
-def test_python_of_the_readme_runs(snippet: Snippet, tmp_path: Path) -> None:
-    """Each block is a program, run where ``p2psip certs make`` has made a store."""
-    made = _p2psip(["certs", "make"], tmp_path)
-    assert made.returncode == 0, made.stderr
-    program = tmp_path / "snippet.py"
-    program.write_text(snippet.text, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(program)],
-        cwd=tmp_path,
-        env=_environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, f"README.rst:{snippet.line}\n{done.stdout}{done.stderr}"
+def test_python_of_the_readme_runs(snippet: Snippet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each block is a program, and none takes the branch of its failure."""
+    blank_lines = "\n" * snippet.line  # a traceback shows the line of the README
+    exec(compile(blank_lines + snippet.text, str(ROOT / "README.rst"), "exec"), {"__name__": "__main__"})
+    out = capsys.readouterr().out
+    assert not re.search("^(failed|certificates|bob does not want it|a handler raised):", out, re.MULTILINE), out
 
 
 @pytest.mark.parametrize("snippet", CONSOLE, ids=lambda snippet: f"line{snippet.line}")
 def test_commands_of_the_readme_run(snippet: Snippet, tmp_path: Path) -> None:
-    """``$ p2psip ...`` in order, in one folder; a command that ends with ``&`` runs until the block is over."""
-    background: list[subprocess.Popen[str]] = []
-    try:
-        for line in snippet.text.splitlines():
-            if not line.startswith("$ ") or line[2:].startswith(SETS_UP):
-                continue
+    """In order, in one folder; a command that ends with ``&`` runs until the block is over."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "P2PSIP_CERTIFICATE_STORE": str(tmp_path / "certificates"),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+    }
+    with contextlib.ExitStack() as end:
+        for line in snippet.text.replace("5061", str(port)).splitlines():
+            assert line.startswith("$ "), f"README.rst:{snippet.line} has a line that is no command: {line}"
             words = shlex.split(line[2:], comments=True)
-            assert words[0] == "p2psip", f"README.rst:{snippet.line} shows a command that this test cannot run: {line}"
+            text = None
+            if words[0] == "echo":
+                bar = words.index("|")
+                text, words = f"{' '.join(words[1:bar])}\n", words[bar + 1 :]
+            assert words[0] == "p2psip", f"README.rst:{snippet.line} has a command that this test cannot run: {line}"
+            command = [sys.executable, "-m", "p2psip", *words[1:]]
             if words[-1] == "&":
-                command = [sys.executable, "-m", "p2psip", *words[1:-1]]
-                process = subprocess.Popen(
-                    command, cwd=tmp_path, env=_environment(tmp_path), stdout=subprocess.PIPE, text=True
-                )
-                background.append(process)
+                process = subprocess.Popen(command[:-1], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
+                end.enter_context(process)
+                end.callback(process.kill)
                 assert process.stdout is not None
                 assert process.stdout.readline(), f"{line} ended without a word"
                 continue
-            done = _p2psip(words[1:], tmp_path)
+            done = subprocess.run(
+                command,
+                cwd=tmp_path,
+                env=environment,
+                input=text or "",
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
             assert done.returncode == 0, f"README.rst:{snippet.line}: {line}\n{done.stdout}{done.stderr}"
-    finally:
-        for process in background:
-            process.kill()
-            process.communicate(timeout=30)
 
 
 def test_snippets_are_found_as_they_are_written() -> None:
     text = (
         "Title\n=====\n\n.. code-block:: python\n\n    x = 1\n\n    if x:\n        y = 2\n\nWords.\n\n"
-        ".. continued\n\n.. code-block:: python\n\n    z = y\n\n"
-        ".. not executed: needs Contoso\n\n.. code-block:: python\n\n    boom()\n\n"
         "  .. code-block:: console\n\n     $ p2psip demo\n\n  Words.\n"
     )
     assert snippets(text) == [
-        Snippet("python", 4, "x = 1\n\nif x:\n    y = 2\n\nz = y\n", False),
-        Snippet("console", 25, "$ p2psip demo\n", False),
+        Snippet("python", 4, "x = 1\n\nif x:\n    y = 2\n"),
+        Snippet("console", 13, "$ p2psip demo\n"),
     ]
