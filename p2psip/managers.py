@@ -22,6 +22,7 @@ from p2psip.connections import (
     TraceEventArgs,
     UnhandledExceptionEventArgs,
 )
+from p2psip.core.directory import normal_host
 from p2psip.enums import EndpointState, EndpointTransitionReason, SipTransportType
 from p2psip.errors import RealTimeException, RealTimeInvalidOperationException, TlsFailureException
 from p2psip.net.connection import Connection
@@ -310,14 +311,18 @@ class RealTimeServerConnectionManager(RealTimeConnectionManager):
         operation.complete(None)
 
     def _listening_changed(self, state: EndpointState, reason: EndpointTransitionReason) -> None:
-        """Loop thread: endpoints follow, and so do Via and the hosts that are ours."""
-        directory = self._stack.directory
-        directory.local_hosts = {host for host, _ in self._stack.network.listening_addresses}
-        if self._local_host is not None:
-            directory.local_hosts.add(self._local_host)
-        self._stack.refresh_sent_by()
+        """Loop thread: endpoints follow."""
+        self._hosts_changed()
         for endpoint in self.endpoints:
             endpoint._listening_changed(state, reason)
+
+    def _hosts_changed(self) -> None:
+        """Loop thread: Via and the hosts that are ours follow."""
+        hosts = [host for host, _ in self._stack.network.listening_addresses]
+        if self._local_host is not None:
+            hosts.append(self._local_host)
+        self._stack.directory.local_hosts = {normal_host(host) for host in hosts}
+        self._stack.refresh_sent_by()
 
     @property
     def default_endpoint(self) -> RealTimeEndpoint | None:

@@ -144,6 +144,7 @@ class Stack:
         self._tracing = owner.trace
         self._start_lock = threading.Lock()
         self._started = False
+        self._running = False
         self._held: dict[Strand, list[Connection]] = {}  # connections that a full strand keeps us from reading
         self._drains: list[tuple[Any, Operation[None]]] = []
         self._recent: collections.deque[tuple[str, Connection, bytes]] = collections.deque(maxlen=RECENT)
@@ -292,11 +293,22 @@ class Stack:
     # ------------------------------------------------------------------ effects of the engine
 
     def _run(self) -> None:
-        """Carry out what the engine asks for, in order; carrying out may make it ask for more."""
+        """Carry out what the engine asks for, in order. Carrying out may make it ask for more, which comes after."""
+        if self._running:
+            return
         engine, handlers = self.engine, self._handlers
-        while engine.effects:
-            for effect in engine.take_effects():
-                handlers[type(effect)](effect)
+        self._running = True
+        try:
+            while engine.effects:
+                for effect in engine.take_effects():
+                    try:
+                        handlers[type(effect)](effect)
+                    except Exception:
+                        _log.exception(
+                            "The effect %r could not be carried out, which is an error of this library", effect
+                        )
+        finally:
+            self._running = False
         if self._drains:
             self._look_at_drains()
 

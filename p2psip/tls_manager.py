@@ -186,12 +186,18 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         except BaseException:
             self._certificate = previous
             raise
-        self._swap(contexts)
         if not self._local_host_given:
             self._local_host = certificate.default_host
+        self._swap(contexts)
 
     def _swap(self, contexts: TlsContexts) -> None:
-        self._stack.call("a change of TLS", self._stack.network.use_tls, contexts).result()
+        """New connections use these."""
+
+        def swap() -> None:
+            self._stack.network.use_tls(contexts)
+            self._hosts_changed()
+
+        self._stack.call("a change of TLS", swap).result()
 
     # ------------------------------------------------------------------ who may connect
 

@@ -400,6 +400,7 @@ def test_another_certificate_of_the_store(authority: CertificateAuthority, tmp_p
         wants(two)
         endpoint = SipPeerToPeerEndpoint("sip:alice@alice.example", one)
         endpoint.send_message(MessageType.MESSAGE, f"sip:bob@localhost:{two.listening_port}", body="x", timeout=BOUND)
+        assert two.endpoints[0].uri.startswith("sip:bob@carol.example:")
         assert "carol.example" in one.connections()[0].remote_identities
         with pytest.raises(TlsFailureException):
             two.set_local_certificate(second.issuer, 1)
