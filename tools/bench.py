@@ -6,8 +6,9 @@ Each figure is the median of several runs in which ours and the reference (bench
 machine that is busy otherwise disturbs both; the ratio is what counts. Everything happens on loopback over mutual TLS
 with certificates made for the run, each side in a process of its own:
 
-exchanges   MESSAGE (800 bytes) and its 200, 100 in flight over one connection, against blobs of 800 and 400 bytes with
-            one send for each. The column "joined" is the reference with joined writes; it is no target.
+exchanges   MESSAGE (800 bytes) and its 200 (400), 100 in flight over one connection, against blobs of the same sizes with
+            one send for each and one recv each time that the selector says so. No targets, but worth knowing: "drained"
+            reads until nothing is left before it selects again, "joined" does that and joins what it writes.
 round-trip  The same, one at a time.
 codec       Framing and parsing that MESSAGE, reading what routes it, and writing its 200, against a bare split of its
             head into a dictionary.
@@ -65,6 +66,7 @@ class Plan:
     idle: int = 1000
 
 
+COLUMNS = ("ours", "reference", "drained", "joined")
 QUICK = Plan(runs=1, seconds=0.05, handshakes=4, held=60, idle=10)
 
 
@@ -78,6 +80,7 @@ class Row:
     reference: list[float]
     target: float
     at_least: bool
+    drained: list[float] = dataclasses.field(default_factory=list)
     joined: list[float] = dataclasses.field(default_factory=list)
 
     @property
@@ -89,16 +92,15 @@ class Row:
         return self.ratio >= self.target if self.at_least else self.ratio <= self.target
 
     def as_json(self) -> dict[str, Any]:
+        runs = {column: values for column in COLUMNS if (values := getattr(self, column))}
         return {
             "name": self.name,
             "unit": self.unit,
-            "ours": statistics.median(self.ours),
-            "reference": statistics.median(self.reference),
-            "joined": statistics.median(self.joined) if self.joined else None,
+            **{column: statistics.median(values) for column, values in runs.items()},
             "ratio": self.ratio,
             "target": f"{'>=' if self.at_least else '<='} {self.target:g}",
             "ok": self.ok,
-            "runs": {"ours": self.ours, "reference": self.reference, "joined": self.joined},
+            "runs": runs,
         }
 
 
@@ -148,15 +150,13 @@ def rate(client: Peer, port: int) -> Callable[[int, float], float]:
 
 
 def exchanges(plan: Plan, folder: Path) -> Row:
-    kinds = {"drain": True}, {"drain": True, "joined": True}
-    with pairs(folder, *kinds) as rates:
-        ours, reference, joined = alternate(plan.runs, *(partial(r, DEPTH, plan.seconds) for r in rates))
-    return Row("exchanges", "/s", ours, reference, 0.15, True, joined)
+    with pairs(folder, {}, {"drain": True}, {"drain": True, "joined": True}) as rates:
+        ours, *references = alternate(plan.runs, *(partial(r, DEPTH, plan.seconds) for r in rates))
+    return Row("exchanges", "/s", ours, references[0], 0.15, True, *references[1:])
 
 
 def round_trip(plan: Plan, folder: Path) -> Row:
-    # One recv each time is quicker here than reading until nothing is left.
-    with pairs(folder, {"drain": False}) as rates:
+    with pairs(folder, {}) as rates:
         ours, reference = alternate(plan.runs, *(partial(r, 1, plan.seconds) for r in rates))
     return Row("round-trip", "µs", microseconds(ours), microseconds(reference), 4.0, False)
 
@@ -325,22 +325,23 @@ def make_certificates(folder: Path) -> None:
     key = leaf_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / "root.pem").write_bytes(root.public_bytes(pem))
     (folder / "leaf.pem").write_bytes(leaf.public_bytes(pem) + key)
+    (folder / "leaf.pem").chmod(0o600)
 
 
 def table(rows: list[Row]) -> str:
-    lines = [("", "ours", "reference", "joined", "ratio", "target", "ok")]
+    lines = [("", *COLUMNS, "ratio", "target", "ok")]
     for row in rows:
         entry = row.as_json()
-        figures = [f"{entry[k]:,.{0 if entry[k] >= 100 else 1}f} {row.unit}" if entry[k] else "" for k in lines[0][1:4]]
+        figures = [figure(entry[column], row.unit) if column in entry else "" for column in COLUMNS]
         lines.append((row.name, *figures, f"{row.ratio:.3f}", entry["target"], "yes" if row.ok else "NO"))
-    widths = [max(len(line[column]) for line in lines) for column in range(7)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(
-            cell.ljust(width) if n == 0 else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
+        f"{name.ljust(widths[0])}  " + "  ".join(map(str.rjust, cells, widths[1:])) for name, *cells in lines
     )
+
+
+def figure(value: float, unit: str) -> str:
+    return f"{value:,.{0 if value >= 100 else 1}f} {unit}"
 
 
 def say(text: str) -> None:
