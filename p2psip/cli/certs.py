@@ -109,7 +109,7 @@ def make(args: argparse.Namespace) -> ExitCode:
     console.say("\n".join(console.table(facts.rows(certificate.now()))))
     console.say(f"Trusted by peers that have {root} in the folder trusted/ of their store.")
     if not args.store:
-        console.say("Next:  p2psip listen")
+        console.say(f"Next:  {common.program()} listen")
     return ExitCode.OK
 
 

@@ -6,7 +6,9 @@ import argparse
 import getpass
 import ipaddress
 import math
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +157,17 @@ def read_text(text: str | None) -> str | bytes:
     if sys.stdin.isatty():
         complain("Type the message; Ctrl-D on a line of its own sends it, Ctrl-C does not.")
     return sys.stdin.buffer.read()
+
+
+def program() -> str:
+    """How this command was called, for hints that can be copied: ``p2psip`` where that is found."""
+    called = Path(sys.argv[0])
+    if called.stem != "p2psip":
+        return f"{Path(sys.executable).name} -m p2psip"
+    found = shutil.which("p2psip")
+    if found is not None and Path(found).resolve() == called.resolve():
+        return "p2psip"
+    return os.path.relpath(called) if called.is_relative_to(Path.cwd()) else str(called)
 
 
 def user_name() -> str:

@@ -209,15 +209,19 @@ def _arrow(item: _Sent, other: _Peer, begin: float, *, to_right: bool) -> ladder
 
 def _conclusion(alice: _Peer, bob: _Peer, sent: list[_Sent]) -> list[str]:
     size = sum(len(item.args.data) for item in sent)
+    program = common.program()
+    hints = [
+        ("demo --verbose", "the messages in full"),
+        ("certs make", "certificates for this machine"),
+        ("listen", "and then, in another terminal:"),
+        (f"send sip:{common.user_name()}@localhost 'Hello'", ""),
+    ]
     return [
         "",
         f'Bob heard "{bob.heard[0]}", Alice heard "{alice.heard[0]}" ({len(sent)} messages, {size} bytes inside TLS).',
         "",
         "Try it yourself:",
-        "  p2psip demo --verbose      the messages in full",
-        "  p2psip certs make          certificates for this machine",
-        "  p2psip listen              then, in another terminal:",
-        f"  p2psip send sip:{common.user_name()}@localhost 'Hello'",
+        *console.table([(f"{program} {words}", meaning) for words, meaning in hints]),
     ]
 
 

@@ -176,7 +176,7 @@ def _announce(
         )
         return
     console.say(f"Listening on {', '.join(addresses)} ({manager.transport.name}) as {address}; Ctrl-C ends it.")
-    console.say(f"From another terminal:  p2psip send '{address}' 'Hello'")
+    console.say(f"From another terminal:  {common.program()} send '{address}' 'Hello'")
 
 
 def _reachable(endpoint: SipPeerToPeerEndpoint, manager: RealTimeServerConnectionManager, *, plain: bool) -> str:
