@@ -11,9 +11,13 @@ from p2psip.enums import SipTransportType
 from p2psip.errors import ConnectionFailureException
 from p2psip.managers import RealTimeServerConnectionManager, default_manager
 from p2psip.net.network import Target
-from p2psip.values import RealTimeAddress, SendMessageOptions
+from p2psip.values import ConnectionContext, RealTimeAddress, SendMessageOptions
 
 MAXIMUM_TARGETS = 1024
+
+_TargetKey = tuple[str, ConnectionContext | tuple[str, int] | None, str | None]
+"""All that the first hop of a request depends on, but for the endpoint."""
+
 DEFAULT_PORTS = {SipTransportType.TCP: 5060, SipTransportType.TLS: 5061}
 
 
@@ -75,7 +79,7 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         self._default_transport = default_transport
         self._proxy = None if host is None else (host, port)
         self._proxy_certificate_subject: str | None = None
-        self._targets: dict[str, Target] = {}  # found before, by address
+        self._targets: dict[_TargetKey, Target] = {}  # found before
         connection_manager._endpoint_added(self)
         self._begin()
 
@@ -95,14 +99,15 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
 
     def _target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:
         """Where a request to that address goes first; most go to the same few addresses."""
+        key: _TargetKey = (address.uri, None, None)
         if options is not None:
-            return self._find_target(address, options)
-        targets = self._targets
-        target = targets.get(address.uri)
+            key = (address.uri, options.connection_context, options.tls_target_name)
+        target = self._targets.get(key)
         if target is None:
-            if len(targets) >= MAXIMUM_TARGETS:
-                targets.clear()
-            target = targets[address.uri] = self._find_target(address, None)
+            target = self._find_target(address, options)
+            if len(self._targets) >= MAXIMUM_TARGETS:
+                self._targets.clear()
+            self._targets[key] = target
         return target
 
     def _find_target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:

@@ -23,7 +23,7 @@ READ_BUDGET = 4 * READ_SIZE
 """Bytes that one connection may read before the others have their turn."""
 BUSY = 4096
 """Bytes in one read which show that much is in flight: then asking the system once more pays."""
-FLUSH_AT = 65536
+FLUSH_AT = 16384
 """Bytes queued that are written at once rather than at the end of the turn."""
 FLUSH_LIMIT = 5.0
 LINGER_LIMIT = 1.0
