@@ -24,7 +24,8 @@ class Headers:
 
     _lines: list[str]
     _first: dict[str, str]
-    """The key of each field and the first line of that key: nearly all questions are for that one."""
+    """The key of each field and the first line of that key: nearly all questions are for that one. Made when the
+    first question comes, unless the parser has made it."""
     _views: dict[str, Any]
     """Values that the views of the message have parsed."""
     _changed: bool
@@ -32,12 +33,16 @@ class Headers:
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         if isinstance(pairs, Headers):
             self._lines = pairs._lines.copy()
-            self._first = pairs._first.copy()
         else:
             self._lines = [_checked_line(name, value) for name, value in pairs]
-            self._first = first_lines(self._lines)
         self._views = {}
         self._changed = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_first":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        first = self._first = first_lines(self._lines)
+        return first
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -94,16 +99,12 @@ class Headers:
 
     def add(self, name: str, value: str) -> None:
         """Append a field."""
-        line = _checked_line(name, value)
-        self._first.setdefault(line_key(line), line)
-        self._lines.append(line)
+        self._lines.append(_checked_line(name, value))
         self._forget()
 
     def prepend(self, name: str, value: str) -> None:
         """Put a field before all others, as a Via is."""
-        line = _checked_line(name, value)
-        self._first[line_key(line)] = line
-        self._lines.insert(0, line)
+        self._lines.insert(0, _checked_line(name, value))
         self._forget()
 
     def set(self, name: str, value: str) -> None:
@@ -112,20 +113,23 @@ class Headers:
         first = self._first.get(field_key(name))
         position = len(self._lines) if first is None else self._lines.index(first)
         self.remove(name)
-        self._first[line_key(line)] = line
         self._lines.insert(position, line)
         self._forget()
 
     def remove(self, name: str) -> None:
         """Remove all fields of the name; none is fine."""
         key = field_key(name)
-        if self._first.pop(key, None) is not None:
+        if key in self._first:
             self._lines = [line for line in self._lines if line_key(line) != key]
             self._forget()
 
     def _forget(self) -> None:
         self._changed = True
         self._views.clear()
+        try:
+            del self._first
+        except AttributeError:  # nobody has asked yet
+            pass
 
 
 def line_key(line: str) -> str:

@@ -159,6 +159,11 @@ class Loop:
                 self._woken = True
             self._inbox.append((function, args))
 
+    @property
+    def backlog(self) -> int:
+        """How much was posted and has not been run yet."""
+        return len(self._inbox)
+
     def in_loop(self) -> bool:
         """Whether the caller is on the loop's thread."""
         return threading.get_ident() == self._identity
