@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 from p2psip import (
     CertificateStore,
+    ManagerSettings,
     RealTimeServerConnectionManager,
     RealTimeServerTcpConnectionManager,
     RealTimeServerTlsConnectionManager,
     TlsFailureException,
 )
 from p2psip.cli import authority, certificate, common, wire
+from p2psip.cli.certificate import CertificateFacts
 from p2psip.cli.exits import CommandError, ExitCode, usage_errors
 
 
@@ -63,7 +66,7 @@ def open_manager(
         CommandError: A certificate, key or store cannot be used, or there is none.
     """
     if tcp:
-        return _traced(args, RealTimeServerTcpConnectionManager())
+        return _traced(args, RealTimeServerTcpConnectionManager(settings=_settings(args)))
     if (args.issuer is None) != (args.serial is None):
         raise CommandError("--issuer and --serial belong together: give both or neither.", ExitCode.USAGE)
     store = open_store(args)
@@ -78,6 +81,7 @@ def open_manager(
                 certificate_store=store,
                 trusted_roots=trusted_roots(args, store),
                 need_mutual_tls=need_mutual_tls,
+                settings=_settings(args),
             )
     return _traced(args, manager)
 
@@ -119,7 +123,9 @@ def _only(args: argparse.Namespace, store: CertificateStore) -> tuple[str, int]:
     """Issuer and serial number of the only certificate that we could show."""
     stored = store.holdings().certificates if store.path.is_dir() else ()
     moment = certificate.now()
-    ours = [each.certificate for each in stored if each.has_key]
+    ours = [
+        each.certificate for each in stored if each.has_key and not CertificateFacts.of(each.certificate).is_authority
+    ]
     usable = [one for one in ours if one.not_valid_after_utc > moment]
     if len(usable) == 1:
         return usable[0].issuer.rfc4514_string(), usable[0].serial_number
@@ -155,8 +161,16 @@ def _from_file(
         password=common.read_password(args.password_file),
         trusted_roots=trusted_roots(args, store),
         need_mutual_tls=need_mutual_tls,
+        settings=_settings(args),
     )
     return _traced(args, manager)
+
+
+def _settings(args: argparse.Namespace) -> ManagerSettings:
+    """A peer that takes the connection and then says nothing is a time-out of the command, however long that is."""
+    defaults = ManagerSettings()
+    timeout: float = getattr(args, "timeout", 0.0)
+    return dataclasses.replace(defaults, handshake_timeout=max(defaults.handshake_timeout, timeout + 1.0))
 
 
 def _traced(args: argparse.Namespace, manager: RealTimeServerConnectionManager) -> RealTimeServerConnectionManager:

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         try:
             _ping_all(endpoint, args, pings)
         finally:
-            if args.json:
+            if pings.sent and args.json:
                 console.say_json(pings.summary())
             elif pings.sent:
                 console.say("\n".join(pings.lines()))

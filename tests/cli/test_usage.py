@@ -8,8 +8,9 @@ import pytest
 from cli_support import CommandLine, closed_port
 
 from p2psip._version import __version__
+from p2psip.cli import identity
 from p2psip.cli.exits import MEANINGS
-from p2psip.cli.main import COMMANDS, main
+from p2psip.cli.main import COMMANDS, main, parser
 
 
 def names() -> list[str]:
@@ -102,3 +103,10 @@ def test_a_failure_is_json_where_json_is_wanted(tmp_path: Path) -> None:
     assert told["exit_code"] == 3
     assert told["reason"] == "CONNECTION"
     assert told["error"] in result.sentence
+
+
+@pytest.mark.parametrize("seconds", [1.0, 15.0, 60.0])
+def test_silence_in_the_handshake_is_a_time_out_however_long_one_waits(seconds: float) -> None:
+    args = parser().parse_args(["send", "--tcp", "--timeout", str(seconds), "sip:bob@example.com", "x"])
+    with identity.open_manager(args, tcp=True) as manager:
+        assert manager.settings.handshake_timeout > seconds
