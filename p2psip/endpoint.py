@@ -227,9 +227,11 @@ class RealTimeEndpoint(abc.ABC):
         self._features[name] = value
 
     def remove_feature_parameter(self, name: str) -> None:
+        """Take it out of the Contact again; an unknown one is fine."""
         self._features.pop(name, None)
 
     def get_feature_parameter_value(self, name: str) -> str | None:
+        """Its value; None when it has none, or is not set."""
         return self._features.get(name)
 
     # ------------------------------------------------------------------ sending

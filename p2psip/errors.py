@@ -77,7 +77,7 @@ class InvalidOperationReason(enum.IntEnum):
     NOT_INITIALIZED = 2
 
 
-class RealTimeException(Exception):  # noqa: N818 - UCMA's name
+class RealTimeException(Exception):
     """Root of all failures of the network, of peers and of certificates."""
 
 
@@ -217,7 +217,7 @@ class MessageParsingException(RealTimeException):
         self.answer = answer
 
 
-class RealTimeInvalidOperationException(RuntimeError):  # noqa: N818 - UCMA's name
+class RealTimeInvalidOperationException(RuntimeError):
     """The object is not in a state that allows the operation.
 
     Attributes:

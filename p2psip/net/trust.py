@@ -90,7 +90,7 @@ class TrustAnchors:
             where = f"the folder {path}"
             paths = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
         else:
-            where = f"the file {path}" if path.exists() else f"{path}, which does not exist,"
+            where = f"the file {path}" if path.exists() else f"{path} (which does not exist)"
             paths = [path] if path.exists() else []
         found = []
         for one in paths:
