@@ -138,11 +138,7 @@ class OurClient:
 
     def _begin(self, port: int) -> p2psip.Operation[p2psip.SipResponseData]:
         return self._endpoint.begin_send_message(
-            p2psip.MessageType.MESSAGE,
-            f"sip:bob@127.0.0.1:{port};transport=tls",
-            "text/plain",
-            self._body,
-            options=self._options,
+            p2psip.MessageType.MESSAGE, f"sip:bob@127.0.0.1:{port};transport=tls", "text/plain", self._body
         )
 
     def exchange(self, port: int, depth: int, seconds: float) -> tuple[int, float]:
