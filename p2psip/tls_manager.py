@@ -167,7 +167,8 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
     def reload_certificates(self) -> None:
         """Read certificate, key, trusted roots and CRLs again from where they came from.
 
-        New connections use them, existing ones live on. Where they cannot be used nothing changes. Blocks shortly.
+        New connections use them. Existing ones live on, but for those whose peer the new CRLs revoke: these are
+        closed. Where they cannot be used nothing changes. Blocks shortly.
 
         Raises:
             TlsFailureException: As at construction.

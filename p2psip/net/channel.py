@@ -14,7 +14,7 @@ from p2psip.net.loop import Loop
 from p2psip.net.sockets import StreamSocket, discard, peer_name
 
 if TYPE_CHECKING:
-    from p2psip.net.tls import TlsInfo
+    from p2psip.net.tls import TlsContexts, TlsInfo
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +161,14 @@ class Channel:
         self._limit = NEVER
         self._watch()
         self._owner.loop.at_turn_end(self._guard, self._read)
+
+    def verify_again(self, tls: TlsContexts) -> None:
+        """The rules have changed: a peer that is verified and should not be connected any more is let go."""
+        if self.tls is not None and self.phase < FLUSHING:
+            try:
+                self._socket.verify_again(tls.verifier)
+            except TlsFailureException as error:
+                self.close(error)
 
     # ------------------------------------------------------------------ writing
 

@@ -144,6 +144,10 @@ _ERRORS = {
     "EXCESSIVE_MESSAGE_SIZE": "its chain of certificates is larger than a handshake may be",
 }
 
+_SHOWN_NAMES = 5
+_LONGEST_NAME = 64
+"""Of what a certificate holds, in sentences."""
+
 _DISCONNECTED = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)
 
 
@@ -182,7 +186,9 @@ class Peer(NamedTuple):
         )
 
 
-def refused(peer: Peer, code: int, certificate: bytes | None, message: str = "") -> TlsFailureException:
+def refused(
+    peer: Peer, code: int, certificate: bytes | None, message: str = "", *, when: str = "in the TLS handshake"
+) -> TlsFailureException:
     """We refuse the peer's certificate; ``code`` is OpenSSL's verification code, ``message`` its text for it."""
     unknown = (
         _Reason.UNTRUSTED_REMOTE_CERTIFICATE,
@@ -196,16 +202,16 @@ def refused(peer: Peer, code: int, certificate: bytes | None, message: str = "")
         role="client" if is_client else "server",
         usage="clientAuth" if is_client else "serverAuth",
     )
-    sentence = f"{_subject(peer)} was refused in the TLS handshake because {because}."
+    sentence = f"{_subject(peer)} was refused {when} because {because}."
     return peer.failure(sentence, reason, code, certificate)
 
 
 def misnamed(peer: Peer, names: tuple[str, ...], certificate: bytes) -> TlsFailureException:
     """The peer's certificate is good, but it is somebody else's (RFC 5922 7.3)."""
-    shown = ", ".join(ascii(name)[1:-1] for name in names[:5]) + (" and others" if len(names) > 5 else "")
     return peer.failure(
-        f"{_subject(peer)} was refused because its certificate is for {shown or 'no SIP domain'} and not for "
-        f"{peer.identity}: connect by a name that it bears, or expect one with tls_target_name.",
+        f"{_subject(peer)} was refused because its certificate is for {shown_names(names) or 'no SIP domain'} and not "
+        f"for {peer.identity}: connect by a name that it bears, or expect one of them (tls_target_name; "
+        "proxy_certificate_subject for an outbound proxy).",
         _Reason.INCORRECT_NAME_IN_REMOTE_CERTIFICATE,
         HOST_MISMATCH,
         certificate,
@@ -272,6 +278,12 @@ def no_trust(trust: str, purpose: str) -> TlsFailureException:
         "put the roots of your peers' authorities there, or name them with trusted_roots.",
         _Reason.UNTRUSTED_REMOTE_CERTIFICATE,
     )
+
+
+def shown_names(names: tuple[str, ...]) -> str:
+    """The names in a peer's certificate for a sentence. The peer has chosen them: no control characters, no floods."""
+    shown = ", ".join(ascii(name)[1:-1][:_LONGEST_NAME] for name in names[:_SHOWN_NAMES])
+    return f"{shown} and others" if len(names) > _SHOWN_NAMES else shown
 
 
 def _subject(peer: Peer) -> str:

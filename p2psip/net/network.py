@@ -18,6 +18,7 @@ from p2psip.errors import (
     TlsFailureReason,
 )
 from p2psip.message import Limits, Malformed, Request, Response
+from p2psip.net import failures
 from p2psip.net.connection import Connection
 from p2psip.net.deadlines import Deadlines
 from p2psip.net.limits import Admission, QuietLog, plain_host
@@ -39,6 +40,8 @@ DEAD_TIME = 30.0
 MAXIMUM_DEAD = 1024
 CERTIFICATE_CHECK = 30.0
 """Seconds between two looks at the dates of the peers' certificates."""
+VERIFIED_PER_TURN = 16
+"""Live peers that are looked at again before everything else has its turn."""
 
 
 class NetworkObserver(Protocol):
@@ -221,8 +224,16 @@ class Network:
     # ------------------------------------------------------------------ incoming
 
     def use_tls(self, tls: TlsContexts) -> None:
-        """Use these certificates for new connections; existing ones live on."""
+        """Use these certificates for new connections; existing ones live on, but for those whose peer is revoked."""
         self._tls = tls
+        self._verify_again(tls, list(self._all))
+
+    def _verify_again(self, tls: TlsContexts, left: list[Connection]) -> None:
+        """A few peers a turn: signatures take their time. A handshake that goes on is looked at when it is over."""
+        for connection in left[:VERIFIED_PER_TURN]:
+            connection.verify_again(tls)
+        if tls is self._tls and len(left) > VERIFIED_PER_TURN:
+            self.loop.at_turn_end(self._verify_again, tls, left[VERIFIED_PER_TURN:])
 
     def listen(self, host: str, port: int) -> int:
         """Take connections in, over TLS if there are contexts for it.
@@ -295,7 +306,9 @@ class Network:
 
     def handshake_over(self, connection: Connection) -> None:
         self._not_shaking(connection)
-        if connection.is_incoming and self.allowed_domains and not self._is_allowed(connection):
+        if self._tls is not None:
+            connection.verify_again(self._tls)  # it may have begun under others
+        if not connection.is_connected or (self.allowed_domains and not self._is_allowed(connection)):
             return
         if self._observer.authorization_wanted:
             connection.await_authorization()
@@ -304,11 +317,13 @@ class Network:
             connection.open()
 
     def _is_allowed(self, connection: Connection) -> bool:
+        if not connection.is_incoming:
+            return True
         tls = connection.tls
         connection.matching_domain_name = None if tls is None else tls.matching(self.allowed_domains)
         if connection.matching_domain_name is not None:
             return True
-        names = ", ".join(tls.identities.names) if tls is not None and tls.identities is not None else ""
+        names = failures.shown_names(tls.identities.names) if tls is not None and tls.identities is not None else ""
         connection.close(
             TlsFailureException(
                 f"{connection.peer} was refused because its certificate carries none of the allowed domains but "

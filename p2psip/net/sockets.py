@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from p2psip.errors import ConnectionFailureException
 
 if TYPE_CHECKING:
-    from p2psip.net.tls import TlsInfo
+    from p2psip.net.tls_socket import TlsInfo, Verifier
 
 SocketAddress = tuple[Any, ...]
 """As the ``socket`` module gives and takes them: host and port, and for IPv6 flow and scope."""
@@ -38,6 +38,13 @@ class StreamSocket(Protocol):
 
         Raises:
             TlsFailureException: One of the two sides refuses.
+        """
+
+    def verify_again(self, verifier: Verifier) -> None:
+        """The peer, by other rules than those of the handshake.
+
+        Raises:
+            TlsFailureException: It may not stay.
         """
 
     def receive(self, size: int) -> bytes | None:
@@ -136,6 +143,9 @@ class PlainSocket:
 
     def handshake(self) -> int:
         return 0
+
+    def verify_again(self, verifier: Verifier) -> None:
+        pass
 
     def receive(self, size: int) -> bytes | None:
         try:

@@ -39,6 +39,9 @@ class TlsContexts:
         allow_common_name: Take the common name of a certificate that has no alternative names.
         key_log_file: Where session keys are appended, for a debugger; None writes them nowhere.
 
+    Attributes:
+        verifier: What is looked at when OpenSSL has verified a peer.
+
     Raises:
         TlsFailureException: OpenSSL cannot use the certificate (LOCAL_CERTIFICATE_NOT_FOUND), or the key log file
             cannot be written (OTHER).
@@ -69,7 +72,7 @@ class TlsContexts:
         if need_mutual_tls:
             self._demand_certificates(self._server, outgoing=False)
         self._demand_certificates(self._client, outgoing=True)
-        self._verifier = Verifier(
+        self.verifier = Verifier(
             Revocation(trust) if revocation != "off" else Revocation(TrustAnchors()), self._strict, allow_common_name
         )
 
@@ -133,7 +136,7 @@ class TlsContexts:
         """
         self.require_server()
         peer = Peer(None, None, _local(sock), remote, self._trust.source)
-        return TlsSocket(self._wrap(self._server, sock, peer, None), peer, self._verifier)
+        return TlsSocket(self._wrap(self._server, sock, peer, None), peer, self.verifier)
 
     def wrap_client(
         self, sock: socket.socket, target_identity: str | None, host: str, remote: tuple[str, int]
@@ -150,7 +153,7 @@ class TlsContexts:
         self.require_client()
         identity = host if target_identity is None else target_identity
         peer = Peer(host, identity, _local(sock), remote, self._trust.source)
-        return TlsSocket(self._wrap(self._client, sock, peer, server_name(identity)), peer, self._verifier)
+        return TlsSocket(self._wrap(self._client, sock, peer, server_name(identity)), peer, self.verifier)
 
     def _wrap(self, context: ssl.SSLContext, sock: socket.socket, peer: Peer, asked: str | None) -> ssl.SSLSocket:
         try:

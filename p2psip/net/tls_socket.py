@@ -101,6 +101,19 @@ class Verifier(NamedTuple):
         if self.revocation or self.strict:
             self._look_for(peer, chain, der)
 
+    def verify_live(self, sock: ssl.SSLSocket, peer: Peer) -> None:
+        """Whether a peer that was verified by other rules may stay.
+
+        Raises:
+            TlsFailureException: Its certificate, or one above it, has been revoked.
+        """
+        der = sock.getpeercert(True)
+        if der is None or not self.revocation:
+            return
+        certificate = _read(der, self.allow_common_name).certificate
+        if self.revocation.is_revoked([certificate, *(_verified_chain(sock) or _shown_chain(sock))]):
+            raise failures.refused(peer, failures.CERTIFICATE_REVOKED, der, when="while it was connected")
+
     def _look_for(self, peer: Peer, chain: list[x509.Certificate], der: bytes) -> None:
         try:
             self.revocation.check(chain, strict=self.strict)
@@ -183,6 +196,16 @@ class TlsSocket:
             self._failure = error
             raise
         return 0
+
+    def verify_again(self, verifier: Verifier) -> None:
+        """By other rules than those of the handshake, if they are others.
+
+        Raises:
+            TlsFailureException: The peer has been revoked meanwhile.
+        """
+        if verifier is not self._verifier:
+            self._verifier = verifier
+            verifier.verify_live(self._socket, self._peer)
 
     def receive(self, size: int) -> bytes | None:
         """What has come, one record at most; ``b""`` after the peer's close_notify, None when nothing is there.

@@ -165,17 +165,13 @@ class Revocation:
         """
         now = datetime.datetime.now(datetime.timezone.utc)
         for certificate, issuer in self._links(chain):
-            lists = self._lists.get(tuple(name_parts(certificate.issuer)))
-            if lists is None:
+            if not self._lists_of(certificate):
                 if strict:
                     raise RevocationError(failures.CRL_MISSING)
                 continue
             code = failures.CRL_SIGNATURE_FAILURE
-            for crl in lists:
-                if issuer is None or not self._is_signed_by(crl, issuer):
-                    continue
-                entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
-                if entry is not None:
+            for crl in self._signed_lists_of(certificate, issuer):
+                if _lists(crl, certificate):
                     raise RevocationError(failures.CERTIFICATE_REVOKED)
                 if now < crl.last_update_utc:
                     code = failures.CRL_NOT_YET_VALID
@@ -185,6 +181,25 @@ class Revocation:
                     break
             else:
                 raise RevocationError(code)
+
+    def is_revoked(self, chain: Sequence[x509.Certificate]) -> bool:
+        """Whether one of these, the peer's first, is known to be revoked; a list that is out of date still tells."""
+        return any(
+            _lists(crl, certificate)
+            for certificate, issuer in self._links(chain)
+            for crl in self._signed_lists_of(certificate, issuer)
+        )
+
+    def _lists_of(self, certificate: x509.Certificate) -> list[x509.CertificateRevocationList]:
+        """Those that bear its issuer's name."""
+        return self._lists.get(tuple(name_parts(certificate.issuer)), [])
+
+    def _signed_lists_of(
+        self, certificate: x509.Certificate, issuer: x509.Certificate | None
+    ) -> Iterator[x509.CertificateRevocationList]:
+        """Those that are its issuer's."""
+        if issuer is not None:
+            yield from (crl for crl in self._lists_of(certificate) if self._is_signed_by(crl, issuer))
 
     def _links(self, chain: Sequence[x509.Certificate]) -> Iterator[tuple[x509.Certificate, x509.Certificate | None]]:
         """Each certificate of the chain up to the root, with its issuer's."""
@@ -208,6 +223,10 @@ class Revocation:
                 known = False
             self._signatures[key] = known
         return known
+
+
+def _lists(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
+    return crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
 
 
 def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:

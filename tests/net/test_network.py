@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import Encoding
 from net_support import PATIENCE, Outcome, Side, answer, dial, message, read_to_end, sides, tcp
 
 from p2psip.config import ManagerSettings
@@ -30,7 +31,9 @@ from p2psip.net.loop import LoopEnded
 from p2psip.net.network import Target
 from p2psip.net.tls import TlsContexts
 from p2psip.net.trust import TrustAnchors
+from p2psip.testing.authority import CertificateAuthority
 from p2psip.testing.clock import FakeClock
+from p2psip.testing.leaf import IssuedCertificate
 from p2psip.testing.network import MemoryNetwork
 
 __all__ = ["sides"]
@@ -363,6 +366,21 @@ def test_others_are_refused_before_any_sip_byte(sides: Make, world: World, memor
     assert bob.recorder.count("message") == bob.recorder.count("ready") == 0
 
 
+def test_the_names_of_who_is_refused_are_printable(sides: Make, world: World, memory: MemoryNetwork) -> None:
+    ca = CertificateAuthority()
+    issued = ca.issue("evil\n\x1b[2J.example", common_name="evil")
+    mine = TlsContexts(issued.local, TrustAnchors.load(world.ca.cert_pem.bytes()))
+    theirs = TlsContexts(
+        LocalCertificate.from_files(*world.files("b.example")),
+        TrustAnchors.load([ca.certificate, world.ca.cert_pem.bytes()]),
+    )
+    alice, bob = make_pair(sides, world, memory, mine=mine, theirs=theirs, allowed_domains=frozenset({"c.example"}))
+    alice.acquire(tls())
+    ((_, refusal),) = bob.recorder.wait("handshake failed")
+    assert "evil" in str(refusal)
+    assert str(refusal).isprintable()
+
+
 @pytest.mark.parametrize("incoming", [True, False])
 @pytest.mark.parametrize("allowed", [True, False])
 def test_authorization_comes_before_any_message(
@@ -444,6 +462,123 @@ def test_no_new_request_goes_to_an_expired_peer(sides: Make, world: World, memor
     assert first.tls is not None
     first.tls.not_after = alice.loop.clock.time() - 1
     assert alice.acquire(tls()).connection() is not first
+
+
+# ---------------------------------------------------------------------- revoked while connected
+
+
+class Revoking:
+    """An authority whose lists of revoked certificates grow while its peers are connected."""
+
+    def __init__(self) -> None:
+        self.ca = CertificateAuthority()
+        self.lower = self.ca.intermediate()
+
+    def again(self, issued: IssuedCertificate, **options: Any) -> TlsContexts:
+        """With that certificate of ours, and the lists as they are now."""
+        return TlsContexts(
+            issued.local, TrustAnchors([self.ca.certificate], [self.ca.crl(), self.lower.crl()]), **options
+        )
+
+
+@pytest.mark.parametrize("which", ["leaf", "intermediate"])
+@pytest.mark.parametrize("revocation", ["available", "strict"])
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_a_peer_that_is_revoked_meanwhile_is_let_go(
+    sides: Make, world: World, memory: MemoryNetwork, which: str, revocation: str, version: str
+) -> None:
+    own = Revoking()
+    mine, theirs = own.lower.issue("a.example"), own.ca.issue("b.example")
+    before = own.again(theirs, revocation=revocation)
+    before._server.maximum_version = ssl.TLSVersion[version]
+    alice, bob = make_pair(sides, world, memory, mine=own.again(mine), theirs=before)
+    ours = alice.acquire(tls()).connection()
+    ((yours,),) = bob.recorder.wait("ready")
+    bob.call(bob.network.use_tls, own.again(theirs, revocation=revocation))
+    bob.settle()
+    assert yours.is_connected
+
+    if which == "leaf":
+        own.lower.revoke(mine)
+    else:
+        own.ca._revoked.append(own.lower.certificate.serial_number)
+    bob.call(bob.network.use_tls, own.again(theirs, revocation="off"))
+    bob.settle()
+    assert yours.is_connected
+    bob.call(bob.network.use_tls, own.again(theirs, revocation=revocation))
+    ((closed, error),) = bob.recorder.wait("closed")
+    assert closed is yours
+    assert isinstance(error, TlsFailureException)
+    assert error.failure_reason is TlsFailureReason.REMOTE_CERTIFICATE_REVOKED
+    assert error.remote_certificate == mine.certificate.public_bytes(Encoding.DER)
+    assert "handshake" not in str(error)
+    alice.recorder.wait("closed")
+    assert not ours.is_connected
+
+
+def test_requests_to_a_peer_that_is_revoked_meanwhile_fail_with_the_reason(
+    sides: Make, world: World, memory: MemoryNetwork
+) -> None:
+    own = Revoking()
+    mine, theirs = own.ca.issue("a.example"), own.ca.issue("b.example")
+    alice, _ = make_pair(sides, world, memory, mine=own.again(mine), theirs=own.again(theirs))
+    alice.acquire(tls()).connection()
+    own.ca.revoke(theirs)
+    alice.call(alice.network.use_tls, own.again(mine))
+    ((_, error),) = alice.recorder.wait("closed")
+    assert error.failure_reason is TlsFailureReason.REMOTE_CERTIFICATE_REVOKED
+    assert alice.acquire(tls()).error().failure_reason is TlsFailureReason.REMOTE_CERTIFICATE_REVOKED  # type: ignore[attr-defined]
+
+
+def test_lists_that_say_nothing_of_live_peers_end_none(sides: Make, world: World, memory: MemoryNetwork) -> None:
+    """Expired ones refuse new peers, but nobody is known to be revoked."""
+    own = Revoking()
+    mine, theirs = own.ca.issue("a.example"), own.ca.issue("b.example")
+    alice, bob = make_pair(sides, world, memory, mine=own.again(mine), theirs=own.again(theirs))
+    alice.acquire(tls()).connection()
+    ((yours,),) = bob.recorder.wait("ready")
+    expired = TrustAnchors([own.ca.certificate], [own.ca.crl(expired=True)])
+    bob.call(bob.network.use_tls, TlsContexts(theirs.local, expired))
+    bob.settle()
+    assert yours.is_connected
+
+
+def test_a_handshake_under_way_ends_under_the_new_lists(sides: Make) -> None:
+    own = Revoking()
+    mine, theirs = own.ca.issue("a.example"), own.ca.issue("b.example")
+    bob = sides(tls=own.again(theirs))
+    with dial(bob.listen()) as raw:
+        wait_for(bob, lambda: len(bob.network._all) == 1)
+        own.ca.revoke(mine)
+        bob.call(bob.network.use_tls, own.again(theirs))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=own.ca.pem.decode())
+        mine.load_into(context)
+        with context.wrap_socket(raw, server_hostname="b.example") as peer:
+            peer.sendall(message())
+            assert peer.recv(1) == b""
+    ((_, error),) = bob.recorder.wait("handshake failed")
+    assert error.failure_reason is TlsFailureReason.REMOTE_CERTIFICATE_REVOKED
+    assert bob.recorder.count("ready") == 0
+
+
+def test_many_live_peers_are_looked_at_a_few_at_a_time(sides: Make, world: World, memory: MemoryNetwork) -> None:
+    own = Revoking()
+    mine, theirs = own.ca.issue("a.example"), own.ca.issue("b.example")
+    settings = ManagerSettings(maximum_connections_per_pool=60, maximum_unanswered_per_connection=1)
+    alice, bob = make_pair(sides, world, memory, settings=settings, mine=own.again(mine), theirs=own.again(theirs))
+    for count in range(1, 51):
+        alice.acquire(tls()).connection().unanswered = 1
+        bob.recorder.wait("ready", count)
+    own.ca.revoke(mine)
+    later = own.again(theirs)
+
+    def swap() -> int:
+        bob.network.use_tls(later)
+        return sum(connection.is_connected for connection in bob.network.connections())
+
+    assert 0 < bob.call(swap) < 50
+    bob.recorder.wait("closed", 50)
 
 
 # ---------------------------------------------------------------------- ourselves, and IPv6

@@ -31,6 +31,7 @@ from tls_support import (
 )
 
 from p2psip.errors import TlsFailureException, TlsFailureReason
+from p2psip.net import failures
 from p2psip.net.certificates import LocalCertificate, TrustAnchors
 from p2psip.net.tls import TlsContexts
 from p2psip.testing import IssuedCertificate
@@ -170,6 +171,13 @@ def test_names_in_errors_are_printable(sides: list[Any]) -> None:
     _, client = meet(sides, odd, contexts())
     assert client.failure_reason is R.INCORRECT_NAME_IN_REMOTE_CERTIFICATE
     assert str(client).isprintable()
+
+
+def test_names_in_errors_are_few_and_short() -> None:
+    names = tuple(f"{number}.{'x' * 60}.{'y' * 60}.example" for number in range(1000))
+    shown = failures.shown_names(names)
+    assert shown.startswith("0.xxx") and shown.endswith("and others")
+    assert len(shown) < 400
 
 
 # ---------------------------------------------------------------------- whom we trust

@@ -599,18 +599,18 @@ def test_a_resumed_session_of_tls_1_2_is_verified_again(sides: list[Any], monkey
     assert ours.socket.info is not None and ours.socket.info.identities is not None
     assert ours.socket.info.identities.covers(NAME)
 
-    verifier = own._verifier
-    own._verifier = verifier._replace(revocation=revocation_of(issued()))
+    verifier = own.verifier
+    own.verifier = verifier._replace(revocation=revocation_of(issued()))
     ours, _ = resume(sides, own, context, session)
     assert isinstance(ours.outcome, TlsFailureException)
     assert ours.outcome.failure_reason is R.REMOTE_CERTIFICATE_REVOKED
 
-    own._verifier = verifier._replace(strict=True, revocation=Revocation(TrustAnchors()))
+    own.verifier = verifier._replace(strict=True, revocation=Revocation(TrustAnchors()))
     ours, _ = resume(sides, own, context, session)
     assert isinstance(ours.outcome, TlsFailureException)
     assert ours.outcome.failure_reason is R.UNTRUSTED_REMOTE_CERTIFICATE
 
-    own._verifier = verifier
+    own.verifier = verifier
     later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=400)
     clock = types.SimpleNamespace(now=lambda zone: later)
     monkeypatch.setattr(
