@@ -139,13 +139,10 @@ def create_response(
         first = {"via": via, "from": sender, "to": to, "call-id": call_id, "cseq": cseq}
         if len(asked._first) != len(asked._lines):
             lines[:1] = asked._lines_of("via")
-    copied = Headers.__new__(Headers)
-    copied._lines = lines
-    copied._first = first
-    copied._views = {}
-    copied._changed = False
-    if status_code == 100 and "Timestamp" in asked:
-        copied.add("Timestamp", asked.get("Timestamp") or "")
+    if status_code == 100 and "timestamp" in asked._first:
+        first["timestamp"] = asked._first["timestamp"]
+        lines.append(first["timestamp"])
+    copied = Headers.of_lines(lines, first)
     for name, value in headers:
         copied.add(name, value)
     if content_type is not None:
@@ -165,7 +162,7 @@ def create_ack(invite: Request, response: Response) -> Request:
 
     RFC 3261 17.1.1.3.
     """
-    return _companion(invite, "ACK", response.headers.get("To") or invite.headers.get("To") or "")
+    return _companion(invite, "ACK", response.headers.get("To") or "")
 
 
 def create_cancel(request: Request) -> Request:
@@ -179,13 +176,16 @@ def create_cancel(request: Request) -> Request:
 def _companion(request: Request, method: str, to: str) -> Request:
     """A request of the same branch: what both ACK and CANCEL take over."""
     old = request.headers
-    headers = Headers([("Via", split_list(old.get("Via") or "")[0]), ("Max-Forwards", "70")])
-    for route in old.get_all("Route"):
-        headers.add("Route", route)
-    headers.add("From", old.get("From") or "")
-    headers.add("To", to)
-    headers.add("Call-ID", old.get("Call-ID") or "")
-    headers.add("CSeq", f"{request.cseq.number} {method}")
-    companion = Request(method, request.uri, headers)
-    assert companion.sip_version == SIP_VERSION
+    companion = Request(method, request.uri)
+    companion.headers = Headers.of_lines(
+        [
+            f"Via: {split_list(old.get('Via') or '')[0]}",
+            "Max-Forwards: 70",
+            *(f"Route: {route}" for route in old.get_all("Route")),
+            f"From: {old.get('From') or ''}",
+            f"To: {to}",
+            f"Call-ID: {old.get('Call-ID') or ''}",
+            f"CSeq: {request.cseq.number} {method}",
+        ]
+    )
     return companion

@@ -57,6 +57,11 @@ class StreamFramer:
         """A message has begun and is not complete."""
         return bool(self._buffer) and self._buffer != b"\r"
 
+    @property
+    def buffered(self) -> int:
+        """Octets of the message that has begun."""
+        return len(self._buffer)
+
     def close(self) -> bool:
         """The stream has ended. Says whether a message was cut off."""
         cut_off = self.in_message

@@ -21,6 +21,7 @@ DEFAULT_PORTS = {"TLS": 5061, "WSS": 443, "WS": 80}
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
 _WORD = re.compile(r"[A-Za-z0-9\-.!%*_+`'~()<>:\\\"/\[\]?{}]+")
 _QUOTED = re.compile(r'"[^"\\\0-\x08\x0a-\x1f\x7f]*(?:\\[^\r\n][^"\\\0-\x08\x0a-\x1f\x7f]*)*"')
+_TO_BE_ESCAPED = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f\\\"]")
 _ESCAPED_CHARACTER = re.compile(r"\\(.)", re.DOTALL)
 _LIST_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|<[^<>]*>|["<,]', re.DOTALL)
 _PARAMETER_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[";]', re.DOTALL)
@@ -51,13 +52,6 @@ def is_call_id(text: str) -> bool:
     return _WORD.fullmatch(word) is not None and (not at or _WORD.fullmatch(second) is not None)
 
 
-def quote(text: str) -> str:
-    """The text as a quoted-string."""
-    if any(c in text for c in "\r\n\0"):
-        raise ValueError(f"{excerpt(text)} cannot be quoted: it contains CR, LF or NUL.")
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def quote_display_name(name: str) -> str:
     """A display name as it stands in front of ``<uri>``: words as they are, anything else quoted.
 
@@ -66,9 +60,18 @@ def quote_display_name(name: str) -> str:
 
     RFC 3261 25.1, display-name.
     """
+    if "\0" in name:
+        raise ValueError(f"{excerpt(name)} contains CR, LF or NUL and cannot be a display name.")
+    return format_display_name(name)
+
+
+def format_display_name(name: str) -> str:
+    """The same for a name that may have been received, in which a NUL is allowed: it is written as a quoted-pair."""
     if name and all(map(is_token, name.split(" "))):
         return name
-    return quote(name)
+    if "\r" in name or "\n" in name:
+        raise ValueError(f"{excerpt(name)} contains CR, LF or NUL and cannot be a display name.")
+    return '"' + _TO_BE_ESCAPED.sub(r"\\\g<0>", name) + '"'
 
 
 def unquote(text: str) -> str:

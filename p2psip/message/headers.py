@@ -17,15 +17,17 @@ class Headers:
     while others do.
 
     Raises:
-        ValueError: A name that is no token, or a value with CR, LF or NUL.
+        ValueError: A name that is no token, or a value with CR, LF or NUL, or one that cannot be written as UTF-8.
     """
 
-    __slots__ = ("_changed", "_first", "_lines", "_views")
+    __slots__ = ("_changed", "_first", "_grouped", "_lines", "_views")
 
     _lines: list[str]
     _first: dict[str, str]
     """The key of each field and the first line of that key: nearly all questions are for that one. Made when the
     first question comes, unless the parser has made it."""
+    _grouped: dict[str, list[str]]
+    """All lines of each key; made when a question about one of several comes."""
     _views: dict[str, Any]
     """Values that the views of the message have parsed."""
     _changed: bool
@@ -38,11 +40,29 @@ class Headers:
         self._views = {}
         self._changed = False
 
+    @classmethod
+    def of_lines(cls, lines: list[str], first: dict[str, str] | None = None) -> Headers:
+        """The fields that these lines are. Nothing is checked: they were, or they come from a message that was received,
+        in which more is allowed than an application may say (a NUL as a quoted-pair)."""
+        headers = cls.__new__(cls)
+        headers._lines = lines
+        if first is not None:
+            headers._first = first
+        headers._views = {}
+        headers._changed = False
+        return headers
+
     def __getattr__(self, name: str) -> Any:
-        if name != "_first":
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        first = self._first = first_lines(self._lines)
-        return first
+        if name == "_first":
+            first = self._first = first_lines(self._lines)
+            return first
+        if name == "_grouped":
+            grouped: dict[str, list[str]] = {}
+            for line in self._lines:
+                grouped.setdefault(line_key(line), []).append(line)
+            self._grouped = grouped
+            return grouped
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -95,7 +115,7 @@ class Headers:
             return []
         if len(self._first) == len(self._lines):
             return [first]
-        return [line for line in self._lines if line_key(line) == key]
+        return self._grouped[key]
 
     def add(self, name: str, value: str) -> None:
         """Append a field."""
@@ -116,6 +136,13 @@ class Headers:
         self._lines.insert(position, line)
         self._forget()
 
+    def replace_first(self, key: str, value: str) -> None:
+        """Give the first field of the key, which is there, another value; others of its name stay. As in ``of_lines``,
+        the value is not checked."""
+        line = self._first[key]
+        self._lines[self._lines.index(line)] = f"{line.partition(':')[0]}: {value}"
+        self._forget()
+
     def remove(self, name: str) -> None:
         """Remove all fields of the name; none is fine."""
         key = field_key(name)
@@ -126,10 +153,11 @@ class Headers:
     def _forget(self) -> None:
         self._changed = True
         self._views.clear()
-        try:
-            del self._first
-        except AttributeError:  # nobody has asked yet
-            pass
+        for index in ("_first", "_grouped"):
+            try:
+                delattr(self, index)
+            except AttributeError:  # nobody has asked yet
+                pass
 
 
 def line_key(line: str) -> str:
@@ -150,7 +178,18 @@ def _checked_line(name: str, value: str) -> str:
         raise ValueError(f"{excerpt(name)} is not the name of a header field.")
     if "\r" in value or "\n" in value or "\0" in value:
         raise ValueError(f"The value of {name} contains CR, LF or NUL: {excerpt(value)}.")
+    check_encodable(value)
     return f"{name}: {value}"
+
+
+def check_encodable(text: str) -> None:
+    """Raise ValueError for what cannot be written as UTF-8: half of a surrogate pair, unless it is the stand-in for an
+    octet that was received."""
+    if not text.isascii():
+        try:
+            text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise ValueError(f"{excerpt(text)} cannot be written as UTF-8.") from None
 
 
 def missing(name: str) -> MessageParsingException:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import excerpt, is_call_id, is_token, parse_number, split_list
-from p2psip.message.headers import Headers, line_key, missing
+from p2psip.message.headers import Headers, check_encodable, line_key, missing
 from p2psip.message.names import DIALOG_FIELDS, SINGLE_FIELDS, canonical_name
 from p2psip.message.uri import SipUri, parse_uri
 from p2psip.message.values import CSeq, NameAddr, Via, parse_contact
@@ -333,6 +333,7 @@ def check_status_code(status_code: int) -> None:
 def check_reason(reason: str) -> None:
     if "\r" in reason or "\n" in reason or "\0" in reason:
         raise ValueError("A reason phrase cannot contain CR, LF or NUL.")
+    check_encodable(reason)
 
 
 class Malformed:

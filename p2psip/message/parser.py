@@ -10,7 +10,7 @@ from p2psip.config import ManagerSettings
 from p2psip.errors import MessageParsingException
 from p2psip.message.builders import create_response
 from p2psip.message.grammar import CACHED_LENGTH, excerpt, is_token, quoted_end
-from p2psip.message.headers import Headers, first_lines
+from p2psip.message.headers import Headers
 from p2psip.message.message import REQUEST_URI, Request, Response
 from p2psip.message.names import KEYS, canonical_name, field_key
 
@@ -153,9 +153,7 @@ class Head:
         self.length = len(octets) + 4
         lines = octets.decode("utf-8", "surrogateescape").split("\r\n")
         self._start_line = lines.pop(0)
-        self._headers = Headers()
-        self._headers._lines = self._fields(lines)
-        self._headers._first = first_lines(self._headers._lines)
+        self._headers = Headers.of_lines(self._fields(lines))
         self._read_content_length()
         if len(octets.translate(None, _HARMLESS)) != 2 * len(lines):
             self._check_controls()
@@ -283,8 +281,9 @@ def _parse_start_line(line: str) -> tuple[str, str | int, str]:
     """Method, URI and version, or version, status code and reason."""
     first, _, rest = line.partition(" ")
     if "/" in first:
-        code, space, reason = rest.partition(" ")
-        if space and len(code) == 3 and code.isdigit() and code.isascii() and _VERSION.fullmatch(first):
+        # RFC 3261 25.1 demands the space after the code; some leave it out where no reason follows.
+        code, _, reason = rest.partition(" ")
+        if len(code) == 3 and code.isdigit() and code.isascii() and _VERSION.fullmatch(first):
             return (first, int(code), reason)
     else:
         uri, _, version = rest.partition(" ")

@@ -15,6 +15,7 @@ from p2psip.message.grammar import (
     CACHED_LENGTH,
     DEFAULT_PORTS,
     excerpt,
+    format_display_name,
     format_parameters,
     is_ip_address,
     is_token,
@@ -22,7 +23,6 @@ from p2psip.message.grammar import (
     parse_number,
     parse_parameters,
     parse_tail,
-    quote_display_name,
     quoted_end,
     split_words,
     unquote,
@@ -130,7 +130,7 @@ class NameAddr:
         return self.params.get("tag")
 
     def __str__(self) -> str:
-        name = "" if self.display_name is None else quote_display_name(self.display_name) + " "
+        name = "" if self.display_name is None else format_display_name(self.display_name) + " "
         return f"{name}<{self.uri}>{format_parameters(self.params)}"
 
     def __repr__(self) -> str:

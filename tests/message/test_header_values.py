@@ -166,7 +166,9 @@ def test_not_a_cseq(text: str) -> None:
         CSeq.parse(text)
 
 
-@pytest.mark.parametrize("name", ["plain", "two words", "", "a,b", 'say "hi"', "back\\slash", "caf\xe9", "<>", " lead"])
+@pytest.mark.parametrize(
+    "name", ["plain", "two words", "", "a,b", 'say "hi"', "back\\slash", "caf\xe9", "<>", " lead", "\x07\x7f \t"]
+)
 def test_display_names_survive(name: str) -> None:
     assert NameAddr.parse(str(NameAddr("sip:a.example", name))).display_name == name
     assert quote_display_name("two words") == "two words"
@@ -177,6 +179,14 @@ def test_display_names_survive(name: str) -> None:
 def test_display_names_cannot_smuggle(name: str) -> None:
     with pytest.raises(ValueError, match="CR, LF or NUL"):
         quote_display_name(name)
+
+
+def test_a_display_name_with_a_nul_survives() -> None:
+    """RFC 4475 3.1.1.2. It is written as it was received; an application's own is refused, as in every value."""
+    address = NameAddr.parse('"a\\\0" <sip:a.example>')
+    assert address.display_name == "a\0"
+    assert str(address) == '"a\\\0" <sip:a.example>'
+    assert NameAddr.parse(str(address)) == address
 
 
 def test_lists() -> None:

@@ -77,6 +77,16 @@ def test_values_cannot_smuggle(value: str) -> None:
     assert list(headers) == [("X", "1")], "a refused change changes nothing"
 
 
+def test_values_can_be_sent() -> None:
+    """Half of a surrogate pair is no character; the stand-ins for octets that were received are fine."""
+    headers = Headers()
+    for change in (headers.add, headers.set, headers.prepend):
+        with pytest.raises(ValueError, match="UTF-8"):
+            change("X", "a\ud800")
+    headers.add("X", "\u20ac \U0001f600 \udcff")
+    assert "\u20ac \U0001f600 ".encode() + b"\xff\r\n" in Request("OPTIONS", "sip:b", headers).to_bytes()
+
+
 @pytest.mark.parametrize(
     "name", ["", "a b", "a:b", "X\r\nEvil", "X\n", "caf\xe9", "X\0", "(x)", " X", "\u212a", "\u017fubject"]
 )

@@ -50,6 +50,17 @@ def test_a_response() -> None:
     assert message.body == b""
 
 
+@pytest.mark.parametrize("line", ["SIP/2.0 200", "SIP/2.0 200 "])
+def test_a_status_line_may_lack_reason_and_space(line: str) -> None:
+    """The RFC wants the space; some leave it out with the reason, and nothing else can be meant."""
+    message = parse_message(f"{line}\r\nTo: <sip:b>\r\n\r\n".encode())
+    assert isinstance(message, Response)
+    assert (message.status_code, message.reason) == (200, "")
+    assert message.to_bytes().startswith(line.encode() + b"\r\n")
+    message.headers.add("X", "1")
+    assert message.to_bytes().startswith(b"SIP/2.0 200 \r\n")
+
+
 def test_octets_that_are_not_utf8_survive() -> None:
     data = request_bytes("Subject: caf\udce9", "X: \udcff\udcfe", body=bytes(range(256)))
     message = parsed(data)
@@ -138,7 +149,18 @@ def test_control_characters_may_be_quoted_pairs() -> None:
             "GET / HTTP/1.1",
             "OPTIONS sip:b \u017fIP/2.0",
         ),
-        *("SIP/2.0 200", "SIP/2.0 20 OK", "SIP/2.0 2000 OK", "SIP/2.0 2x0 OK", "SIP/2.0  200 OK", "SIP/2. 200 OK"),
+        *(
+            "SIP/2.0 20",
+            "SIP/2.0 20 OK",
+            "SIP/2.0",
+            "SIP/2.0 ",
+            "SIP/2.0 200\tOK",
+            "SIP/2.0 200OK",
+            "SIP/2.0 2000 OK",
+            "SIP/2.0 2x0 OK",
+            "SIP/2.0  200 OK",
+            "SIP/2. 200 OK",
+        ),
     ],
 )
 def test_not_a_start_line(line: str) -> None:
