@@ -126,6 +126,11 @@ def host(value: str) -> str:
     """A host name or IP address, IPv6 without brackets, lower case."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is not a host name or an IP address.")
+    return _host(value)
+
+
+@functools.lru_cache(maxsize=1024)
+def _host(value: str) -> str:
     bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     try:
         return str(ipaddress.ip_address(bare))

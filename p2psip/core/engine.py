@@ -240,12 +240,11 @@ class Engine:
         """
         try:
             method = response.cseq.method
-            transaction = self._clients.get((response.top_via.branch, method))
+            transaction = self._clients.get((response.top_branch, method))
             if transaction is None:
                 return
-            headers = response.headers
             # RFC 3261 8.1.3.3: with several Vias it went astray.
-            if headers.count("Via") > 1 or "," in (headers.get("Via") or ""):
+            if not response.has_one_via:
                 return
             if method == "INVITE":
                 response.validate()

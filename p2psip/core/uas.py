@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.flow import Flow
 from p2psip.errors import MessageParsingException
-from p2psip.message import Headers, Request, Response, Via, create_response, is_token
+from p2psip.message import Request, Response, Via, create_response, is_token, split_list
 
 KNOWN_METHODS = frozenset(
     (
@@ -100,34 +100,35 @@ def answer(
     server write that into the request; here it is written into the responses only, so that applications see the
     request as it was sent. For the sender that is the same.
     """
-    response = create_response(
-        request, status_code, reason, to_tag=to_tag, headers=headers, content_type=content_type, body=body
+    return create_response(
+        request,
+        status_code,
+        reason,
+        to_tag=to_tag,
+        top_via=_top_via(request, flow),
+        headers=headers,
+        content_type=content_type,
+        body=body,
     )
+
+
+def _top_via(request: Request, flow: Flow) -> str | None:
+    """The first line of Via for the response; None where it goes back as it came."""
     try:
         via = request.top_via
     except MessageParsingException:
-        return response  # it goes back as it came, with the answer that says what is wrong
+        return None  # with the answer that says what is wrong
     host, port = flow.remote
     params = via.params
     wants_port = "rport" in params and params["rport"] is None
-    if wants_port or via.host.lower().strip("[]") != host:
-        text = request.headers.get("Via") or ""
-        if not wants_port and "received" not in params and "," not in text:
-            text = f"{text};received={host}"
-        else:
-            params = {**params, "received": host}
-            if wants_port:
-                params["rport"] = str(port)  # RFC 3581 4
-            text = str(Via(via.transport, via.host, via.port, params, protocol=via.protocol, version=via.version))
-        _replace_top_via(response.headers, text)
-    return response
-
-
-def _replace_top_via(headers: Headers, text: str) -> None:
-    if headers.count("Via") == 1 and "," not in (headers.get("Via") or ""):
-        headers.set("Via", text)
-        return
-    others = headers.get_all("Via")[1:]
-    headers.remove("Via")
-    for value in (*reversed(others), text):
-        headers.prepend("Via", value)
+    if not wants_port and via.host.lower().strip("[]") == host:
+        return None
+    line = request.headers.get("Via") or ""
+    comma = "," in line
+    if not wants_port and "received" not in params and not comma:
+        return f"{line};received={host}"
+    params = {**params, "received": host}
+    if wants_port:
+        params["rport"] = str(port)  # RFC 3581 4
+    text = str(Via(via.transport, via.host, via.port, params, protocol=via.protocol, version=via.version))
+    return ", ".join([text, *split_list(line)[1:]]) if comma else text

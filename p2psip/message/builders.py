@@ -102,6 +102,7 @@ def create_response(
     reason: str | None = None,
     *,
     to_tag: str | None = None,
+    top_via: str | None = None,
     headers: Iterable[tuple[str, str]] = (),
     content_type: str | None = None,
     body: bytes = b"",
@@ -113,6 +114,7 @@ def create_response(
     Args:
         reason: None takes the phrase of the code.
         to_tag: Added to To when it has none, but not in a 100.
+        top_via: Stands in place of the first line of Via (RFC 3261 18.2.1).
 
     Raises:
         ValueError: An argument cannot stand in a message.
@@ -139,6 +141,8 @@ def create_response(
         first = {"via": via, "from": sender, "to": to, "call-id": call_id, "cseq": cseq}
         if len(asked._first) != len(asked._lines):
             lines[:1] = asked._lines_of("via")
+    if top_via is not None and "via" in first:
+        first["via"] = lines[0] = "Via: " + top_via
     if status_code == 100 and "timestamp" in asked._first:
         first["timestamp"] = asked._first["timestamp"]
         lines.append(first["timestamp"])

@@ -135,7 +135,15 @@ def parse_parameters(text: str) -> dict[str, str | None]:
             return {name: checked}
         return {name.lower(): value}
     parts = _split(text, _PARAMETER_MARKS, ";") if '"' in text else text.split(";")
-    parameters = dict(map(_parameter, parts))
+    parameters: dict[str, str | None] = {}
+    plain = text.isascii()
+    for part in parts:
+        name, _, value = part.partition("=")
+        if plain and value.isalnum() and name.isalnum():
+            parameters[name.lower()] = value
+        else:
+            name, checked = _parameter(part)
+            parameters[name] = checked
     if len(parameters) != len(parts):
         raise MessageParsingException(f"In {excerpt(text)} a parameter comes twice.")
     return parameters

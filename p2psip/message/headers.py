@@ -107,7 +107,7 @@ class Headers:
 
     def count(self, name: str) -> int:
         """How many fields (lines, not values) of the name there are."""
-        return len(self._lines_of(field_key(name)))
+        return len(self._lines_of(KEYS.get(name) or field_key(name)))
 
     def _lines_of(self, key: str) -> list[str]:
         first = self._first.get(key)

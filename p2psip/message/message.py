@@ -79,6 +79,21 @@ class Message:
         return via
 
     @property
+    def top_branch(self) -> str | None:
+        """The branch of the first Via value, without a look at the rest where that is possible."""
+        sender, found, rest = self.headers._first.get("via", "").partition(";branch=")
+        branch = rest.partition(";")[0]
+        if found and branch.isalnum() and branch.isascii() and "," not in sender and '"' not in sender:
+            return branch
+        return self.top_via.branch
+
+    @property
+    def has_one_via(self) -> bool:
+        """There is one Via value, and not more."""
+        headers = self.headers
+        return "," not in headers._first.get("via", ",") and headers.count("Via") == 1
+
+    @property
     def via(self) -> list[Via]:
         """All values of Via, top first."""
         return [Via.parse(value) for value in self.headers.get_all("Via")]

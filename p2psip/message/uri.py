@@ -36,6 +36,12 @@ class Parameters(Mapping[str, "str | None"]):
     def __getitem__(self, name: str) -> str | None:
         return self._values[name.lower()]
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._values.get(name.lower(), default)  # Mapping's own raises and catches a KeyError
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-READ_SIZE = 65536
-READ_BUDGET = 4 * READ_SIZE
-"""Bytes that one connection may read before the others have their turn."""
+READ_SIZE = 16384
+"""Bytes: what one TLS record holds at most."""
+READ_BUDGET = READ_SIZE
+"""Bytes that one connection may read before everything else has its turn: what was made of them is sent before more
+is read, so that the peer works on answers while we work on its further requests."""
 BUSY = 4096
 """Bytes in one read which show that much is in flight: then asking the system once more pays."""
 FLUSH_AT = 16384
@@ -288,7 +290,8 @@ class Channel:
             self._received(data)
             left -= len(data)
             if left <= 0:
-                self._owner.loop.at_turn_end(self._guard, self._read)
+                if sock.pending():  # which wakes no selector; what the system has does
+                    self._owner.loop.at_turn_end(self._guard, self._read)
                 return
             if len(data) < BUSY and not sock.pending():
                 return

@@ -110,7 +110,7 @@ class Loop:
         self._turn_end: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._lock = threading.Lock()
         self._inbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._woken = False  # a wake byte is on its way
+        self._asleep = False  # in the selector or about to be, and no wake byte is on its way
         self._ended: LoopEnded | None = None
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -147,22 +147,21 @@ class Loop:
         Raises:
             LoopEnded: The loop has ended. What was posted before is still run.
         """
-        with self._lock:
-            if self._ended is not None:
-                raise LoopEnded(str(self._ended), forked=self._ended.forked) from self._ended.__cause__
-            # The byte comes first: Ctrl-C between two of these lines costs a needless turn, never a missed one.
-            if not self._woken and self._thread is not None and threading.get_ident() != self._identity:
+        wake = False
+        try:
+            with self._lock:
+                if self._ended is not None:
+                    raise LoopEnded(str(self._ended), forked=self._ended.forked) from self._ended.__cause__
+                # In this order: Ctrl-C between two of these lines costs a needless turn, never a missed one.
+                wake = self._asleep
+                self._asleep = False
+                self._inbox.append((function, args))
+        finally:  # even when Ctrl-C comes now; and not under the lock, which the loop may want as soon as it wakes
+            if wake:
                 try:
                     self._wake_out.send(b"\0")
-                except BlockingIOError:
+                except OSError:  # the loop has more than enough to wake it, or has ended and run what was posted
                     pass
-                self._woken = True
-            self._inbox.append((function, args))
-
-    @property
-    def backlog(self) -> int:
-        """How much was posted and has not been run yet."""
-        return len(self._inbox)
 
     def in_loop(self) -> bool:
         """Whether the caller is on the loop's thread."""
@@ -240,7 +239,13 @@ class Loop:
             sleep: float | None = 0
         else:
             sleep = None if deadline is None else self.clock.sleep_time(deadline)
+            with self._lock:
+                if self._inbox:
+                    sleep = 0
+                else:
+                    self._asleep = True
         ready = self._selector.select(sleep)
+        self._asleep = False
         self.now = self.clock.now()
         for key, events in ready:
             try:
@@ -280,8 +285,6 @@ class Loop:
             self._wake_in.recv(64)
         except BlockingIOError:
             pass
-        with self._lock:
-            self._woken = False
 
     def _stop(self) -> None:
         self._stopping = True
