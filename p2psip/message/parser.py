@@ -35,7 +35,7 @@ class Limits:
         self.values = values
         self.body = body
         self.usual = min(start_line, header, head, headers * _SHORTEST_FIELD, values * _SHORTEST_VALUE)
-        """A shorter head can break no limit."""
+        """A shorter head can break no limit, and is not compared with them."""
 
     @classmethod
     def of(cls, settings: ManagerSettings) -> Limits:
@@ -103,18 +103,23 @@ def read_ordinary(octets: bytes, limits: Limits) -> tuple[Request | Response, in
     """
     lines = octets.decode("utf-8", "surrogateescape").split("\r\n")
     start_line = lines.pop(0)
+    count = len(lines)
+    if count > limits.headers:
+        return None
     first: dict[str, str] = {}
     try:
         for line in lines:
-            first[KEYS[line.partition(":")[0]]] = line
-        length = first["content-length"].partition(":")[2].strip(" \t")
-    except KeyError:
+            name, _ = line.split(":", 1)
+            first[KEYS[name]] = line
+    except (KeyError, ValueError):
+        pass  # a name that is not known, or none; and so one is missing
+    if len(first) != count:
+        first = _first_lines(lines)
+    if "content-length" not in first:
         return None
-    count = len(lines)
+    length = first["content-length"].partition(":")[2].strip(" \t")
     if (
-        len(first) != count
-        or len(octets) >= limits.usual
-        or len(length) > 10
+        len(length) > 10
         or not (length.isdigit() and length.isascii())
         # Without what is harmless, the line ends are left, and whatever else should not be there.
         or len(octets.translate(None, _HARMLESS)) != 2 * count
@@ -125,13 +130,56 @@ def read_ordinary(octets: bytes, limits: Limits) -> tuple[Request | Response, in
         message = _message_of(start_line)
     except MessageParsingException:
         return None
-    headers = message.headers = Headers.__new__(Headers)
+    headers = message.headers = Headers.__new__(Headers)  # of_lines, but this is done for each message
     headers._lines = lines
     headers._first = first
     headers._views = {}
     headers._changed = False
     message._head_length = len(octets) + 4
-    return None if body_length > limits.body else (message, body_length)
+    if body_length > limits.body or (len(octets) >= limits.usual and any(_broken(start_line, headers, octets, limits))):
+        return None
+    return (message, body_length)
+
+
+def _first_lines(lines: list[str]) -> dict[str, str]:
+    """The key of each field and its first line, where some are unknown or come again.
+
+    Nothing when a line is no header field of its own, or Content-Length comes twice.
+    """
+    first: dict[str, str] = {}
+    for line in lines:
+        name, colon, _ = line.partition(":")
+        key = KEYS.get(name) or field_key(name)
+        if not colon or not key or (key == "content-length" and key in first):
+            return {}
+        first.setdefault(key, line)
+    return first
+
+
+def _broken(
+    start_line: str, headers: Headers, octets: bytes, limits: Limits
+) -> tuple[MessageParsingException | None, MessageParsingException | None]:
+    """Which limits the head breaks: one after which the end of the message is not waited for, and one of the others."""
+    fatal = error = None
+    if len(start_line) > limits.start_line:
+        fatal = MessageParsingException(
+            f"The start line is longer than {limits.start_line} octets.", line_number=1, status_code=414
+        )
+    elif len(octets) > limits.head:
+        fatal = MessageParsingException(f"The header fields are longer than {limits.head} octets.")
+    longest = max(map(len, headers._lines), default=0)
+    if len(headers) > limits.headers:
+        error = MessageParsingException(f"There are {len(headers)} header fields, more than {limits.headers}.")
+    elif longest > limits.header:
+        error = MessageParsingException(f"A header field of {longest} is longer than {limits.header}.")
+    else:
+        for key in ("via", "route", "record-route"):
+            count = sum(line.count(",") + 1 for line in headers._lines_of(key))
+            if count > limits.values:
+                error = MessageParsingException(
+                    f"There are {count} values in {canonical_name(key)}, more than {limits.values}."
+                )
+    return (fatal, error)
 
 
 class Head:
@@ -157,7 +205,9 @@ class Head:
         self._read_content_length()
         if len(octets.translate(None, _HARMLESS)) != 2 * len(lines):
             self._check_controls()
-        self._check_limits(limits)
+        broken, error = _broken(self._start_line, self._headers, octets, limits)
+        self.framing_error = broken or self.framing_error
+        self.error = self.error or error
 
     def _fields(self, lines: list[str]) -> list[str]:
         """One line for each header field: unfolded, and without the lines that are no header fields."""
@@ -184,24 +234,6 @@ class Head:
             if _CONTROLS.search(line) is not None and _CONTROLS.search(_without_quoted_pairs(line)) is not None:
                 self._fail(f"There is a control character in {excerpt(line)}.")
                 return
-
-    def _check_limits(self, limits: Limits) -> None:
-        lines = self._headers._lines
-        if len(self._start_line) > limits.start_line:
-            self.framing_error = MessageParsingException(
-                f"The start line is longer than {limits.start_line} octets.", line_number=1, status_code=414
-            )
-        elif self.length - 4 > limits.head:
-            self.framing_error = MessageParsingException(f"The header fields are longer than {limits.head} octets.")
-        if len(lines) > limits.headers:
-            self._fail(f"There are {len(lines)} header fields, more than {limits.headers}.")
-        longest = max(map(len, lines), default=0)
-        if longest > limits.header:
-            self._fail(f"A header field of {longest} is longer than {limits.header}.")
-        for key in ("via", "route", "record-route"):
-            count = sum(line.count(",") + 1 for line in self._headers._lines_of(key))
-            if count > limits.values:
-                self._fail(f"There are {count} values in {canonical_name(key)}, more than {limits.values}.")
 
     def _fail(self, what: str, line_number: int = -1) -> None:
         """Keep the first error and go on: the length of the message is still to be found."""

@@ -243,15 +243,45 @@ def test_the_short_way_comes_to_the_same_result(path: Path) -> None:
     assert message._head_length == len(head) + 4
 
 
-def test_ordinary_messages_take_the_short_way() -> None:
-    head = ONE.partition(b"\r\n\r\n")[0]
-    assert read_ordinary(head, DEFAULT_LIMITS) is not None
-    for extra in (
-        b"X-Unknown: 1",
-        b" fold",
-        b"v: SIP/2.0/TCP b",
-        b"Subject: \x07",
-        b"Subject: \n",
-        b"Subject: " + b"x" * 600,
-    ):
-        assert read_ordinary(head + b"\r\n" + extra, DEFAULT_LIMITS) is None, extra
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "",
+        "X-Unknown: 1",
+        "v: SIP/2.0/TCP b\r\nRecord-Route: <sip:a;lr>\r\nRecord-Route: <sip:b;lr>",
+        "Subject: " + "x" * 1000,
+        "Subject: caf\udce9",
+        *("Route: " + ",".join(["<sip:a>"] * 64), "\r\n".join(["Allow: INVITE"] * 200)),
+    ],
+)
+def test_ordinary_messages_take_the_short_way(extra: str) -> None:
+    head = request_bytes(*([extra] if extra else [])).partition(b"\r\n\r\n")[0]
+    ordinary = read_ordinary(head, DEFAULT_LIMITS)
+    assert ordinary is not None
+    careful = parse_message(head + b"\r\n\r\n")
+    assert ordinary[0].headers == careful.headers
+    for name in ("Via", "Record-Route", "Allow"):
+        assert ordinary[0].headers.get_all(name) == careful.headers.get_all(name)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        *("Subject", "X", "X x: 1", "To\x01: x", "caf\xe9: x", ": x", " fold", "\tfold", "Subject : x"),
+        *("Subject: \x07", "Subject: \n", "Subject: \r", "l: 0", "Subject: " + "x" * 9000, 'X: "\\\0"'),
+        *("Route: " + ",".join(["<sip:a>"] * 65), "\r\n".join(["Route: <sip:a>,<sip:b>"] * 33)),
+        *("\r\n".join(["Via: SIP/2.0/TCP a"] * 64), "\r\n".join(["X: 1"] * 250)),
+    ],
+)
+def test_others_are_looked_at_closely(extra: str) -> None:
+    """Each is refused by the long way, or has something that the short way does not see."""
+    head = request_bytes(extra).partition(b"\r\n\r\n")[0]
+    assert read_ordinary(head, DEFAULT_LIMITS) is None
+
+
+def test_a_name_without_colon_is_no_header_field() -> None:
+    data = request_bytes("Subject")
+    (malformed,) = StreamFramer().feed(data)
+    assert isinstance(malformed, Malformed)
+    with pytest.raises(MessageParsingException):
+        parse_message(data)
