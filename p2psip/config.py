@@ -75,6 +75,9 @@ class ManagerSettings:
     """Queued on a connection above which it is closed."""
     send_timeout: float = 20.0
     """Without any progress in sending."""
+    maximum_buffered: int = 64 * 1024 * 1024
+    """Queued for sending and of messages still coming in, on all connections together; above it the connection that
+    holds most is closed."""
 
     # Transactions, dialogs and queues (counts).
     maximum_transactions: int = 100_000
@@ -90,5 +93,7 @@ class ManagerSettings:
             value = getattr(self, field.name)
             if isinstance(value, int | float) and value < 0:
                 raise ValueError(f"{field.name} is {value!r}, but a time or a limit cannot be negative.")
+            if "_per_second" in field.name and value == 0:
+                raise ValueError(f"{field.name} is 0, which would let nothing through: give a rate above 0.")
         if self.strand_low_mark > self.strand_high_mark:
             raise ValueError("strand_low_mark must not be above strand_high_mark.")

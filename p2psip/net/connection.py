@@ -39,6 +39,9 @@ class ConnectionOwner(ChannelOwner, Protocol):
     def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
         """In the order of the stream."""
 
+    def count_buffered(self, change: int) -> None:
+        """So many bytes more, or less, are kept on a connection."""
+
 
 class Connection(Channel):
     """One TCP or TLS connection. For the loop's thread, but for reading attributes.
@@ -56,6 +59,7 @@ class Connection(Channel):
         matching_domain_name: The allowed domain that let an incoming peer in, or None.
         pool: Which one it belongs to; None for an incoming one.
         application_context: Whatever the application put there.
+        buffered: Bytes that it keeps: queued for sending, and of a message that is still coming in.
         bytes_sent, bytes_received, messages_sent, messages_received: Counters.
         opened_at: Loop time.
     """
@@ -74,6 +78,7 @@ class Connection(Channel):
         "_proved",
         "_requests",
         "application_context",
+        "buffered",
         "id",
         "is_incoming",
         "local",
@@ -106,6 +111,7 @@ class Connection(Channel):
         self.sent_by = host_and_port(*local)
         self.pool = pool
         self.unanswered = 0
+        self.buffered = 0
         self.matching_domain_name: str | None = None
         self.application_context: Any = None
         self.messages_sent = 0
@@ -186,6 +192,8 @@ class Connection(Channel):
             self._put(data)
 
     def _queue_changed(self) -> None:
+        if self._queued or self.buffered:
+            self._count_buffered()
         settings = self._owner.settings
         if self._queued > settings.send_high_mark:
             # Who does not take our answers gets to ask no more. But answers to us are read in any case: two peers
@@ -201,6 +209,17 @@ class Connection(Channel):
                 self._owner.loop.at_turn_end(self.pool.serve)
         if self.phase == DEAF and not self._owed and not self._queued:
             self.close(None)
+
+    def _count_buffered(self) -> None:
+        kept = self._queued + self._framer.buffered
+        self._owner.count_buffered(kept - self.buffered)
+        self.buffered = kept
+
+    def _destroy(self) -> None:
+        super()._destroy()
+        if self.buffered:
+            self._framer.close()
+            self._count_buffered()
 
     # ------------------------------------------------------------------ messages in
 
@@ -233,6 +252,8 @@ class Connection(Channel):
                 self._owner.deadlines.arm(self, now + self._owner.settings.message_timeout)
         else:
             self._message_since = None
+        if self._message_since is not None or self.buffered:
+            self._count_buffered()
         if pings:
             self._pinged(now, pings)
         if messages:

@@ -117,6 +117,8 @@ class Network:
         self._admitted: dict[Connection, str] = {}  # incoming ones, and the address they are counted under
         self._shaking: set[Connection] = set()  # incoming ones whose handshake goes on
         self._dead: dict[SocketAddress, float] = {}
+        self._buffered = 0  # bytes kept on all connections together
+        self._relieving = False  # it will be seen to at the end of the turn
         self._numbers = itertools.count(1)
         self._checks_certificates = False
         self._closed: Callable[[], object] | None = None
@@ -349,6 +351,25 @@ class Network:
         self._observer.messages_received(connection, messages)
         if connection.pool is not None and connection.pool.waiting:
             connection.pool.serve()  # an answer makes room for a request
+
+    def count_buffered(self, change: int) -> None:
+        self._buffered += change
+        if self._buffered > self.settings.maximum_buffered and not self._relieving:
+            self._relieving = True
+            self.loop.at_turn_end(self._relieve)
+
+    def _relieve(self) -> None:
+        """Many connections that each keep within their limits are too much together: end those that keep most."""
+        self._relieving = False
+        limit = self.settings.maximum_buffered
+        while self._buffered > limit:
+            worst = max(self._all, key=lambda connection: connection.buffered)
+            worst.abort(
+                ConnectionFailureException(
+                    f"All connections together kept more than {limit} bytes to be sent or of messages still coming in, "
+                    f"{worst.buffered} of them for {worst.peer}, so that connection was closed: see maximum_buffered."
+                )
+            )
 
     def channel_over(self, connection: Connection, error: RealTimeException | None) -> None:
         self._not_shaking(connection)

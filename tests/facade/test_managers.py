@@ -274,5 +274,7 @@ def test_a_pending_limit_is_a_typed_error() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="negative"):
         ManagerSettings(idle_timeout=-1)
+    with pytest.raises(ValueError, match="would let nothing through"):
+        ManagerSettings(maximum_requests_per_second=0)
     with pytest.raises(ValueError, match="strand_low_mark"):
         ManagerSettings(strand_low_mark=2000)

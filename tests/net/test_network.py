@@ -581,6 +581,52 @@ def test_many_live_peers_are_looked_at_a_few_at_a_time(sides: Make, world: World
     bob.recorder.wait("closed", 50)
 
 
+# ---------------------------------------------------------------------- memory
+
+
+def test_the_worst_is_closed_when_all_together_keep_too_much_of_what_comes_in(sides: Make) -> None:
+    side = sides(ManagerSettings(maximum_buffered=100_000))
+    port = side.listen()
+    head = message(b"x" * 90_000)[:-90_000]
+    with dial(port) as good, dial(port) as bad:
+        good.sendall(message())
+        ((kept, _),) = side.recorder.wait("message")
+        good.sendall(head + b"x" * 40_000)
+        wait_for(side, lambda: kept.buffered > 40_000)
+        bad.sendall(head + b"x" * 70_000)
+        ((closed, error),) = side.recorder.wait("closed")
+        assert closed is not kept
+        assert isinstance(error, ConnectionFailureException)
+        assert "maximum_buffered" in str(error)
+        good.sendall(b"x" * 50_000)
+        side.recorder.wait("message", 2)
+        assert side.call(lambda: side.network._buffered) == 0
+
+
+def test_the_worst_is_closed_when_all_together_keep_too_much_to_send(sides: Make, memory: MemoryNetwork) -> None:
+    bob = sides(factory=memory.machine("192.0.2.2"), hosts=memory.hosts)
+    bob.listen("0.0.0.0", 5060)
+    alice = sides(
+        ManagerSettings(maximum_buffered=1_000_000, maximum_send_queue=10_000_000), factory=memory, hosts=memory.hosts
+    )
+    targets = [tcp(5060, "b.example"), tcp(5060, "c.example")]
+    one, two = (alice.acquire(target).connection() for target in targets)
+    bob.recorder.wait("ready", 2)
+    for connection in bob.network.connections():
+        bob.call(connection.pause_reading, "test")
+    alice.send(one, message(b"x" * 400_000))  # within the limits of one connection
+    for _ in range(50):
+        if not two.is_connected:
+            break
+        alice.send(two, message(b"x" * 100_000))
+    ((closed, error),) = alice.recorder.wait("closed")
+    assert closed is two
+    assert "maximum_buffered" in str(error)
+    alice.settle()
+    assert one.is_connected
+    assert alice.call(lambda: alice.network._buffered) == one.buffered
+
+
 # ---------------------------------------------------------------------- ourselves, and IPv6
 
 
