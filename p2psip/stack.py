@@ -41,6 +41,10 @@ _log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 10
 TOKENS_PER_BLOCK = 256
+BACKLOG = 32
+"""What waits for the loop, from which on those who send let it have the processor."""
+INSTANT = 1e-6
+"""Seconds."""
 RECENT = 16
 """Messages that are kept to be logged when the engine fails."""
 
@@ -176,6 +180,10 @@ class Stack:
             self.post(self._send, waiter)
         except LoopEnded as error:
             waiter.operation.fail(loop_gone(error))
+        if self.loop.backlog >= BACKLOG:
+            # Else the interpreter's lock stays with a thread that sends without pause for 5 ms at a time, and the
+            # peer, which could be at work, has nothing to do meanwhile.
+            time.sleep(INSTANT)
 
     def cancel(self, operation: Operation[Any]) -> None:
         """Forget the answer to the request of that operation."""

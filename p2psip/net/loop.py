@@ -108,7 +108,7 @@ class Loop:
         self._clocks: list[HasDeadline] = [self.timers]
         self._closers: list[Callable[[], object]] = []
         self._turn_end: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler or a finalizer may post in the middle of a post
         self._inbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._asleep = False  # in the selector or about to be, and no wake byte is on its way
         self._ended: LoopEnded | None = None
@@ -162,6 +162,11 @@ class Loop:
                     self._wake_out.send(b"\0")
                 except OSError:  # the loop has more than enough to wake it, or has ended and run what was posted
                     pass
+
+    @property
+    def backlog(self) -> int:
+        """How much was posted and has not been run yet."""
+        return len(self._inbox)
 
     def in_loop(self) -> bool:
         """Whether the caller is on the loop's thread."""
@@ -324,7 +329,7 @@ class Loop:
 
     def _forked(self) -> None:
         """Here, in the child, the thread does not exist, and its descriptors belong to the parent's connections."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._ended is None:
             self._ended = LoopEnded(
                 f"The thread {self.name!r} lives in the process that this one was forked from: "
