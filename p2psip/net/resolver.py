@@ -101,16 +101,21 @@ class Resolver:
             question = self._questions[name] = _Question(name)
             question.timer = self._loop.call_later(self._settings.resolve_timeout, self._give_up, question)
             self._queue.append(question)
-            self._start_threads()
+            later(self._start_threads)
         question.askers.append((done, failed))
 
     def _start_threads(self) -> None:
         while self._queue and self._threads < MAXIMUM_THREADS:
             question = self._queue.popleft()
-            self._threads += 1
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._ask, args=(question,), name=f"{self._loop.name} resolver", daemon=True
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system has no thread left
+                self._fail(question, _failure(question.host, str(error), error))
+            else:
+                self._threads += 1
 
     def _ask(self, question: _Question) -> None:
         """On a thread of its own."""

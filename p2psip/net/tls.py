@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Iterable
 
 from p2psip.errors import TlsFailureException, TlsFailureReason
 from p2psip.net import failures
@@ -66,9 +67,11 @@ class TlsContexts:
         self._trust = trust
         self._need_mutual_tls = need_mutual_tls
         self._strict = revocation == "strict"
-        self._server = self._make(ssl.PROTOCOL_TLS_SERVER, certificate, minimum_version, key_log_file)
-        self._client = self._make(ssl.PROTOCOL_TLS_CLIENT, certificate, minimum_version, key_log_file)
+        self._server = self._make(ssl.PROTOCOL_TLS_SERVER, certificate, minimum_version)
+        self._client = self._make(ssl.PROTOCOL_TLS_CLIENT, certificate, minimum_version)
         _rehearse(self._server, self._client, certificate)
+        if key_log_file is not None:
+            _log_keys((self._server, self._client), os.fspath(key_log_file))
         if need_mutual_tls:
             self._demand_certificates(self._server, outgoing=False)
         self._demand_certificates(self._client, outgoing=True)
@@ -81,7 +84,6 @@ class TlsContexts:
         protocol: ssl._SSLMethod,
         certificate: LocalCertificate,
         minimum_version: ssl.TLSVersion,
-        key_log_file: str | os.PathLike[str] | None,
     ) -> ssl.SSLContext:
         """A context that verifies nobody yet."""
         context = ssl.SSLContext(protocol)
@@ -94,15 +96,6 @@ class TlsContexts:
             context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
             context.num_tickets = 0
         certificate.load_into(context)
-        if key_log_file is not None:
-            try:
-                context.keylog_filename = os.fspath(key_log_file)
-            except OSError as error:
-                raise TlsFailureException(
-                    f"The key log file {os.fspath(key_log_file)} cannot be written: {error.strerror or error}.",
-                    TlsFailureReason.OTHER,
-                    error_code=error.errno or 0,
-                ) from error
         return context
 
     def _demand_certificates(self, context: ssl.SSLContext, *, outgoing: bool) -> None:
@@ -176,6 +169,20 @@ def _local(sock: socket.socket) -> tuple[str, int] | None:
     except OSError:
         return None
     return (plain_host(address[0]), address[1]) if isinstance(address, tuple) else None
+
+
+def _log_keys(contexts: Iterable[ssl.SSLContext], path: str) -> None:
+    """Append the session keys to that file, which is made for its owner's eyes only."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        for context in contexts:
+            context.keylog_filename = path
+    except OSError as error:
+        raise TlsFailureException(
+            f"The key log file {path} cannot be written: {error.strerror or error}.",
+            TlsFailureReason.OTHER,
+            error_code=error.errno or 0,
+        ) from error
 
 
 def _rehearse(server: ssl.SSLContext, client: ssl.SSLContext, certificate: LocalCertificate) -> None:

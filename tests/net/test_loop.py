@@ -8,6 +8,7 @@ import os
 import queue
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,6 +118,31 @@ def test_a_function_that_posts_itself_starves_nobody() -> None:
         assert got.wait(PATIENCE)
         going = False
         on(loop, loop.unregister, ours)
+
+
+def test_a_signal_handler_or_finalizer_may_post_in_the_middle_of_a_post() -> None:
+    with running() as (loop, _):
+        done = threading.Semaphore(0)
+
+        class Interrupted(deque[Any]):
+            """Where Python may run a signal handler: between two lines of ``post``."""
+
+            def append(self, item: Any) -> None:
+                loop._inbox = inbox
+                loop.post(done.release)
+                inbox.append(item)
+
+        def post() -> None:
+            loop._inbox = Interrupted()
+            loop.post(done.release)
+
+        inbox = loop._inbox
+        thread = threading.Thread(target=post, daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        for _ in range(2):
+            assert done.acquire(timeout=PATIENCE)
 
 
 def test_a_post_from_several_threads_is_never_lost() -> None:

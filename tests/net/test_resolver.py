@@ -140,6 +140,24 @@ def test_questions_beyond_the_threads_wait_and_are_given_up_too(sides: Make) -> 
     assert f"host{MAXIMUM_THREADS}.example" not in names.asked
 
 
+def test_a_thread_that_cannot_be_started_is_a_failure_and_no_end(sides: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = sides(lookup=Names())
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        outcomes = [resolve(side, f"host{n}.example") for n in range(MAXIMUM_THREADS + 1)]
+    for outcome in outcomes:
+        error = outcome.error()
+        assert isinstance(error, ConnectionFailureException)
+        assert isinstance(error.__cause__, RuntimeError)
+    assert resolve(side, "host0.example").wait()
+    side.settle()
+    assert [outcome.calls for outcome in outcomes] == [1] * len(outcomes)
+
+
 @pytest.mark.parametrize(
     "error", [socket.gaierror(-2, "no such name"), UnicodeError("label too long"), OSError(5, "io")]
 )

@@ -278,6 +278,17 @@ def test_the_key_log_file(tmp_path: Path, sides: list[Side]) -> None:
     assert "CLIENT_TRAFFIC_SECRET_0" in path.read_text(encoding="ascii")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_session_keys_are_for_their_owner_s_eyes(tmp_path: Path) -> None:
+    path = tmp_path / "keys.log"
+    before = os.umask(0)
+    try:
+        contexts(key_log_file=path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o077 == 0
+
+
 def test_a_key_log_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(TlsFailureException) as caught:
         contexts(key_log_file=tmp_path / "missing" / "keys.log")
