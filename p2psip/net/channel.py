@@ -30,6 +30,8 @@ FLUSH_AT = 16384
 FLUSH_LIMIT = 5.0
 LINGER_LIMIT = 1.0
 """Seconds that a closing connection gets to send what is queued, and then to hear the peer close."""
+LAST_READS = 64
+"""Reads after a write that failed: what the peer has said before is there now or never."""
 LAST_WORD = 0.2
 """Seconds that a peer which refuses us gets to say why."""
 
@@ -229,7 +231,7 @@ class Channel:
         """What the peer said before it closed tells more than our failed write: an answer, or why it refuses us."""
         if self.phase == OPEN:
             try:
-                for _ in range(READ_BUDGET // READ_SIZE):
+                for _ in range(LAST_READS):
                     data = self._socket.receive(READ_SIZE)
                     if data is None and isinstance(error, TlsFailureException):
                         self._set_limit(LAST_WORD)  # the alert may still be on its way

@@ -121,6 +121,11 @@ class Loop:
 
     # ------------------------------------------------------------------ any thread
 
+    @property
+    def has_ended(self) -> bool:
+        """Nothing will run on it any more: it has ended, or it is that of the process that this one was forked from."""
+        return self._ended is not None
+
     def start(self) -> None:
         """Start the thread. Raises ConnectionFailureException when the process has no descriptors left."""
         if self._ended is not None:

@@ -783,6 +783,25 @@ def test_an_answer_that_came_before_a_failed_write_is_delivered(sides: Make) -> 
         assert str(error) == "lost"
 
 
+def test_many_answers_that_came_before_a_failed_write_are_delivered(sides: Make) -> None:
+    side = sides()
+    peer, connection = outgoing(side)
+    count = 200
+    with peer:
+        side.call(connection.pause_reading, "test")
+        peer.sendall(b"".join(answer(number) for number in range(count)))
+        peer.sendall(answer(count))
+
+        class Failing(Wrapped):
+            def send(self, view: memoryview) -> int:
+                raise ConnectionFailureException("lost")
+
+        side.call(setattr, connection, "_socket", Failing(connection._socket))
+        side.send(connection, message())
+        side.recorder.wait("closed")
+        assert side.recorder.count("message") == count + 1
+
+
 REFUSED = TlsFailureException("it does not want us", TlsFailureReason.TLS_NEGOTIATION_FAILURE)
 GONE = TlsFailureException("it has gone", TlsFailureReason.REMOTE_DISCONNECTED)
 
