@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from p2psip.core.flow import Flow
 from p2psip.errors import MessageParsingException
-from p2psip.message import Request, SipUri
-
-_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
-_KEPT_ESCAPED = frozenset(";/?:@&=+$,%")
+from p2psip.message import Request, SipUri, normalise_escapes
 
 
 class EndpointRecord:
@@ -61,7 +57,7 @@ class Directory:
         self._by_opaque: dict[object, list[EndpointRecord]] = {}
         self._by_owner: dict[object, list[EndpointRecord]] = {}
         self._by_user: dict[object, list[EndpointRecord]] = {}
-        self._gruus: list[EndpointRecord] = []
+        self._by_gruu: dict[object, list[EndpointRecord]] = {}
 
     @property
     def records(self) -> list[EndpointRecord]:
@@ -73,8 +69,6 @@ class Directory:
         self._records[record] = None
         for index, key in self._places(record):
             index.setdefault(key, []).append(record)
-        if record.gruu is not None:
-            self._gruus.append(record)
 
     def remove(self, record: EndpointRecord) -> None:
         """Forget it. It is no error if it is not there."""
@@ -85,18 +79,19 @@ class Directory:
             index[key].remove(record)
             if not index[key]:
                 del index[key]
-        if record.gruu is not None:
-            self._gruus.remove(record)
         if self.default is record:
             self.default = None
 
     def _places(self, record: EndpointRecord) -> list[tuple[dict[object, list[EndpointRecord]], object]]:
-        user = normal_user(record.owner.user)
-        return [
+        user, host = _user_and_host(record.owner)
+        places: list[tuple[dict[object, list[EndpointRecord]], object]] = [
             (self._by_opaque, record.opaque),
-            (self._by_owner, (user, normal_host(record.owner.host))),
+            (self._by_owner, (user, host)),
             (self._by_user, user),
         ]
+        if record.gruu is not None:
+            places.append((self._by_gruu, _user_and_host(record.gruu)))
+        return places
 
     def find(self, request: Request, flow: Flow) -> EndpointRecord | int:
         """The endpoint, or the status code that refuses the request.
@@ -109,15 +104,14 @@ class Directory:
             return self.default if self.default is not None and request.uri[:4].lower() == "tel:" else 416
         opaque = uri.parameters.get("opaque")
         found = self._by_opaque.get(opaque) if opaque is not None else None
-        if not found and self._gruus:
-            found = [record for record in self._gruus if _is_gruu(uri, record.gruu)]
         if not found:
-            user, host = normal_user(uri.user), normal_host(uri.host)
-            found = self._by_owner.get((user, host))
+            user, host = place = _user_and_host(uri)
+            found = [record for record in self._by_gruu.get(place, ()) if _is_gruu(uri, record.gruu)]
+            if not found:
+                found = self._by_owner.get(place)
             if not found and (host in self.local_hosts or host == normal_host(flow.local[0])):
-                if user is not None:
-                    found = self._by_user.get(user)
-                elif len(self._records) == 1:
+                found = self._by_user.get(user)
+                if not found and user is None and len(self._records) == 1:
                     found = list(self._records)
         if found:
             return found[0] if len(found) == 1 else _by_epid(request, found)
@@ -125,15 +119,23 @@ class Directory:
 
 
 def _is_gruu(uri: SipUri, gruu: SipUri | None) -> bool:
-    """RFC 5627: user, host and the parameter that makes it a GRUU (Microsoft's is opaque) are the same."""
+    """RFC 5627: besides user and host the parameter that makes it a GRUU (Microsoft's is opaque) is the same."""
     assert gruu is not None
     mine, asked = gruu.parameters, uri.parameters
     if "gr" not in mine and "opaque" not in mine:
         return uri == gruu
-    for name in ("gr", "opaque"):
-        if (name in mine) is not (name in asked) or mine.get(name) != asked.get(name):
-            return False
-    return normal_user(uri.user) == normal_user(gruu.user) and normal_host(uri.host) == normal_host(gruu.host)
+    return all(_compared(mine, name) == _compared(asked, name) for name in ("gr", "opaque"))
+
+
+def _compared(parameters: Mapping[str, str | None], name: str) -> str | bool:
+    """RFC 3261 19.1.4: case does not count in values. True for one without value, False for none at all."""
+    value = parameters.get(name)
+    return name in parameters if value is None else normalise_escapes(value).lower()
+
+
+def _user_and_host(uri: SipUri) -> tuple[str | None, str]:
+    """What addresses are looked up by. Case counts in the user part (RFC 3261 19.1.4)."""
+    return (None if uri.user is None else normalise_escapes(uri.user), normal_host(uri.host))
 
 
 def _by_epid(request: Request, records: Iterable[EndpointRecord]) -> EndpointRecord | int:
@@ -154,16 +156,3 @@ def normal_host(host: str) -> str:
         except ValueError:
             pass
     return host.lower()
-
-
-def normal_user(user: str | None) -> str | None:
-    """The user part so that equal ones are equal text: escapes of unreserved characters are undone.
-
-    Case counts, and an escaped reserved character is not the same as a plain one (RFC 3261 19.1.4).
-    """
-    return user if user is None or "%" not in user else _ESCAPE.sub(_normal_escape, user)
-
-
-def _normal_escape(escape: re.Match[str]) -> str:
-    character = chr(int(escape[0][1:], 16))
-    return character if "!" <= character <= "~" and character not in _KEPT_ESCAPED else escape[0].upper()

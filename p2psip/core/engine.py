@@ -6,13 +6,14 @@ to ``effects``. A transaction that is over has left no trace when the call that 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
 
 from p2psip.config import ManagerSettings
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Deliver, Effect, OpenFlow, Send
 from p2psip.core.flow import Flow
-from p2psip.core.request import ClientRequest
+from p2psip.core.request import NOBODY, ClientRequest
 from p2psip.core.tables import Input
 from p2psip.core.transaction import (
     ClientTransaction,
@@ -22,7 +23,7 @@ from p2psip.core.transaction import (
     NonInviteServerTransaction,
     ServerTransaction,
 )
-from p2psip.core.uas import KNOWN_METHODS, Refusal, answer, judge
+from p2psip.core.uas import KNOWN_METHODS, Refusal, answer, find_endpoint, inspect
 from p2psip.core.usage import Usage, UsageFinder
 from p2psip.errors import (
     MessageParsingException,
@@ -31,12 +32,16 @@ from p2psip.errors import (
     RealTimeException,
     fresh,
 )
-from p2psip.message import Malformed, Request, Response, Via, create_cancel
+from p2psip.message import Malformed, Request, Response, create_cancel, stateless_tag
 from p2psip.timers import Timers
+
+_T = TypeVar("_T")
 
 __all__ = ["KNOWN_METHODS", "ClientRequest", "Engine", "Tokens"]
 
 MAGIC_COOKIE = "z9hG4bK"
+CANCELLED_METHODS = ("INVITE", *sorted(KNOWN_METHODS - {"ACK", "CANCEL", "INVITE"}))
+"""What a CANCEL may be meant for, which it does not say."""
 RETRY_AFTER = "5"
 """Seconds in the 503 of an overloaded engine."""
 
@@ -57,24 +62,6 @@ class _Traffic:
         self.clients: dict[ClientTransaction, None] = {}
         self.servers: dict[ServerTransaction, None] = {}
         self.unanswered = 0  # requests of the peer without final answer
-
-
-class _Nobody:
-    """Works for the client transaction of a CANCEL, in whose answer nobody is interested."""
-
-    __slots__ = ()
-
-    def received(self, response: Response) -> None:
-        """The answer to the INVITE says more."""
-
-    def timed_out(self) -> None:
-        """The INVITE has a limit of its own."""
-
-    def flow_lost(self, error: RealTimeException | None) -> None:
-        """The INVITE is told."""
-
-
-_NOBODY = _Nobody()
 
 
 class Engine:
@@ -195,9 +182,15 @@ class Engine:
         return False
 
     def send_ack(self, now: float, flow: Flow, ack: Request) -> None:
-        """Send the ACK to a 2xx, complete but for Via. It has a branch of its own and no answer (RFC 3261 13.2.2.4)."""
+        """Send the ACK to a 2xx, complete but for Via. It has a branch of its own and no answer.
+
+        When the 2xx comes again the same ACK is to be sent again, and stays as it is.
+
+        RFC 3261 13.2.2.4.
+        """
         self.now = now
-        self._put_via(ack, flow)
+        if "Via" not in ack.headers:
+            self._put_via(ack, flow)
         self.effects.append(Send(flow, ack.to_bytes()))
 
     def _put_via(self, request: Request, flow: Flow) -> str:
@@ -229,8 +222,7 @@ class Engine:
         self.now = now
         traffic = self._flows.get(flow)
         if traffic is not None:
-            for transaction in (*traffic.clients, *traffic.servers):
-                transaction.take(Input.TRANSPORT_ERROR, error)
+            _for_each((*traffic.clients, *traffic.servers), lambda each: each.take(Input.TRANSPORT_ERROR, error))
 
     def _receive_response(self, response: Response) -> None:
         """RFC 3261 18.1.2: what is bad or matches nothing is dropped.
@@ -257,8 +249,7 @@ class Engine:
     def _receive_request(self, flow: Flow, request: Request) -> None:
         try:
             request.validate()
-            via = request.top_via
-            key = _server_key(request, via)
+            key = _server_key(request)
         except MessageParsingException as error:
             if error.status_code is not None and request.method != "ACK":
                 self._refuse(flow, request, error.status_code)
@@ -272,7 +263,7 @@ class Engine:
             if usage is not None:
                 usage.acknowledged(self.now, flow, request)
         elif method == "CANCEL":
-            self._receive_cancel(flow, request, via, key)
+            self._receive_cancel(flow, request, key)
         elif self._is_overloaded(flow):
             self._refuse(flow, request, 503, [("Retry-After", RETRY_AFTER)])
         else:
@@ -281,40 +272,48 @@ class Engine:
     def _begin_server(self, flow: Flow, request: Request, key: object) -> None:
         """A request that was not here before."""
         usage = self._find_usage(request, flow) if self.usages else None
-        merge_key = None if usage is not None else _merge_key(request)
-        verdict = None if usage is not None else judge(request, flow, self.directory, merge_key in self._merges)
+        record = None if usage is not None else find_endpoint(request, flow, self.directory)
         transaction = self._start_server(flow, request, key, self.tokens.tag())
         try:
             if usage is not None:
                 transaction.usage = usage
                 usage.received(self.now, transaction)
-            elif isinstance(verdict, Refusal):
-                transaction.respond(transaction.create_response(verdict.status_code, headers=verdict.headers))
-            elif verdict is not None:
-                transaction.merge_key = merge_key
-                transaction.record = verdict
-                self._merges[merge_key] = transaction
-                self.effects.append(Deliver(verdict, transaction, request))
+            elif isinstance(record, EndpointRecord):
+                self._deliver(transaction, record)
+            elif record is not None:
+                transaction.refuse(record)
         except BaseException:
             transaction.end()
             raise
 
-    def _receive_cancel(self, flow: Flow, request: Request, via: Via, key: object) -> None:
-        """RFC 3261 9.2. Only an INVITE can be cancelled."""
-        invite = self._servers.get(_server_key(request, via, "INVITE"))
-        transaction = self._start_server(flow, request, key, self.tokens.tag() if invite is None else invite.to_tag)
+    def _deliver(self, transaction: ServerTransaction, record: EndpointRecord) -> None:
+        """Hand the request to its endpoint, unless it came there by another way as well or cannot be understood."""
+        request = transaction.request
+        merge_key = (record, *_merge_key(request))
+        refusal = Refusal(482) if merge_key in self._merges else inspect(request, record)
+        if refusal is not None:
+            transaction.refuse(refusal)
+            return
+        transaction.merge_key = merge_key
+        transaction.record = record
+        self._merges[merge_key] = transaction
+        self.effects.append(Deliver(record, transaction, request))
+
+    def _receive_cancel(self, flow: Flow, request: Request, key: tuple[object, ...]) -> None:
+        """RFC 3261 9.2. It is answered for whatever it matches; only an INVITE is ended by it."""
+        keys = ((*key[:-1], method) for method in CANCELLED_METHODS)
+        cancelled = next(filter(None, map(self._servers.get, keys)), None)
+        to_tag = self.tokens.tag() if cancelled is None else cancelled.to_tag
+        transaction = self._start_server(flow, request, key, to_tag)
         try:
-            if invite is None:
-                transaction.respond(transaction.create_response(481))
-                return
-            transaction.respond(transaction.create_response(200))
+            transaction.respond(transaction.create_response(481 if cancelled is None else 200))
         except BaseException:
             transaction.end()
             raise
-        if not invite.is_answered:
-            invite.respond(invite.create_response(487))
-            if invite.usage is not None:
-                invite.usage.cancelled(self.now, invite)
+        if cancelled is not None and cancelled.request.method == "INVITE" and not cancelled.is_answered:
+            cancelled.respond(cancelled.create_response(487))
+            if cancelled.usage is not None:
+                cancelled.usage.cancelled(self.now, cancelled)
 
     def _find_usage(self, request: Request, flow: Flow) -> Usage | None:
         for finder in self.usages:
@@ -330,7 +329,8 @@ class Engine:
         if not all(map(request.headers.count, ("Via", "From", "To", "Call-ID", "CSeq"))):
             return  # there is nothing that the sender could know the answer by
         try:
-            response = answer(request, flow, status_code, to_tag=self.tokens.tag(), headers=headers or ())
+            tag = stateless_tag(request.start_line, request.headers)
+            response = answer(request, flow, status_code, to_tag=tag, headers=headers or ())
         except MessageParsingException:
             # To cannot be read, and so not be given a tag.
             response = answer(request, flow, status_code, headers=headers or ())
@@ -378,13 +378,18 @@ class Engine:
         """End everything. Each pending request completes with an error of its own, and so does each later one."""
         self.now = now
         self._ended = error
-        for client_request in list(self._opening):
-            client_request.fail(fresh(error))
-        for traffic in list(self._flows.values()):
-            for client in list(traffic.clients):
-                client.take(Input.TRANSPORT_ERROR, error)
-            for server in list(traffic.servers):
-                server.end()
+        for server in list(self._servers.values()):
+            server.end()
+
+        pending: list[ClientRequest | ClientTransaction] = [*self._opening, *self._clients.values()]
+
+        def end(each: ClientRequest | ClientTransaction) -> None:
+            if isinstance(each, ClientRequest):
+                each.fail(fresh(error))
+            else:
+                each.take(Input.TRANSPORT_ERROR, error)
+
+        _for_each(pending, end)
 
     # ------------------------------------------------------------------ what transactions and requests tell
 
@@ -396,7 +401,7 @@ class Engine:
         """Cancel the INVITE, in a transaction of its own (RFC 3261 9.1)."""
         cancel = create_cancel(invite.request)
         branch = cancel.top_via.branch
-        self._start_client(NonInviteClientTransaction(self, invite.flow, (branch, "CANCEL"), cancel, _NOBODY))
+        self._start_client(NonInviteClientTransaction(self, invite.flow, (branch, "CANCEL"), cancel, NOBODY))
 
     def client_ended(self, transaction: ClientTransaction) -> None:
         """The transaction has terminated."""
@@ -444,10 +449,11 @@ class Engine:
         return traffic
 
 
-def _server_key(request: Request, via: Via, method: str | None = None) -> object:
-    """What a request shares with its copies, and an ACK or CANCEL with its INVITE (RFC 3261 17.2.3)."""
-    if method is None:
-        method = "INVITE" if request.method == "ACK" else request.method
+def _server_key(request: Request) -> tuple[object, ...]:
+    """What a request shares with its copies, and an ACK with its INVITE; a CANCEL differs from what it cancels in the
+    last part, the method (RFC 3261 17.2.3)."""
+    method = "INVITE" if request.method == "ACK" else request.method
+    via = request.top_via
     branch = via.branch
     if branch is not None and branch.startswith(MAGIC_COOKIE) and branch != MAGIC_COOKIE:
         return (branch, via.sent_by, method)
@@ -455,9 +461,21 @@ def _server_key(request: Request, via: Via, method: str | None = None) -> object
     return (request.uri, request.from_tag, request.call_id, request.cseq.number, str(via), method)
 
 
-def _merge_key(request: Request) -> object:
+def _merge_key(request: Request) -> tuple[object, ...]:
     """What two copies of one request share that came by different ways (RFC 3261 8.2.2.2)."""
     return (request.call_id, request.from_tag, request.cseq)
+
+
+def _for_each(things: Iterable[_T], function: Callable[[_T], object]) -> None:
+    """Call the function with each of them, whether or not one call fails; then raise the first error."""
+    errors = []
+    for thing in things:
+        try:
+            function(thing)
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def _throttled(client_request: ClientRequest, why: str) -> OperationFailureException:

@@ -146,3 +146,21 @@ class ClientRequest:
             f"{self} was sent to {self._where()} and not answered within {seconds:g} s; check that a SIP "
             "endpoint is running there, and send it again if it may come twice."
         )
+
+
+class Nobody:
+    """Works for the client transaction of a CANCEL, in whose answer nobody is interested."""
+
+    __slots__ = ()
+
+    def received(self, response: Response) -> None:
+        """The answer to the INVITE says more."""
+
+    def timed_out(self) -> None:
+        """The INVITE has a limit of its own."""
+
+    def flow_lost(self, error: RealTimeException | None) -> None:
+        """The INVITE is told."""
+
+
+NOBODY = Nobody()

@@ -14,10 +14,11 @@ from p2psip.config import ManagerSettings
 from p2psip.core.directory import EndpointRecord
 from p2psip.core.effects import Effect, Expired, Send
 from p2psip.core.tables import INVITE_CLIENT, INVITE_SERVER, NON_INVITE_CLIENT, NON_INVITE_SERVER, Input, State, Table
-from p2psip.core.uas import answer
+from p2psip.core.uas import Refusal, answer
 from p2psip.core.usage import Usage
 from p2psip.errors import OperationTimeoutException, RealTimeException
 from p2psip.message import Request, Response, create_ack
+from p2psip.message.grammar import excerpt
 from p2psip.timers import Timer, Timers
 
 INVITE_TRYING_DELAY = 0.2
@@ -290,12 +291,15 @@ class ServerTransaction(Transaction):
         """A response to the request, with the transaction's To tag. Usable from any thread: it only reads.
 
         Raises:
-            ValueError: 408 to a request other than INVITE, which would come too late in any case (RFC 4320 4.2).
+            ValueError: A code that RFC 4320 4 forbids for a request other than INVITE: 408, which would come too late
+                in any case, and 101 to 199.
 
         RFC 3261 8.2.6.
         """
-        if code == 408 and self.request.method != "INVITE":
-            raise ValueError(f"A {self.request.method} cannot be answered 408 (RFC 4320 4.2): answer 480 or 500.")
+        if (code == 408 or 100 < code < 200) and self.request.method != "INVITE":
+            raise ValueError(
+                f"A {self.request.method} cannot be answered {code} (RFC 4320 4): answer with another final response."
+            )
         return answer(
             self.request,
             self.flow,
@@ -317,6 +321,10 @@ class ServerTransaction(Transaction):
             self.context.server_answered(self)
         self._take_response(code, response)
         return True
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer as the UAS core says."""
+        self.respond(self.create_response(refusal.status_code, headers=refusal.headers))
 
     def _may_follow(self, code: int) -> bool:
         """The response may be sent after a final one."""
@@ -351,8 +359,8 @@ class ServerTransaction(Transaction):
                 self.context.now,
                 self,
                 OperationTimeoutException(
-                    f"{self.request.method} from {self.request.headers.get('From')} was answered 500 because nobody had "
-                    f"answered it within {limit:g} s."
+                    f"{self.request.method} from {self._sender} was answered 500 because nobody had answered it "
+                    f"within {limit:g} s."
                 ),
             )
 
@@ -366,6 +374,11 @@ class ServerTransaction(Transaction):
     def repeat(self, message: Message) -> None:
         if self._last is not None:
             self.context.effects.append(Send(self.flow, self._last))
+
+    @property
+    def _sender(self) -> str:
+        """From as it may stand in a sentence."""
+        return excerpt(self.request.headers.get("From") or "")
 
     def fail_transport(self, error: RealTimeException | None) -> None:
         if self.usage is not None:
@@ -432,7 +445,7 @@ class InviteServerTransaction(ServerTransaction):
                 self.context.now,
                 self,
                 OperationTimeoutException(
-                    f"The final answer to the INVITE from {self.request.headers.get('From')} was not acknowledged "
-                    f"within {64 * self.context.settings.t1:g} s."
+                    f"The final answer to the INVITE from {self._sender} was not acknowledged within "
+                    f"{64 * self.context.settings.t1:g} s."
                 ),
             )

@@ -49,38 +49,39 @@ class Refusal:
         self.headers = headers
 
 
-def judge(request: Request, flow: Flow, directory: Directory, merged: bool) -> EndpointRecord | Refusal:
-    """The endpoint that a request outside of any dialog is for, or how it is refused.
-
-    ``merged`` says that another copy of it, which came another way, is being handled (RFC 3261 8.2.2.2).
-    """
+def find_endpoint(request: Request, flow: Flow, directory: Directory) -> EndpointRecord | Refusal:
+    """The endpoint that a request outside of any dialog is for, or why there is none (RFC 3261 8.2.2.1)."""
     if request.to_tag is not None or request.method in DIALOG_METHODS:
         return Refusal(481)  # RFC 3261 12.2.2: it believes in a dialog that is not here
     record = directory.find(request, flow)
     if not isinstance(record, EndpointRecord):
         return Refusal(record)
-    if not record.accepting:
-        return Refusal(480)
-    if merged:
-        return Refusal(482)
+    return record if record.accepting else Refusal(480)
+
+
+def inspect(request: Request, record: EndpointRecord) -> Refusal | None:
+    """How a request is refused that demands what the endpoint does not understand (RFC 3261 8.2.2.3, 8.2.3)."""
     headers = request.headers
     if headers.get("Require") is not None:
         try:
-            unknown = [tag for tag in headers.get_all("Require") if tag.lower() not in record.extensions]
+            required = headers.get_all("Require")
         except MessageParsingException:
             return Refusal(400)
+        if not all(map(is_token, required)):
+            return Refusal(400)
+        unknown = [tag for tag in required if tag.lower() not in record.extensions]
         if unknown:
             return Refusal(420, [("Unsupported", ", ".join(unknown))])
     content_type = headers.get("Content-Type")
     if content_type is not None and not _is_media_type(content_type):
         return Refusal(415, [("Accept", "*/*")])
-    return record
+    return None
 
 
 def _is_media_type(text: str) -> bool:
     """RFC 3261 25.1: ``type/subtype``, then parameters, which are the application's."""
     kind, _, subtype = text.partition(";")[0].partition("/")
-    return is_token(kind.strip()) and is_token(subtype.strip())
+    return is_token(kind.strip(" \t")) and is_token(subtype.strip(" \t"))
 
 
 def answer(

@@ -1,6 +1,6 @@
 """SIP messages: text and values, without state, time or I/O."""
 
-from p2psip.message.builders import create_ack, create_cancel, create_response, reason_phrase
+from p2psip.message.builders import create_ack, create_cancel, create_response, reason_phrase, stateless_tag
 from p2psip.message.fields import (
     Credentials,
     Date,
@@ -18,7 +18,7 @@ from p2psip.message.headers import Headers
 from p2psip.message.message import Malformed, Request, Response
 from p2psip.message.names import canonical_name, field_key
 from p2psip.message.parser import Limits, parse_message
-from p2psip.message.uri import SipUri, parse_uri, unescape
+from p2psip.message.uri import SipUri, normalise_escapes, parse_uri, unescape
 from p2psip.message.values import CSeq, NameAddr, Via
 
 __all__ = [
@@ -50,12 +50,14 @@ __all__ = [
     "create_response",
     "field_key",
     "is_token",
+    "normalise_escapes",
     "parse_field",
     "parse_message",
     "parse_uri",
     "quote_display_name",
     "reason_phrase",
     "split_list",
+    "stateless_tag",
     "unescape",
     "unquote",
 ]

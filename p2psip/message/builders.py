@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Iterable
 
@@ -114,7 +115,7 @@ def create_response(
     Args:
         reason: None takes the phrase of the code.
         to_tag: Added to To when it has none, but not in a 100.
-        top_via: Stands in place of the first line of Via (RFC 3261 18.2.1).
+        top_via: Stands in place of the first line of Via (RFC 3261 18.2.1). Made of the request's; not checked.
 
     Raises:
         ValueError: An argument cannot stand in a message.
@@ -159,6 +160,15 @@ def create_response(
     response._body = body
     response._raw = None
     return response
+
+
+def stateless_tag(start_line: str, headers: Headers) -> str:
+    """A tag for To that is the same whenever the same request is refused, as it must be where nothing is remembered.
+
+    RFC 3261 8.2.7.
+    """
+    text = "\r\n".join((start_line, *headers._lines))
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def create_ack(invite: Request, response: Response) -> Request:

@@ -42,8 +42,11 @@ class Headers:
 
     @classmethod
     def of_lines(cls, lines: list[str], first: dict[str, str] | None = None) -> Headers:
-        """The fields that these lines are. Nothing is checked: they were, or they come from a message that was received,
-        in which more is allowed than an application may say (a NUL as a quoted-pair)."""
+        """The fields that these lines are.
+
+        Nothing is checked: they were, or they come from a message that was received, in which more is allowed than an
+        application may say (a NUL as a quoted-pair).
+        """
         headers = cls.__new__(cls)
         headers._lines = lines
         if first is not None:
@@ -134,13 +137,6 @@ class Headers:
         position = len(self._lines) if first is None else self._lines.index(first)
         self.remove(name)
         self._lines.insert(position, line)
-        self._forget()
-
-    def replace_first(self, key: str, value: str) -> None:
-        """Give the first field of the key, which is there, another value; others of its name stay. As in ``of_lines``,
-        the value is not checked."""
-        line = self._first[key]
-        self._lines[self._lines.index(line)] = f"{line.partition(':')[0]}: {value}"
         self._forget()
 
     def remove(self, name: str) -> None:

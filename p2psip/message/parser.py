@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import MessageParsingException
-from p2psip.message.builders import create_response
+from p2psip.message.builders import create_response, stateless_tag
 from p2psip.message.grammar import CACHED_LENGTH, excerpt, is_token, quoted_end
 from p2psip.message.headers import Headers
 from p2psip.message.message import REQUEST_URI, Request, Response
@@ -286,9 +285,7 @@ class Head:
             request._validate_dialog_headers()
         except MessageParsingException:
             return
-        # The tag is the same whenever the same request is refused, as a stateless element's must be (RFC 3261 8.2.7).
-        text = "\r\n".join((self._start_line, *self._headers._lines))
-        tag = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+        tag = stateless_tag(self._start_line, self._headers)
         error.answer = create_response(request, error.status_code, to_tag=tag)
 
 

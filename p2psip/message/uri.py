@@ -219,8 +219,8 @@ class SipUri:
         if key is None:
             key = (
                 self.scheme,
-                None if self.user is None else _normalised(self.user),
-                None if self.password is None else _normalised(self.password),
+                None if self.user is None else normalise_escapes(self.user),
+                None if self.password is None else normalise_escapes(self.password),
                 _normalised_host(self.host),
                 self.port,
                 *(_compared_parameter(self.parameters, name) for name in _COMPARED_PARAMETERS),
@@ -275,8 +275,11 @@ def unescape(text: str) -> str:
     return _ESCAPE.sub(lambda run: bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "surrogateescape"), text)
 
 
-def _normalised(text: str) -> str:
-    """RFC 3261 19.1.4: a character equals its escape unless it is of the reserved set."""
+def normalise_escapes(text: str) -> str:
+    """The text so that equal ones are the same: a character equals its escape unless it is of the reserved set.
+
+    RFC 3261 19.1.4.
+    """
     return _ONE_ESCAPE.sub(_normalised_escape, text) if "%" in text else text
 
 
@@ -297,17 +300,17 @@ def _compared_parameter(parameters: Parameters, name: str) -> str | None:
         return ""
     if name == "maddr" and is_host(value):
         return _normalised_host(value)
-    return _normalised(value).lower()
+    return normalise_escapes(value).lower()
 
 
 def _same_parameter(a: str | None, b: str | None) -> bool:
     if a is None or b is None:
         return a is b
-    return _normalised(a).lower() == _normalised(b).lower()
+    return normalise_escapes(a).lower() == normalise_escapes(b).lower()
 
 
 def _compared_headers(headers: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    return sorted((_normalised(name).lower(), _normalised(value)) for name, value in headers)
+    return sorted((normalise_escapes(name).lower(), normalise_escapes(value)) for name, value in headers)
 
 
 def parse_uri(text: str) -> SipUri | str:

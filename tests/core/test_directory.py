@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from core_support import FakeFlow, incoming, make_record
 
-from p2psip.core.directory import Directory, EndpointRecord, normal_host, normal_user
+from p2psip.core.directory import Directory, EndpointRecord, normal_host
 
 FLOW = FakeFlow(("192.0.2.1", 5061))
 
@@ -65,9 +65,42 @@ def test_a_uri_without_user_is_for_the_only_endpoint(uri: str, expected: Endpoin
 
 
 def test_an_owner_without_user() -> None:
+    """Two URIs without user part have equal ones: step 3, before step 4 counts the endpoints."""
     house = make_record("sip:b.example", "house")
     directory = directory_of(BOB, house)
     assert find(directory, "sip:b.example") is house
+    assert find(directory, "sip:192.0.2.1") is house
+    assert find(directory, "sip:c.example") == 404
+    directory.add(make_record("sip:c.example", "shed", "e3"))
+    assert find(directory, "sip:192.0.2.1") == 485
+    assert find(directory, "sip:192.0.2.1", "<sip:192.0.2.1>;epid=e1") is house
+
+
+def test_each_step_comes_before_the_next() -> None:
+    """One URI that every step would take somewhere else, and then less and less of it."""
+    here = "192.0.2.1"
+    by_opaque = make_record("sip:x@x.example", "o1", "e1")
+    by_owner = make_record(f"sip:bob@{here}", "o2", "e2")
+    by_user = make_record("sip:bob@b.example", "o3", "e3")
+    directory = directory_of(by_opaque, by_owner, by_user)
+    directory.default = by_default = make_record("sip:y@y.example", "o4", "e4")
+    assert find(directory, f"sip:bob@{here};opaque=o1") is by_opaque
+    assert find(directory, f"sip:bob@{here}") is by_owner
+    directory.remove(by_owner)
+    assert find(directory, f"sip:bob@{here}") is by_user
+    directory.remove(by_user)
+    assert find(directory, f"sip:bob@{here}") is by_default
+    assert find(directory, f"sip:{here}") is by_opaque, "the only one"
+    directory.add(by_user)
+    assert find(directory, f"sip:{here}") is by_default
+    directory.default = None
+    assert find(directory, f"sip:{here}") == find(directory, "sip:z@z.example") == 404
+
+
+def test_to_decides_nothing_but_between_equals() -> None:
+    directory = directory_of(BOB, CAROL)
+    assert find(directory, "sip:bob@b.example", "<sip:carol@b.example>;epid=e2") is BOB
+    assert find(directory, "sip:dave@b.example", "<sip:bob@b.example>;epid=e1") == 404
 
 
 def test_the_default_endpoint_takes_what_nobody_else_does() -> None:
@@ -110,7 +143,10 @@ def test_several_equal_endpoints_are_told_apart_by_the_epid_in_to() -> None:
     [
         ("sip:bob@gw.example;gr=abc", "sip:bob@gw.example;gr=abc", True),
         ("sip:bob@gw.example;gr=abc", "sip:bob@GW.example;gr=abc;transport=tls", True),
+        ("sip:bob@gw.example;gr=abc", "sip:bob@gw.example;gr=ABC", True),  # RFC 3261 19.1.4
         ("sip:bob@gw.example;gr=abc", "sip:bob@gw.example;gr=abd", False),
+        ("sip:bob@gw.example;gr=abc", "sip:bob@gw.example;gr", False),
+        ("sip:x7@gw.example;gr", "sip:x7@gw.example;gr=abc", False),
         ("sip:bob@gw.example;gr=abc", "sip:bob@gw.example", False),
         ("sip:bob@gw.example;gr=abc", "sip:bob@other.example;gr=abc", False),
         ("sip:x7@gw.example;gr", "sip:x7@gw.example;gr", True),
@@ -119,6 +155,7 @@ def test_several_equal_endpoints_are_told_apart_by_the_epid_in_to() -> None:
         ("sip:bob@gw.example;opaque=user:epid:1;gruu", "sip:bob@gw.example;opaque=user:epid:2;gruu", False),
         ("sip:bob-7@gw.example", "sip:bob-7@gw.example", True),
         ("sip:bob-7@gw.example", "sip:bob-8@gw.example", False),
+        ("sips:bob-7@gw.example", "sip:bob-7@gw.example", False),
     ],
 )
 def test_gruus(gruu: str, uri: str, found: bool) -> None:
@@ -138,7 +175,7 @@ def test_what_is_removed_is_not_found_and_leaves_nothing() -> None:
     assert directory.records == []
     for uri in ("sip:bob@b.example", "sip:a@b.example;opaque=opaque", "sip:bob@gw.example;gr=abc", "sip:x@y.example"):
         assert find(directory, uri) == 404
-    assert not (directory._by_opaque or directory._by_owner or directory._by_user or directory._gruus)
+    assert not (directory._by_opaque or directory._by_owner or directory._by_user or directory._by_gruu)
 
 
 @pytest.mark.parametrize(
@@ -152,12 +189,13 @@ def test_what_is_removed_is_not_found_and_leaves_nothing() -> None:
         ("a%25b", "a%25b", True),
         ("%e4", "%E4", True),
         ("%7e", "~", True),
-        (None, "", False),
+        (None, "x", False),
     ],
 )
 def test_users_compare_as_the_rfc_says(a: str | None, b: str | None, equal: bool) -> None:
     """RFC 3261 19.1.4."""
-    assert (normal_user(a) == normal_user(b)) is equal
+    directory = directory_of(make_record(f"sip:{a}@b.example" if a else "sip:b.example"))
+    assert (find(directory, f"sip:{b}@b.example") != 404) is equal
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from core_support import TARGET, FakeFlow, Pair, Side, changed, incoming, make_record, make_request
 
+from p2psip.core.effects import Send
 from p2psip.core.engine import ClientRequest
 from p2psip.core.transaction import ServerTransaction, Transaction
 from p2psip.errors import (
@@ -213,6 +214,17 @@ def test_a_2xx_that_is_sent_again_is_acknowledged_again() -> None:
     assert pair.log == ["INVITE", "200", "ACK", "200", "ACK"]
     pair.pass_time(64.0)
     pair.assert_empty()
+
+
+def test_an_ack_that_is_sent_again_is_the_same() -> None:
+    """RFC 3261 13.2.2.4."""
+    side, flow = Side("a"), FakeFlow()
+    ack = make_request("ACK", call_id="call")
+    for _n in range(2):
+        side.engine.send_ack(0.0, flow, ack)
+    first, second = (effect.data for effect in side.engine.take_effects() if isinstance(effect, Send))
+    assert first == second
+    assert first.count(b"Via:") == 1
 
 
 @both
@@ -433,6 +445,27 @@ def test_a_defect_when_a_timer_fires_does_not_stop_the_others() -> None:
         pair.alice.engine.advance(1.0)
     pair.alice.engine.advance(1.0)
     assert [type(e) for e in pair.alice.errors] == [OperationTimeoutException]
+    pair.alice.assert_empty()
+
+
+@pytest.mark.parametrize("end", ["flow_closed", "shutdown"])
+def test_a_defect_at_the_end_does_not_keep_others_from_it(end: str) -> None:
+    pair = Pair()
+    alice = Session(pair, pair.alice, pair.flow, "call")
+    alice.failed = None  # type: ignore[assignment, method-assign]
+    pair.send(make_request(call_id="call"), usage=alice)
+    pair.send(make_request())
+    pair.settle()
+    pair.alice.engine.receive(0.0, pair.flow, incoming("INVITE", "sip:nobody@a.example"))
+    error = OperationFailureException("gone")
+    with pytest.raises(TypeError):
+        if end == "flow_closed":
+            pair.alice.engine.flow_closed(0.0, pair.flow, error)
+        else:
+            pair.send(make_request(call_id="call"), usage=alice)
+            pair.send(make_request())
+            pair.alice.engine.shutdown(0.0, error)
+    assert [str(e) for e in pair.alice.errors] == ["gone"] * (1 if end == "flow_closed" else 2)
     pair.alice.assert_empty()
 
 

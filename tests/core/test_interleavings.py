@@ -134,7 +134,8 @@ class World:
         if self.waiting:
             index = self.random.randrange(len(self.waiting))
             side, transaction = self.waiting[index]
-            code = self.random.choice((100, 180, 200, 200, 302, 404, 500))
+            ringing = 180 if transaction.request.method == "INVITE" else 100
+            code = self.random.choice((100, ringing, 200, 200, 302, 404, 500))
             side.engine.respond(self.now, transaction, transaction.create_response(code))
             if code >= 200 and self.random.random() < 0.9:
                 del self.waiting[index]

@@ -177,19 +177,31 @@ def test_after_30_seconds_without_answer_it_is_500(transport: str) -> None:
 def test_a_provisional_answer_of_the_application_does_not_extend_the_limit() -> None:
     server = Server(RELIABLE)
     server.at(1.0)
-    server.respond(183)
-    assert server.wire() == ["183"]
+    server.respond(100)
+    assert server.wire() == ["100"]
     assert server.at(29.9) == []
     assert server.at(30.1) == ["500"]
 
 
-@pytest.mark.parametrize("method", ["INFO", "INVITE"])
-def test_every_provisional_answer_is_sent_and_the_last_one_repeated(method: str) -> None:
-    server = Server(RELIABLE, method)
+def test_every_provisional_answer_is_sent_and_the_last_one_repeated() -> None:
+    server = Server(RELIABLE, "INVITE")
     server.respond(182)
     server.respond(183)
     server.again()
     assert server.wire() == ["182", "183", "183"]
+    server = Server(RELIABLE, "INFO")
+    server.respond(100)
+    server.again()
+    assert server.wire() == ["100", "100"]
+
+
+def test_no_provisional_answer_but_100_to_other_requests() -> None:
+    """RFC 4320 4.1."""
+    transaction = Server(RELIABLE).transaction
+    for code in (101, 180, 199):
+        with pytest.raises(ValueError, match="RFC 4320"):
+            transaction.create_response(code)
+    assert transaction.create_response(100).status_code == 100
 
 
 @pytest.mark.parametrize("limit", [1.0, 3.5])
@@ -446,11 +458,20 @@ def test_a_cancel_without_transaction_is_answered_481() -> None:
     assert server.wire() == ["481"]
 
 
-def test_only_an_invite_can_be_cancelled() -> None:
-    server = Server(RELIABLE, "MESSAGE")
+@pytest.mark.parametrize("method", ["MESSAGE", "SUBSCRIBE"])
+def test_a_cancel_of_another_request_is_answered_and_changes_nothing(method: str) -> None:
+    """RFC 3261 9.2: it matches a transaction, whatever its method is; only an INVITE is ended by it."""
+    server = Server(RELIABLE, method)
+    cancel(server)
+    assert [message.to_tag for _, message in server.side.sent] == []
+    server.side.take()
+    assert [message.to_tag for _, message in server.side.sent] == [server.transaction.to_tag]
+    assert server.wire() == ["200"]
+    assert server.respond(202) is True
+    server.wire()
     cancel(server)
     assert server.wire() == ["481"]
-    assert server.respond(200) is True
+    server.side.assert_empty()
 
 
 # ---------------------------------------------------------------------- the end of flows
@@ -458,7 +479,7 @@ def test_only_an_invite_can_be_cancelled() -> None:
 
 @both
 @pytest.mark.parametrize("method", ["MESSAGE", "INVITE"])
-@pytest.mark.parametrize("code", [None, 180, 200, 486])
+@pytest.mark.parametrize("code", [None, 100, 200, 486])
 def test_a_lost_flow_ends_its_server_transactions(transport: str, method: str, code: int | None) -> None:
     server = Server(transport, method)
     if code is not None:
@@ -480,7 +501,7 @@ def test_the_usage_of_an_invite_is_told_of_a_lost_flow(code: int | None) -> None
     assert callee.failures == [error]
 
 
-@pytest.mark.parametrize(("code", "told"), [(None, True), (183, True), (200, False)])
+@pytest.mark.parametrize(("code", "told"), [(None, True), (100, True), (200, False)])
 def test_the_usage_of_another_request_is_told_of_a_lost_flow_before_the_answer(code: int | None, told: bool) -> None:
     callee = Callee("INFO")
     server = Server(UNRELIABLE, "INFO", callee)
@@ -508,6 +529,7 @@ def test_a_usage_is_told_that_time_ran_out() -> None:
     server = Server(RELIABLE, "INFO", callee)
     assert server.at(30.1) == ["100", "500"]
     assert [type(error) for error in callee.failures] == [OperationTimeoutException]
+    assert "'<sip:alice@a.example>;tag=from'" in str(callee.failures[0])
     assert server.side.expired == []
 
 

@@ -164,8 +164,9 @@ def test_unknown_extensions_are_listed_and_known_ones_are_not() -> None:
     assert len(server.side.delivered) == 2
 
 
-def test_a_require_that_cannot_be_read() -> None:
-    assert Server().receive(incoming(headers=[("Require", '"foo, bar')])) == ["400"]
+@pytest.mark.parametrize("tags", ['"foo, bar', "foo,,bar", "foo bar", '"foo"', "caf\xe9"])
+def test_a_require_that_cannot_be_read(tags: str) -> None:
+    assert Server().receive(incoming(headers=[("Require", tags)])) == ["400"]
 
 
 @pytest.mark.parametrize("method", ["ACK", "CANCEL"])
@@ -187,6 +188,8 @@ def test_max_forwards_0_is_no_matter_to_whom_it_reaches() -> None:
     [
         ("text/plain;charset=utf-8", None),
         ("application/x-whatever", None),
+        ("text/plain ; charset=utf-8", None),
+        ("text\xa0/plain", "415"),
         ("text", "415"),
         ("a b/c", "415"),
         ("/", "415"),
@@ -249,6 +252,15 @@ def test_a_copy_that_came_another_way_is_482() -> None:
         server.receive(other)
     assert server.receive(incoming("INVITE", call_id="c", to="<sip:bob@b.example>;tag=t"))[1:] == ["481"]
     assert len(server.side.delivered) == 5
+
+
+def test_a_request_that_was_forked_to_two_endpoints_is_not_merged() -> None:
+    """Each of them is a user agent server, and each is to answer."""
+    server = Server()
+    server.side.directory.add(make_record(opaque="second", epid="e2"))
+    for opaque in ("op", "second"):
+        assert server.receive(incoming("INVITE", f"sip:bob@b.example;opaque={opaque}", call_id="c")) == []
+    assert server.receive(incoming("INVITE", "sip:bob@b.example;opaque=op", call_id="c")) == ["482"]
 
 
 def test_after_the_answer_it_is_a_request_like_another() -> None:
@@ -344,6 +356,43 @@ def test_refusals_without_transaction_say_it_too() -> None:
     server.receive(raw(GOOD.replace("192.0.2.2:5061", "a.example").replace("CSeq: 1 M", "CSeq: 1 X")))
     assert server.response.top_via.params["received"] == "192.0.2.2"
     assert server.response.to_tag is not None
+
+
+def test_refusals_without_transaction_bear_the_same_tag_each_time() -> None:
+    """RFC 3261 8.2.7."""
+    server = Server()
+    for cseq in (1, 1, 2):
+        server.receive(raw(GOOD.replace("CSeq: 1 M", f"CSeq: {cseq} X")))
+    first, second, third = (message.to_tag for _, message in server.side.sent)
+    assert first == second != third
+
+
+NUL = '"\\\0"'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"Via: SIP/2.0/TLS a.example;x={NUL}", f"Via: SIP/2.0/TLS a.example;rport;x={NUL}, SIP/2.0/TLS b;x={NUL}"),
+        *(f"Timestamp: {NUL}", f"Require: {NUL}", f"Content-Type: {NUL}", f"Contact: {NUL} <sip:a>", f"X: {NUL}"),
+        *(f"From: {NUL} <sip:a>;tag=1", f"To: {NUL} <sip:bob@b.example>", f"To: {NUL} <sip:bob@b.example>;tag=1"),
+        *(f"Call-ID: {NUL}", f"CSeq: 1 {NUL}", f"Max-Forwards: {NUL}", f"To: <sip:bob@b.example>;epid={NUL}"),
+    ],
+)
+@pytest.mark.parametrize("method", ["MESSAGE", "INVITE", "CANCEL", "BYE"])
+def test_a_quoted_nul_stands_in_no_way(method: str, line: str) -> None:
+    """RFC 4475 3.1.1.2 allows it, and the answer has to give it back."""
+    name = line.partition(":")[0]
+    lines = [other for other in GOOD.replace("MESSAGE", method).splitlines() if not other.startswith(f"{name}:")]
+    server = Server()
+    server.receive(raw("\n".join([lines[0], line, *lines[1:], "", ""])))
+    server.engine.advance(4.0)
+    for transaction in server.side.delivered:
+        server.engine.respond(4.0, transaction, transaction.create_response(200))
+    if name == "Via":
+        assert NUL in (server.response.headers.get("Via") or "")
+    else:
+        assert server.side.delivered or server.side.last()
 
 
 # ---------------------------------------------------------------------- limits
