@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import math
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from p2psip.enums import MessageType
-from p2psip.values import RealTimeAddress, SignalingHeader, encode_body
+from p2psip.values import RealTimeAddress, SignalingHeader, encode_body, has_controls
 
 Headers = Sequence[SignalingHeader | tuple[str, str]]
 
@@ -26,6 +29,28 @@ _DIALOG_METHODS = frozenset(
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+/[A-Za-z0-9\-.!%*_+`'~]+(\s*;.*)?")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+_KindT = TypeVar("_KindT")
+
+
+def instance(value: object, kind: type[_KindT], what: str) -> _KindT:
+    """An object of that class; ``what`` says what it is to be."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{what} is a {kind.__name__}, not {type(value).__name__}.")
+    return value
+
+
+def text(value: str, what: str) -> str:
+    """Text for a header: no control characters (RFC 3261 25.1, TEXT-UTF8), and nothing that UTF-8 cannot write."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is str, not {type(value).__name__}.")
+    if has_controls(value):
+        raise ValueError(f"{what} cannot contain control characters.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} cannot be written as UTF-8: {value!r}.") from None
+    return value
 
 
 def address(value: RealTimeAddress | str) -> RealTimeAddress:
@@ -52,10 +77,13 @@ def method(message_type: MessageType | str) -> str:
         return message_type.name
     if not isinstance(message_type, str) or not _TOKEN.fullmatch(message_type):
         raise ValueError(f"{message_type!r} is neither a MessageType nor the name of a SIP method.")
+    upper = message_type.upper()
     if message_type in _DIALOG_METHODS:
         raise ValueError(
-            f"{message_type} belongs to a session, subscription or registration and cannot be sent as a message."
+            f"{message_type} belongs to a session, subscription or registration, not to messages outside of them."
         )
+    if message_type != upper and (upper in _DIALOG_METHODS or upper in MessageType.__members__):
+        raise ValueError(f"Case counts in methods (RFC 3261 7.1): write {upper}, not {message_type}.")
     return message_type
 
 
@@ -78,9 +106,7 @@ def headers(values: Iterable[SignalingHeader | tuple[str, str]] | None) -> list[
 
 def content(content_type: str | None, body: bytes | str | None) -> tuple[str | None, bytes]:
     """The content type to send (None without a body) and the body as bytes."""
-    if content_type is not None and (
-        not _MEDIA_TYPE.fullmatch(content_type) or any(c in content_type for c in "\r\n\0")
-    ):
+    if content_type is not None and not _MEDIA_TYPE.fullmatch(text(content_type, "A content type")):
         raise ValueError(f"{content_type!r} is not a content type such as 'text/plain;charset=utf-8'.")
     if body is None:
         return (content_type, b"")
@@ -99,9 +125,7 @@ def status_code(code: int, low: int, high: int) -> int:
 
 
 def reason_phrase(reason: str | None) -> str | None:
-    if reason is not None and any(c in reason for c in "\r\n\0"):
-        raise ValueError("A reason phrase cannot contain CR, LF or NUL.")
-    return reason
+    return None if reason is None else text(reason, "A reason phrase")
 
 
 def timeout(seconds: float | None) -> float | None:
@@ -109,7 +133,7 @@ def timeout(seconds: float | None) -> float | None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"A time-out is a number of seconds or None, not {seconds!r}.")
-    if not seconds >= 0:
+    if not 0 <= seconds <= sys.float_info.max and seconds != math.inf:
         raise ValueError(f"A time-out cannot be {seconds!r} seconds.")
     return float(seconds)
 
@@ -131,19 +155,33 @@ def host(value: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _host(value: str) -> str:
-    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     try:
-        return str(ipaddress.ip_address(bare))
+        return str(ipaddress.ip_address(_without_brackets(value)))
     except ValueError:
         pass
     try:
-        ascii_name = bare.encode("idna").decode("ascii") if not bare.isascii() else bare
+        ascii_name = value.encode("idna").decode("ascii") if not value.isascii() else value
     except UnicodeError:
         ascii_name = ""
     labels = ascii_name.rstrip(".").split(".")
     if len(ascii_name) > 253 or not all(_LABEL.fullmatch(label) for label in labels) or labels[-1].isdigit():
         raise ValueError(f"{value!r} is not a host name or an IP address.")
     return ascii_name.rstrip(".").lower()
+
+
+def local_host(value: str) -> str:
+    """A host that peers can be told: no unspecified address, no zone, which means something on this machine only."""
+    checked = host(value)
+    if checked in ("0.0.0.0", "::") or "%" in checked:
+        raise ValueError(
+            f"{value!r} cannot be local_host: no peer could reach it; give a name or address of this host."
+        )
+    return checked
+
+
+def _without_brackets(value: str) -> str:
+    """An IPv6 address may be written as in a URI."""
+    return value[1:-1] if value.startswith("[") and value.endswith("]") and ":" in value else value
 
 
 def host_and_port(value: tuple[str, int], *, zero: bool = False) -> tuple[str, int]:
@@ -158,13 +196,15 @@ def host_and_port(value: tuple[str, int], *, zero: bool = False) -> tuple[str, i
 def ip_endpoint(value: tuple[str, int]) -> tuple[str, int]:
     """What to listen on: an IP address and a port, 0 for any."""
     try:
-        text, number = value
+        address, number = value
     except (TypeError, ValueError):
         raise TypeError(f"{value!r} is not an IPEndPoint or an (address, port) pair.") from None
+    if not isinstance(address, str):
+        raise TypeError(f"The address of an IPEndPoint is str, not {address!r}.")
     try:
-        ipaddress.ip_address(text)
+        bare = str(ipaddress.ip_address(_without_brackets(address)))
     except ValueError:
         raise ValueError(
-            f"{text!r} is not an IP address to listen on: use IPAddress.ANY for all addresses of this machine."
+            f"{address!r} is not an IP address to listen on: use IPAddress.ANY for all addresses of this machine."
         ) from None
-    return text, port(number, zero=True)
+    return bare, port(number, zero=True)

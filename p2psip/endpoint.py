@@ -23,7 +23,7 @@ from p2psip.errors import (
 )
 from p2psip.managers import RealTimeServerConnectionManager, default_manager
 from p2psip.message import Request, SipUri, quote_display_name
-from p2psip.messaging import MessageReceivedEventArgs, PendingMessage, answer_message
+from p2psip.messaging import MESSAGE_METHODS, MessageReceivedEventArgs, PendingMessage, answer_message
 from p2psip.net.connection import Connection
 from p2psip.net.loop import LoopEnded
 from p2psip.net.network import Target
@@ -104,6 +104,7 @@ class RealTimeEndpoint(abc.ABC):
         self._record = EndpointRecord(
             endpoint=self, owner=self._owner, opaque=self._opaque, gruu=self._gruu, epid=self._id
         )
+        self._record.accepting = False  # until the manager listens
         self.display_name = settings.display_name
 
     # ------------------------------------------------------------------ who it is
@@ -152,9 +153,7 @@ class RealTimeEndpoint(abc.ABC):
 
     @display_name.setter
     def display_name(self, value: str) -> None:
-        if any(c in value for c in "\r\n\0"):
-            raise ValueError("A display name cannot contain CR, LF or NUL.")
-        self._display_name = value
+        self._display_name = arguments.text(value, "A display name")
         name = f"{quote_display_name(value)} " if value else ""
         self._from = f"{name}<{self._owner_text}>;epid={self._id};tag="
 
@@ -165,9 +164,7 @@ class RealTimeEndpoint(abc.ABC):
 
     @application_user_agent.setter
     def application_user_agent(self, value: str) -> None:
-        if any(ord(c) < 32 or ord(c) == 127 for c in value):
-            raise ValueError("A User-Agent cannot contain control characters.")
-        self._application_user_agent = value.strip()
+        self._application_user_agent = arguments.text(value, "A User-Agent").strip()
 
     @property
     def user_agent(self) -> str:
@@ -195,7 +192,9 @@ class RealTimeEndpoint(abc.ABC):
         Raises:
             ValueError: Not a method name, or one that belongs to sessions or subscriptions.
         """
-        self._record.allowed_methods.add(arguments.method(name))
+        method = arguments.method(name)
+        if method not in MESSAGE_METHODS:
+            self._record.allowed_methods.add(method)
 
     def add_sip_extension(self, name: str) -> None:
         """Accept the option tag ``name`` in Require; unknown ones are answered 420. It cannot be removed.
@@ -222,7 +221,7 @@ class RealTimeEndpoint(abc.ABC):
         arguments.token(name, "a feature parameter")
         if name in self._features:
             raise ValueError(f"The feature parameter {name} is set already.")
-        if value is not None and any(ord(c) < 32 or c in '"\\<>' for c in value):
+        if value is not None and any(c in '"\\<>' for c in arguments.text(value, "A feature parameter's value")):
             raise ValueError(f"{value!r} cannot be the value of a feature parameter.")
         self._features[name] = value
 
@@ -299,6 +298,8 @@ class RealTimeEndpoint(abc.ABC):
             OperationFailureException: The endpoint is terminated.
         """
         self._check_alive(f"send {message_type!s}")
+        if options is not None:
+            arguments.instance(options, SendMessageOptions, "options")
         method = arguments.method(message_type)
         address = arguments.address(address)
         content_type, encoded = arguments.content(content_type, body)
@@ -370,21 +371,26 @@ class RealTimeEndpoint(abc.ABC):
     def _set_state(self, state: EndpointState, reason: EndpointTransitionReason) -> None:
         """Change the state and queue the event."""
         with self._lock:
-            previous, self._state = self._state, state
-            if previous is not state:
-                args = EndpointStateChangedEventArgs(previous, state, reason)
-                self._strand.post(self.state_changed.raise_event, self, args, self._manager._report_unhandled)
+            self._change_state(state, reason)
+
+    def _change_state(self, state: EndpointState, reason: EndpointTransitionReason) -> None:
+        """The same under the lock."""
+        previous, self._state = self._state, state
+        if previous is not state:
+            args = EndpointStateChangedEventArgs(previous, state, reason)
+            self._strand.post(self.state_changed.raise_event, self, args, self._manager._report_unhandled)
 
     def _listening_changed(self, state: EndpointState, reason: EndpointTransitionReason) -> None:
         """The manager began to listen, or no longer does."""
-        if self._termination is None:
-            self._record.accepting = state is EndpointState.CONNECTED and not self._draining
-            self._set_state(state, reason)
+        with self._lock:
+            if self._termination is None:
+                self._record.accepting = state is EndpointState.CONNECTED and not self._draining
+                self._change_state(state, reason)
 
     def _begin(self) -> None:
         """The manager has taken it in: one that listens makes it able to receive from the start."""
         with self._lock:
-            if self._manager.is_listening:
+            if self._manager.is_listening and self._termination is None:
                 self._state = EndpointState.CONNECTED
                 self._record.accepting = True
 
@@ -410,6 +416,8 @@ class RealTimeEndpoint(abc.ABC):
             operation.result(self._manager.settings.request_ceiling if timeout is None else timeout)
         except concurrent.futures.TimeoutError:
             return False
+        finally:
+            operation.end_cancelled()  # nobody waits for it any more
         return True
 
     def terminate(self) -> None:
@@ -462,12 +470,17 @@ def _owner_uri(text: str) -> SipUri:
         raise ValueError(f"The owner of an endpoint is a sip: or sips: URI, not {text!r}.")
     if uri.port is not None:
         raise ValueError(f"The owner's URI {text!r} must not have a port; the manager that listens adds it.")
+    if uri.headers or uri.password is not None or "opaque" in uri.parameters or "method" in uri.parameters:
+        raise ValueError(
+            f"The owner's URI {text!r} must not have headers, a password, an opaque or a method parameter; "
+            "a GRUU is given as gruu."
+        )
     return uri
 
 
 def _gruu(text: str) -> SipUri:
     try:
-        return SipUri.parse(text)
+        return SipUri.parse(arguments.text(text, "A GRUU"))
     except MessageParsingException as error:
         raise ValueError(f"{text!r} is not a GRUU: {error}") from error
 
@@ -475,14 +488,18 @@ def _gruu(text: str) -> SipUri:
 def _endpoint_id(value: str | None) -> str:
     if value is None:
         return secrets.token_hex(5)
+    if not isinstance(value, str):
+        raise TypeError(f"An endpoint id is str, not {type(value).__name__}.")
     if not 1 <= len(value) <= 32 or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
         raise ValueError(f"{value!r} is not an endpoint id: 1 to 32 letters, digits, '-' or '_'.")
     return value
 
 
 def _identity(identity: str | tuple[str, str]) -> str:
-    uri, name = (identity, "") if isinstance(identity, str) else identity
+    try:
+        uri, name = (identity, "") if isinstance(identity, str) else identity
+    except (TypeError, ValueError):
+        raise TypeError(f"{identity!r} is no local_identity: it is a URI, or a URI and a display name.") from None
     checked = RealTimeAddress(uri).uri
-    if any(c in name for c in "\r\n\0"):
-        raise ValueError("A display name cannot contain CR, LF or NUL.")
+    arguments.text(name, "A display name")
     return f"{quote_display_name(name)} <{checked}>;tag=" if name else f"<{checked}>;tag="

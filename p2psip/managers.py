@@ -47,8 +47,9 @@ _Self = TypeVar("_Self", bound="RealTimeConnectionManager")
 class RealTimeConnectionManager(abc.ABC):
     """Owns the connections of its endpoints. Usable from any thread.
 
-    A manager is a context manager: leaving it disposes it. What has the name of an event tells of one thing at a
-    time, on a worker thread.
+    A manager is a context manager: leaving it disposes it. One that has listened or connected lives on until it is
+    disposed, or the interpreter ends, even if nobody refers to it. What has the name of an event tells of one thing
+    at a time, on a worker thread.
     """
 
     connection_pool_added: Event[RealTimeConnectionManager, CollectionChangedEventArgs[ConnectionPool]] = Event()
@@ -69,8 +70,10 @@ class RealTimeConnectionManager(abc.ABC):
         settings: ManagerSettings | None,
         contexts: TlsContexts | None,
     ) -> None:
-        self._local_host = None if local_host is None else arguments.host(local_host)
-        self._settings = settings or ManagerSettings()
+        self._local_host = None if local_host is None else arguments.local_host(local_host)
+        self._settings = (
+            ManagerSettings() if settings is None else arguments.instance(settings, ManagerSettings, "settings")
+        )
         self._lock = threading.Lock()
         self._endpoints: list[RealTimeEndpoint] = []
         self._disposed = False
@@ -119,7 +122,13 @@ class RealTimeConnectionManager(abc.ABC):
 
     @property
     def is_disposed(self) -> bool:
+        """``dispose()`` was called; nothing can be begun any more."""
         return self._disposed
+
+    @property
+    def _is_over(self) -> bool:
+        """It is disposed, its thread has ended, or it belongs to the process that this one was forked from."""
+        return self._disposed or self._stack.loop.has_ended
 
     # ------------------------------------------------------------------ the end
 
@@ -135,21 +144,25 @@ class RealTimeConnectionManager(abc.ABC):
         deadline = Deadline(grace)
         with self._lock:
             first, self._disposed = not self._disposed, True
-        with worker_blocks("dispose()"):
+        try:
+            with worker_blocks("dispose()"):
+                if first:
+                    for endpoint in self.endpoints:
+                        endpoint.begin_terminate()
+                    try:
+                        self._stack.post(self._stack.dispose, grace, self._stack.loop.stop)
+                    except LoopEnded:
+                        pass
+                self._stack.loop.join(deadline.remaining())
             if first:
-                for endpoint in self.endpoints:
-                    endpoint.begin_terminate()
-                try:
-                    self._stack.post(self._stack.dispose, grace, self._stack.loop.stop)
-                except LoopEnded:
-                    pass
-            self._stack.loop.join(deadline.remaining())
-        if first:
-            self._let_events_out(deadline)
-            self._stack.dispatcher.stop(deadline.remaining())
-            self._gone.complete(None)
-        elif not self._stack.dispatcher.in_worker:  # the first one may be waiting for this very handler
-            concurrent.futures.wait([self._gone], deadline.remaining())
+                self._let_events_out(deadline)
+                self._stack.dispatcher.stop(deadline.remaining())
+            elif not self._stack.dispatcher.in_worker:  # the first one may be waiting for this very handler
+                concurrent.futures.wait([self._gone], deadline.remaining())
+        finally:
+            if first:  # nobody else is going to do it, also when this was interrupted
+                self._stack.dispatcher.stop()
+                self._gone.complete(None)
 
     def _let_events_out(self, deadline: Deadline) -> None:
         """What the end of the endpoints raised reaches its handlers, but for those that this call comes from."""
@@ -176,10 +189,16 @@ class RealTimeConnectionManager(abc.ABC):
     # ------------------------------------------------------------------ what its endpoints ask of it
 
     def _endpoint_added(self, endpoint: RealTimeEndpoint) -> None:
-        self._check_alive("take another endpoint")
-        with self._lock:
+        with self._lock:  # which dispose() takes before it looks for endpoints
+            self._check_alive("take another endpoint")
             self._endpoints.append(endpoint)
-        self._stack.post(self._stack.directory.add, endpoint._record)
+        try:
+            self._stack.post(self._stack.directory.add, endpoint._record)
+        except LoopEnded as error:
+            self._endpoint_removed(endpoint)
+            raise RealTimeInvalidOperationException(
+                f"The connection manager cannot take another endpoint: {error}"
+            ) from error
 
     def _endpoint_removed(self, endpoint: RealTimeEndpoint) -> None:
         with self._lock:
@@ -332,9 +351,12 @@ class RealTimeServerConnectionManager(RealTimeConnectionManager):
 
     @default_endpoint.setter
     def default_endpoint(self, endpoint: RealTimeEndpoint | None) -> None:
-        if endpoint is not None and endpoint.connection_manager is not self:
-            raise ValueError("The default endpoint of a connection manager is one of its own endpoints.")
-        self._stack.directory.default = None if endpoint is None else endpoint._record
+        with self._lock:
+            if endpoint is not None and endpoint not in self._endpoints:
+                raise ValueError(
+                    "The default endpoint of a connection manager is one of its own endpoints that is not terminated."
+                )
+            self._stack.directory.default = None if endpoint is None else endpoint._record
 
     # ------------------------------------------------------------------ what the stack tells, on the loop thread
 
@@ -414,12 +436,12 @@ class _DefaultManager:
 
     def __get__(self, instance: object, owner: type | None = None) -> RealTimeServerTcpConnectionManager | None:
         manager = self._manager
-        return None if manager is None or manager.is_disposed else manager
+        return None if manager is None or manager._is_over else manager
 
     def get(self) -> RealTimeServerTcpConnectionManager:
-        """The manager, made if there is none or if it was disposed."""
+        """The manager, made if there is none or if its time is over."""
         with self._lock:
-            if self._manager is None or self._manager.is_disposed:
+            if self._manager is None or self._manager._is_over:
                 self._manager = RealTimeServerTcpConnectionManager()
             return self._manager
 

@@ -54,7 +54,9 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         headers: Headers = (),
         settings: SipPeerToPeerEndpointSettings | None = None,
     ) -> None:
-        settings = settings or SipPeerToPeerEndpointSettings()
+        if settings is None:
+            settings = SipPeerToPeerEndpointSettings()
+        arguments.instance(settings, SipPeerToPeerEndpointSettings, "settings")
         if gruu is not None:
             settings = dataclasses.replace(settings, gruu=gruu)
         if headers:
@@ -72,7 +74,7 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
             )
         if default_transport in (None, SipTransportType.NONE):
             default_transport = connection_manager.transport
-        default_transport = SipTransportType(default_transport)
+        default_transport = arguments.instance(default_transport, SipTransportType, "default_transport")
         if default_transport is SipTransportType.TLS and connection_manager.transport is not SipTransportType.TLS:
             raise ValueError("A TCP manager cannot do TLS: use a RealTimeServerTlsConnectionManager.")
         super().__init__(owner_uri, connection_manager, settings)
@@ -101,7 +103,10 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         """Where a request to that address goes first; most go to the same few addresses."""
         key: _TargetKey = (address.uri, None, None)
         if options is not None:
-            key = (address.uri, options.connection_context, options.tls_target_name)
+            context = options.connection_context
+            if context is not None and not isinstance(context, tuple):
+                context = arguments.host_and_port(context)
+            key = (address.uri, context, options.tls_target_name)
         target = self._targets.get(key)
         if target is None:
             target = self._find_target(address, options)
@@ -117,22 +122,30 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         asked = asked.lower() if asked else None
         if asked not in (None, "tcp", "tls"):
             raise ValueError(f"{address} asks for the transport {asked}; there are only tcp and tls.")
+        if uri is not None and (uri.headers or "method" in uri.parameters):
+            raise ValueError(
+                f"{address} says what a request is to contain, which the address of one cannot (RFC 3261 19.1.1): "
+                "give the method as message_type, and headers as headers."
+            )
         secure = uri is not None and (uri.scheme == "sips" or asked == "tls")
         transport = SipTransportType.TLS if secure else self._default_transport
-        name = None if options is None else options.tls_target_name
+        name = None if options is None or options.tls_target_name is None else arguments.host(options.tls_target_name)
         context = None if options is None else options.connection_context
         port: int | None
         if context is not None:
             host, port = arguments.host_and_port(context)
+            direct = True
         elif self._proxy is not None:
             host, port = self._proxy
+            direct = False
             name = name or self._proxy_certificate_subject
         elif uri is None:
             raise ValueError(f"{address} names no host: give a proxy or a connection_context that can route it.")
         else:
             host, port = arguments.host(uri.parameters.get("maddr") or uri.host), uri.port
-            if asked == "tcp" and not secure:
-                transport = SipTransportType.TCP
+            direct = True
+        if direct and asked == "tcp" and not secure:
+            transport = SipTransportType.TCP
         if transport is SipTransportType.TLS and self._manager.transport is not SipTransportType.TLS:
             raise ConnectionFailureException(
                 f"{address} is to be reached over TLS, but the manager of {self._owner_text} does TCP only: "
@@ -140,5 +153,5 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
             )
         identity = None
         if transport is SipTransportType.TLS:
-            identity = arguments.host(name) if name else host
+            identity = name or host
         return Target(transport.name, host, port or DEFAULT_PORTS[transport], identity)

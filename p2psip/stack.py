@@ -328,7 +328,13 @@ class Stack:
         request = effect.client_request
 
         def ready(connection: Connection) -> None:
-            request.user.flow_ready(connection)
+            try:
+                request.user.flow_ready(connection)
+            except Exception as error:
+                self._forget(request.user)
+                request.user.operation.fail(error)
+                self._run()
+                return
             self.engine.flow_opened(self.loop.now, request, connection)
             self._run()
 

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from p2psip.errors import MessageParsingException
 from p2psip.message import NameAddr, Request, Response, SipUri
 
+_TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
 
 class IPEndPoint(NamedTuple):
     """An IP address and a port. Wherever one is expected, a plain ``(host, port)`` will do."""
@@ -40,18 +43,21 @@ class SignalingHeader:
     """A header of a message: name and unfolded value. Immutable.
 
     Raises:
-        ValueError: The name is not a token, or the value contains CR, LF or NUL.
+        ValueError: The name is not a token, or the value contains a control character other than the tabulator.
     """
 
     __slots__ = ("_name", "_value")
 
-    _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
-
     def __init__(self, name: str, value: str) -> None:
-        if not self._TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"Name and value of a header are str, not {name!r} and {value!r}.")
+        if not _TOKEN.fullmatch(name):
             raise ValueError(f"{name!r} cannot be the name of a SIP header: it is not a token (RFC 3261 25.1).")
-        if any(c in value for c in "\r\n\0"):
-            raise ValueError(f"The value of the header {name} contains CR, LF or NUL, which would end the header.")
+        if has_controls(value):
+            raise ValueError(
+                f"The value of the header {name} contains CR, LF, NUL or another control character, "
+                "which would end the header or make peers refuse the message."
+            )
         self._name = name
         self._value = value
 
@@ -89,7 +95,7 @@ class RealTimeAddress:
         endpoint_id: The epid of one endpoint of the owner; None means any of them.
 
     Raises:
-        ValueError: Not such a URI.
+        ValueError: Not such a URI, or an endpoint id that is no token.
     """
 
     __slots__ = ("_endpoint_id", "_key", "_sip_uri", "_uri")
@@ -97,6 +103,8 @@ class RealTimeAddress:
     def __init__(self, uri: str, endpoint_id: str | None = None) -> None:
         if not isinstance(uri, str):
             raise TypeError(f"An address is text such as 'sip:bob@example.com', not {type(uri).__name__}.")
+        if endpoint_id and not _TOKEN.fullmatch(endpoint_id):
+            raise ValueError(f"{endpoint_id!r} cannot be an endpoint id: it is not a token (RFC 3261 25.1).")
         self._uri = uri
         self._endpoint_id = endpoint_id or ""
         scheme = uri.partition(":")[0].lower()
@@ -353,6 +361,11 @@ class SipResponseData(SipMessageData):
         return self._message.reason
 
 
+def has_controls(text: str) -> bool:
+    """Whether there is a character that no header may contain (RFC 3261 25.1); a tabulator is white space."""
+    return _CONTROLS.search(text) is not None
+
+
 def _received_header(name: str, value: str) -> SignalingHeader:
     header = SignalingHeader.__new__(SignalingHeader)
     header._name = name
@@ -382,7 +395,7 @@ def encode_body(content_type: str | None, body: bytes | str) -> bytes:
     try:
         return body.encode(_charset(content_type))
     except (LookupError, UnicodeError) as error:
-        raise ValueError(f"The body cannot be encoded as {content_type!r} asks for: {error}") from error
+        raise ValueError(f"The body cannot be encoded as {content_type or 'text'}: {error}") from error
 
 
 def decode_body(content_type: str | None, body: bytes) -> str | None:

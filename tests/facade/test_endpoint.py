@@ -162,6 +162,34 @@ def test_while_disconnected_an_endpoint_sends_but_takes_nothing_in() -> None:
         assert str(got.args.connection.remote_endpoint.port) in via
 
 
+def test_an_endpoint_takes_requests_only_while_its_manager_listens() -> None:
+    with tcp_pair() as pair, RealTimeServerTcpConnectionManager() as quiet:
+        pair.bob.message_received += lambda sender, args: None
+        endpoint = SipPeerToPeerEndpoint("sip:carol@example.com", quiet)
+        endpoint.message_received += lambda sender, args: None
+        endpoint.send_message(MessageType.MESSAGE, pair.bob.uri, body="x", timeout=BOUND)
+        assert not endpoint._record.accepting
+        quiet.start_listening(IPEndPoint(IPAddress.LOOPBACK, 0))
+        assert endpoint._record.accepting
+        quiet.stop_listening()
+        assert not endpoint._record.accepting
+
+
+def test_a_terminated_endpoint_takes_no_part_in_what_its_manager_does(
+    manager: RealTimeServerTcpConnectionManager,
+) -> None:
+    endpoint = SipPeerToPeerEndpoint("sip:a@example.com", manager)
+    manager.default_endpoint = endpoint
+    endpoint.terminate()
+    assert manager.default_endpoint is None
+    with pytest.raises(ValueError, match="terminated"):
+        manager.default_endpoint = endpoint
+    endpoint._listening_changed(EndpointState.CONNECTED, EndpointTransitionReason.LISTENING)
+    endpoint._begin()
+    assert endpoint.state is EndpointState.DISCONNECTED
+    assert not endpoint._record.accepting
+
+
 def test_several_endpoints_on_one_manager() -> None:
     with tcp_pair() as pair:
         manager = pair.bob.connection_manager

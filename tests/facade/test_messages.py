@@ -146,6 +146,26 @@ def test_an_allowed_method_arrives(pair: TcpPair) -> None:
     assert seen == [(None, "PING")]
 
 
+def test_methods_that_are_taken_anyway_stand_in_allow_once(pair: TcpPair) -> None:
+    pair.bob.message_received += lambda sender, args: None
+    pair.bob.allow_method("MESSAGE")
+    pair.bob.allow_method("PING")
+    allow = pair.alice.send_message(MessageType.OPTIONS, pair.bob.uri, timeout=BOUND).header("Allow")
+    assert (allow or "").split(", ") == ["MESSAGE", "INFO", "OPTIONS", "BENOTIFY", "SERVICE", "NOTIFY", "PING"]
+
+
+def test_a_request_that_cannot_be_finished_fails_at_once(pair: TcpPair) -> None:
+    class Careless(p2psip.SipPeerToPeerEndpoint):
+        def _contact(self, connection: object) -> str:
+            raise ValueError("no contact")
+
+    with Careless("sip:carol@example.com", pair.alice.connection_manager) as endpoint:
+        for _ in range(2):  # while connecting, and over the connection that is there
+            operation = endpoint.begin_send_message(MessageType.OPTIONS, pair.bob.uri)
+            assert isinstance(operation.exception(BOUND), ValueError)
+        assert not endpoint._pending
+
+
 def test_contact_where_the_rfc_has_one(pair: TcpPair) -> None:
     pair.alice.add_feature_parameter("automata")
     for method, wanted in [("OPTIONS", True), ("NOTIFY", True), ("MESSAGE", False), ("INFO", False)]:

@@ -93,6 +93,17 @@ def test_options_of_one_message_come_before_proxy_and_address(
         )
 
 
+def test_the_transport_that_the_caller_names_holds_for_the_hop_that_the_caller_names(
+    managers: dict[SipTransportType, RealTimeServerConnectionManager],
+) -> None:
+    options = SendMessageOptions(connection_context=("10.0.0.9", 6000))
+    with SipPeerToPeerEndpoint("sip:alice@a.example", managers[TLS], TLS, *PROXY) as endpoint:
+        target = endpoint._target(RealTimeAddress("sip:b@c.example;transport=tcp"), options)
+        assert tuple(target) == ("TCP", "10.0.0.9", 6000, None)
+        target = endpoint._target(RealTimeAddress("sips:b@c.example;transport=tcp"), options)
+        assert target.transport == "TLS"
+
+
 @pytest.mark.parametrize("address", ["sips:bob@b.example", "sip:bob@b.example;transport=tls"])
 def test_a_tcp_manager_says_that_it_cannot_do_tls(
     managers: dict[SipTransportType, RealTimeServerConnectionManager], address: str

@@ -260,6 +260,35 @@ def test_dispose_as_often_as_one_likes_and_from_many_threads() -> None:
         p2psip.SipPeerToPeerEndpoint("sip:late@example.com", manager)
 
 
+def test_a_manager_whose_loop_has_ended_takes_no_endpoint() -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with p2psip.RealTimeServerTcpConnectionManager() as manager:
+        manager._stack.post(die)
+        assert manager._stack.loop.join(BOUND)
+        with pytest.raises(RealTimeInvalidOperationException, match="KeyboardInterrupt"):
+            p2psip.SipPeerToPeerEndpoint("sip:a@example.com", manager)
+        assert manager.endpoints == ()
+
+
+def test_a_dispose_that_is_interrupted_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = p2psip.RealTimeServerTcpConnectionManager()
+    manager.start_listening(IPEndPoint(IPAddress.LOOPBACK, 0))
+    join = manager._stack.loop.join
+
+    def interrupted(timeout: float | None = None) -> bool:
+        join(timeout)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(manager._stack.loop, "join", interrupted)
+        manager.dispose()
+    assert manager._gone.done()
+    manager.dispose()
+    assert not manager._stack.dispatcher.submit(print)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_after_a_fork_only_the_parent_goes_on() -> None:
@@ -285,6 +314,27 @@ def test_after_a_fork_only_the_parent_goes_on() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 12
         release.set()
         assert pending.result(BOUND).response_code == 200
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_after_a_fork_the_child_has_a_shared_manager_of_its_own() -> None:
+    endpoint = p2psip.SipPeerToPeerEndpoint("sip:a@example.com")
+    with endpoint.connection_manager as shared:
+        shared.start_listening(IPEndPoint(IPAddress.LOOPBACK, 0))
+        address = endpoint.uri
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                assert p2psip.RealTimeEndpoint.default_peer_to_peer_endpoint_connection_manager is None
+                with pytest.raises(RealTimeInvalidOperationException):
+                    p2psip.SipPeerToPeerEndpoint("sip:b@example.com", shared)
+                own = p2psip.SipPeerToPeerEndpoint("sip:b@example.com")
+                code = int(own.send_message(MessageType.OPTIONS, address, timeout=BOUND).response_code) - 100
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 100
 
 
 def test_the_interpreter_ends_quickly_and_quietly_with_calls_pending() -> None:
