@@ -43,6 +43,12 @@ class FakeClock:
             self._now += seconds
         self.settle()
 
+    def set_wall_clock(self, seconds: float) -> None:
+        """Somebody sets the clock on the wall that much forward, or back: ``time`` changes, ``now`` does not."""
+        with self._lock:
+            self._epoch += seconds
+        self.settle()
+
     def settle(self) -> None:
         """Wait until every loop has acted on the time that it is. On a loop's own thread nothing is waited for."""
         for loop in list(self._loops):

@@ -456,6 +456,37 @@ def test_a_connection_does_not_outlive_the_certificate_of_its_peer(
     assert bob.recorder.wait("closed")[0][1] is None  # in order
 
 
+def test_timers_do_not_hang_on_the_wall_clock(sides: Make, world: World, memory: MemoryNetwork) -> None:
+    settings = ManagerSettings(idle_timeout=100, keep_alive_interval=40, pong_timeout=10)
+    alice, bob = make_pair(sides, world, memory, settings=settings)
+    connection = alice.acquire(tls()).connection()
+    bob.recorder.wait("ready")
+    silent = memory.connect(socket.AF_INET, ("192.0.2.2", 5061))  # has ten seconds for its handshake
+    wait_for(bob, lambda: len(bob.network._all) == 2)
+    for seconds in (3600, -7200, 3600):
+        memory.clock.set_wall_clock(seconds)  # type: ignore[attr-defined]
+        memory.clock.advance(3)  # type: ignore[attr-defined]
+        assert bob.call(lambda: len(bob.network._all)) == 2
+    memory.clock.advance(1.1)  # type: ignore[attr-defined]
+    wait_for(bob, lambda: len(bob.network._all) == 1)
+    silent.close()
+    assert connection.is_connected
+    alice.send(connection, message())
+    bob.recorder.wait("message")
+
+
+def test_a_clock_on_the_wall_that_is_set_forward_ends_who_has_expired_by_it(
+    sides: Make, world: World, memory: MemoryNetwork
+) -> None:
+    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+    alice, _ = make_pair(sides, world, memory, theirs=world.contexts("b.example", not_after=end))
+    alice.acquire(tls()).connection()
+    memory.clock.set_wall_clock(7200)  # type: ignore[attr-defined]
+    memory.clock.advance(31)  # type: ignore[attr-defined]
+    ((_, error),) = alice.recorder.wait("closed")
+    assert error.failure_reason is TlsFailureReason.CERTIFICATE_EXPIRED
+
+
 def test_no_new_request_goes_to_an_expired_peer(sides: Make, world: World, memory: MemoryNetwork) -> None:
     alice, _ = make_pair(sides, world, memory)
     first = alice.acquire(tls()).connection()
