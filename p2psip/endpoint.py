@@ -92,7 +92,7 @@ class RealTimeEndpoint(abc.ABC):
         self._gruu = None if settings.gruu is None else _gruu(settings.gruu)
         self._headers = arguments.headers(settings.headers)
         self._opaque = secrets.token_hex(8)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back here
         self._state = EndpointState.DISCONNECTED
         self._termination: Operation[None] | None = None
         self._draining = False

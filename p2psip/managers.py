@@ -74,7 +74,7 @@ class RealTimeConnectionManager(abc.ABC):
         self._settings = (
             ManagerSettings() if settings is None else arguments.instance(settings, ManagerSettings, "settings")
         )
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back here
         self._endpoints: list[RealTimeEndpoint] = []
         self._disposed = False
         self._gone: Operation[None] = Operation("dispose", callbacks=_no_workers)
@@ -431,7 +431,7 @@ class _DefaultManager:
     """The shared TCP manager, as an attribute of the endpoint class: None until an endpoint needs it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back here
         self._manager: RealTimeServerTcpConnectionManager | None = None
 
     def __get__(self, instance: object, owner: type | None = None) -> RealTimeServerTcpConnectionManager | None:
