@@ -30,20 +30,20 @@ _COMPACT = {
 
 _LISTS = """
     Accept Accept-Contact Accept-Encoding Accept-Language Accept-Resource-Priority Alert-Info Allow Allow-Events
-    Call-Info Contact Content-Encoding Content-Language Error-Info Geolocation History-Info In-Reply-To
+    Call-Info Contact Content-Encoding Content-Language Error-Info Feature-Caps Geolocation History-Info In-Reply-To
     P-Asserted-Identity P-Associated-URI P-Preferred-Identity Path Permission-Missing Proxy-Require Reason
-    Record-Route Recv-Info Reject-Contact Require Resource-Priority Route Security-Client Security-Server
-    Security-Verify Service-Route Supported Trigger-Consent Unsupported Via Warning
+    Record-Route Recv-Info Reject-Contact Request-Disposition Require Resource-Priority Route Security-Client
+    Security-Server Security-Verify Service-Route Supported Trigger-Consent Unsupported User-to-User Via Warning
 """
 
 _OTHERS = """
     Answer-Mode Authentication-Info Authorization Call-ID Content-Disposition Content-ID Content-Length Content-Type
-    CSeq Date Event Expires Feature-Caps Flow-Timer From Geolocation-Error Geolocation-Routing Identity Identity-Info
+    CSeq Date Event Expires Flow-Timer From Geolocation-Error Geolocation-Routing Identity Identity-Info
     Info-Package Join Max-Breadth Max-Forwards MIME-Version Min-Expires Min-SE Organization P-Access-Network-Info
     P-Called-Party-ID P-Charging-Vector P-Early-Media P-Preferred-Service P-Visited-Network-ID Priority
     Priv-Answer-Mode Privacy Proxy-Authenticate Proxy-Authorization RAck Refer-Sub Refer-To Referred-By Replaces
-    Reply-To Request-Disposition Retry-After RSeq Server Session-Expires Session-ID SIP-ETag SIP-If-Match Subject
-    Subscription-State Suppress-If-Match Target-Dialog Timestamp To User-Agent User-to-User WWW-Authenticate
+    Reply-To Retry-After RSeq Server Session-Expires Session-ID SIP-ETag SIP-If-Match Subject
+    Subscription-State Suppress-If-Match Target-Dialog Timestamp To User-Agent WWW-Authenticate
 """
 
 LIST_FIELDS = frozenset(name.lower() for name in _LISTS.split())

@@ -13,6 +13,7 @@ from message_support import feed_all, octets, request_bytes, torture
 from p2psip.errors import MessageParsingException
 from p2psip.message import (
     Headers,
+    Malformed,
     NameAddr,
     Ping,
     Pong,
@@ -22,6 +23,8 @@ from p2psip.message import (
     StreamFramer,
     Via,
     canonical_name,
+    create_cancel,
+    create_response,
     parse_field,
     parse_message,
     parse_uri,
@@ -52,6 +55,14 @@ def look_at_everything(data: bytes) -> None:
             parse_message(error.answer.to_bytes()).validate()
         return
     repr(message)
+    for view in ("from_", "to", "top_via"):
+        with contextlib.suppress(MessageParsingException):
+            str(getattr(message, view))
+    if isinstance(message, Request):
+        for answer in (create_response(message, 100), create_response(message, 400)):
+            assert list(parse_message(answer.to_bytes()).headers)[:-1] == list(answer.headers)
+        with contextlib.suppress(MessageParsingException):
+            create_cancel(message).to_bytes()
     with contextlib.suppress(MessageParsingException):
         message.validate()
     for view in VIEWS:
@@ -62,6 +73,41 @@ def look_at_everything(data: bytes) -> None:
             parse_field(name, value)
         with contextlib.suppress(MessageParsingException):
             message.headers.get_all(name)
+
+
+def same_both_ways(data: bytes) -> None:
+    """One message, as a datagram and on a stream: the stream has a shorter way for most."""
+    try:
+        framed = StreamFramer().feed(data)
+    except MessageParsingException:
+        return
+    (found,) = framed or (None,)
+    if found is None or isinstance(found, Malformed):
+        with pytest.raises(MessageParsingException):
+            parse_message(data)
+        return
+    assert isinstance(found, Request | Response)
+    message = parse_message(data)
+    assert (found.start_line, found.body, found.to_bytes()) == (message.start_line, message.body, message.to_bytes())
+    assert list(found.headers) == list(message.headers)
+    for name in ("Via", "Route", "From", "Subject", "X"):
+        assert (found.headers.get(name), found.headers.count(name)) == (
+            message.headers.get(name),
+            message.headers.count(name),
+        )
+
+
+FIELD = st.tuples(
+    st.sampled_from(["Via", "v", "Route", "Subject", "X", "x-y", "From", "Content-Type", "l", "", "a b", "caf\xe9"]),
+    st.sampled_from([":", ": ", " :", "", ":\r\n "]),
+    st.one_of(TEXT, st.just("x" * 9000)),
+).map("".join)
+
+
+@given(st.lists(st.one_of(FIELD, TEXT), max_size=4), st.binary(max_size=20))
+@example(["Subject"], b"")
+def test_streams_and_datagrams_agree(lines: list[str], body: bytes) -> None:
+    same_both_ways(request_bytes(*lines, body=body))
 
 
 @given(st.binary(max_size=300))
@@ -106,6 +152,8 @@ def test_uris(text: str) -> None:
 
 
 @given(TEXT)
+@example('"\\\0" <sip:a>')
+@example('"\\\x07" <sip:a>')
 def test_values_can_be_read_again(text: str) -> None:
     with contextlib.suppress(MessageParsingException):
         address = NameAddr.parse(text)

@@ -35,6 +35,21 @@ def test_lists_are_split_where_the_grammar_allows() -> None:
         Headers([("Require", "a,,b")]).get_all("Require")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Request-Disposition", "proxy, recurse"),  # RFC 3841
+        ("d", "proxy, recurse"),
+        ("Feature-Caps", '*;+g.a="x,y", *;+g.b'),  # RFC 6809
+        ("User-to-User", "56a390f3;encoding=hex, 61;encoding=hex"),  # RFC 7433
+        ("Reason", 'SIP;cause=200;text="a, b", Q.850;cause=16'),  # RFC 3326
+        ("Recv-Info", "a, b"),  # RFC 6086
+    ],
+)
+def test_lists_of_extensions_are_split(name: str, value: str) -> None:
+    assert len(Headers([(name, value)]).get_all(name)) == 2
+
+
 def test_changes() -> None:
     headers = Headers([("Via", "a"), ("To", "x"), ("v", "b")])
     headers.prepend("Via", "z")
