@@ -187,7 +187,7 @@ class Peer(NamedTuple):
 
 
 def refused(
-    peer: Peer, code: int, certificate: bytes | None, message: str = "", *, when: str = "in the TLS handshake"
+    peer: Peer, code: int, certificate: bytes | None, message: str = "", *, how: str = "refused in the TLS handshake"
 ) -> TlsFailureException:
     """We refuse the peer's certificate; ``code`` is OpenSSL's verification code, ``message`` its text for it."""
     unknown = (
@@ -202,7 +202,7 @@ def refused(
         role="client" if is_client else "server",
         usage="clientAuth" if is_client else "serverAuth",
     )
-    sentence = f"{_subject(peer)} was refused {when} because {because}."
+    sentence = f"{_subject(peer)} was {how} because {because}."
     return peer.failure(sentence, reason, code, certificate)
 
 
@@ -271,12 +271,16 @@ def lost(peer: Peer, error: OSError | ValueError) -> ConnectionFailureException:
     return ConnectionFailureException(f"The TLS connection to {peer.name} was lost: {came}.")
 
 
-def no_trust(trust: str, purpose: str) -> TlsFailureException:
-    """There is nothing to verify peers with."""
+def no_trust(trust: str, what: str, *, system: bool = False) -> TlsFailureException:
+    """There is nothing to verify peers with; ``system`` means that there is, but not for peers that connect."""
+    because = (
+        "because the system's roots count for outgoing connections only: name the roots of your peers' authorities"
+        if system
+        else f"because {trust} holds no root certificate to verify peers with: put the roots of their authorities there, "
+        "or name them"
+    )
     return TlsFailureException(
-        f"{purpose} over TLS is not possible because there is no trusted root certificate in {trust}: "
-        "put the roots of your peers' authorities there, or name them with trusted_roots.",
-        _Reason.UNTRUSTED_REMOTE_CERTIFICATE,
+        f"{what} over TLS is not possible {because} with trusted_roots.", _Reason.UNTRUSTED_REMOTE_CERTIFICATE
     )
 
 

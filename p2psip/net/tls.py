@@ -114,12 +114,12 @@ class TlsContexts:
             TlsFailureException: There is no trusted root (UNTRUSTED_REMOTE_CERTIFICATE).
         """
         if self._need_mutual_tls and not self._trust.serves(outgoing=False):
-            raise failures.no_trust(self._trust.source, "Listening")
+            raise failures.no_trust(self._trust.source, "Listening", system=self._trust.system)
 
-    def require_client(self) -> None:
+    def require_client(self, what: str = "Connecting") -> None:
         """Make sure that peers we connect to can be verified. Raises as :meth:`require_server`."""
         if not self._trust.serves(outgoing=True):
-            raise failures.no_trust(self._trust.source, "Connecting")
+            raise failures.no_trust(self._trust.source, what)
 
     def wrap_server(self, sock: socket.socket, remote: tuple[str, int]) -> TlsSocket:
         """TLS for a socket that was accepted from ``remote``. The socket given is used up, whatever happens.
@@ -143,9 +143,9 @@ class TlsContexts:
         Raises:
             TlsFailureException: The peer has gone already (REMOTE_DISCONNECTED), or as :meth:`require_client`.
         """
-        self.require_client()
         identity = host if target_identity is None else target_identity
         peer = Peer(host, identity, _local(sock), remote, self._trust.source)
+        self.require_client(f"Connecting to {peer.name}")
         return TlsSocket(self._wrap(self._client, sock, peer, server_name(identity)), peer, self.verifier)
 
     def _wrap(self, context: ssl.SSLContext, sock: socket.socket, peer: Peer, asked: str | None) -> ssl.SSLSocket:

@@ -112,7 +112,7 @@ class Verifier(NamedTuple):
             return
         certificate = _read(der, self.allow_common_name).certificate
         if self.revocation.is_revoked([certificate, *(_verified_chain(sock) or _shown_chain(sock))]):
-            raise failures.refused(peer, failures.CERTIFICATE_REVOKED, der, when="while it was connected")
+            raise failures.refused(peer, failures.CERTIFICATE_REVOKED, der, how="disconnected")
 
     def _look_for(self, peer: Peer, chain: list[x509.Certificate], der: bytes) -> None:
         try:

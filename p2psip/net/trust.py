@@ -66,7 +66,7 @@ class TrustAnchors:
         if isinstance(source, TrustAnchors):
             return source
         if source is None:
-            return cls(source="the trusted roots, as none were given")
+            return cls(source="trusted_roots (none were given)")
         if isinstance(source, bytes):
             contents = files.parse(source, Path("the given bytes"))
             return cls(contents.certificates, _checked([contents], "the trusted roots given"))
@@ -75,7 +75,7 @@ class TrustAnchors:
         if isinstance(source, x509.CertificateRevocationList):
             return cls(crls=_applicable(source, "the CRL given"))
         if source == SYSTEM:
-            return cls(system=True, source="the system's roots, which count for outgoing connections only")
+            return cls(system=True, source="the system's roots")
         if isinstance(source, str | os.PathLike):
             return cls._from_path(Path(source))
         if isinstance(source, Iterable):
@@ -107,7 +107,7 @@ class TrustAnchors:
             (certificate for part in parts for certificate in part.certificates),
             (crl for part in parts for crl in part.crls),
             system=any(part.system for part in parts),
-            source=" and ".join(dict.fromkeys(part.source for part in parts)) or "the list of trusted roots",
+            source=" and ".join(dict.fromkeys(part.source for part in parts)) or "trusted_roots (an empty list)",
         )
 
     def serves(self, *, outgoing: bool) -> bool:

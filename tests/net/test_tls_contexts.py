@@ -204,6 +204,7 @@ def test_without_any_root(tmp_path: Path, sides: list[Any]) -> None:
             attempt()
         assert caught.value.failure_reason is R.UNTRUSTED_REMOTE_CERTIFICATE
         assert str(tmp_path / "trusted") in str(caught.value)
+    assert f"Connecting to {NAME}:1 (127.0.0.1) over TLS" in str(caught.value)
     contexts(trust=missing, need_mutual_tls=False).require_server()  # it verifies nobody
 
 
@@ -213,6 +214,7 @@ def test_the_systems_roots_count_for_outgoing_connections_only() -> None:
     with pytest.raises(TlsFailureException) as caught:
         own.require_server()
     assert caught.value.failure_reason is R.UNTRUSTED_REMOTE_CERTIFICATE
+    assert "for outgoing connections only: name the roots" in str(caught.value)
     both = contexts(trust=TrustAnchors.load(["system", authority().certificate]))
     both.require_server()
     assert len(both._server.get_ca_certs()) == 1
