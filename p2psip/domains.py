@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, MutableSet
 
 from p2psip import arguments
@@ -17,27 +18,40 @@ class AllowedDomains(MutableSet[str]):
     def __init__(self, changed: Callable[[frozenset[str]], object]) -> None:
         self._domains: frozenset[str] = frozenset()
         self._changed = changed
+        self._lock = threading.RLock()
 
     def add(self, value: str) -> None:
         """Add one. Raises ValueError for what is no domain, RealTimeInvalidOperationException without mutual TLS."""
-        self._set(self._domains | {_domain(value)})
+        domain = _domain(value)
+        with self._lock:
+            self._set(self._domains | {domain})
 
     def discard(self, value: str) -> None:
         """Remove one, if it is there."""
-        self._set(self._domains - {_domain(value)})
+        try:
+            domain = _domain(value)
+        except ValueError:
+            return
+        with self._lock:
+            self._set(self._domains - {domain})
 
     def replace(self, values: Iterable[str]) -> None:
         """Put others in place of all."""
         if isinstance(values, str):
             raise TypeError(f"allowed_domains is a list of domains, not the text {values!r}.")
-        self._set(frozenset(_domain(value) for value in values))
+        domains = frozenset(_domain(value) for value in values)
+        with self._lock:
+            self._set(domains)
 
     def _set(self, domains: frozenset[str]) -> None:
         self._changed(domains)
         self._domains = domains
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, str) and _domain(value) in self._domains
+        try:
+            return isinstance(value, str) and _domain(value) in self._domains
+        except ValueError:
+            return False
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._domains)

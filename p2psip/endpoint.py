@@ -342,13 +342,14 @@ class RealTimeEndpoint(abc.ABC):
             ("User-Agent", self.user_agent),
         ]
 
-    def _contact(self, connection: Connection) -> str:
-        """Where this endpoint is reached when the request travels over that connection (RFC 3261 8.1.1.8)."""
+    def _contact(self, connection: Connection, request_uri: str) -> str:
+        """Where this endpoint is reached when the request travels over that connection: by ``sips:`` where the
+        request asks for it (RFC 3261 8.1.1.8)."""
         if self._gruu is not None:
             uri = str(self._gruu)
         else:
             user = f"{self._owner.user}@" if self._owner.user else ""
-            scheme = self._owner.scheme
+            scheme = "sips" if request_uri[:5].lower() == "sips:" else self._owner.scheme
             transport = "" if scheme == "sips" else f";transport={connection.transport.lower()}"
             uri = f"{scheme}:{user}{connection.sent_by}{transport};opaque={self._opaque}"
         features = "".join(f";{n}" if v is None else f';{n}="{v}"' for n, v in self._features.items())

@@ -225,7 +225,9 @@ class RealTimeConnectionManager(abc.ABC):
 
     def _sent_by(self, connection: Connection) -> str:
         host = self._local_host or connection.local[0]
-        port = self._stack.network.listening_port or connection.local[1]
+        port = connection.local[1]
+        if connection.transport == self.transport.name:  # else it is TCP, which a TLS manager does not listen on
+            port = self._stack.network.listening_port or port
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def _pool_added(self, pool: Pool) -> None:

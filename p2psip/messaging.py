@@ -66,7 +66,7 @@ class PendingMessage:
     def flow_ready(self, connection: Connection) -> None:
         """It goes over that connection."""
         if self.request.method not in _WITHOUT_CONTACT:
-            self.request.headers.set("Contact", self.endpoint._contact(connection))
+            self.request.headers.set("Contact", self.endpoint._contact(connection, self.request.uri))
 
     def complete(self, response: Response | None, error: RealTimeException | None) -> None:
         """The engine's last word."""

@@ -156,7 +156,7 @@ def test_methods_that_are_taken_anyway_stand_in_allow_once(pair: TcpPair) -> Non
 
 def test_a_request_that_cannot_be_finished_fails_at_once(pair: TcpPair) -> None:
     class Careless(p2psip.SipPeerToPeerEndpoint):
-        def _contact(self, connection: object) -> str:
+        def _contact(self, connection: object, request_uri: str) -> str:
             raise ValueError("no contact")
 
     with Careless("sip:carol@example.com", pair.alice.connection_manager) as endpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 
@@ -68,6 +69,46 @@ def test_the_first_hop(
 ) -> None:
     with SipPeerToPeerEndpoint("sip:alice@a.example", managers[manager], default, *(proxy or ())) as endpoint:
         assert tuple(endpoint._target(RealTimeAddress(address), None)) == target
+
+
+class Flow(NamedTuple):
+    """What a Contact is made from."""
+
+    transport: str
+    sent_by: str = "host.example:5555"
+    local: tuple[str, int] = ("10.0.0.1", 5555)
+
+
+@pytest.mark.parametrize(
+    ("owner", "request_uri", "transport", "contact"),
+    [
+        ("sip:alice@a.example", "sip:bob@b.example", "TLS", "sip:alice@host.example:5555;transport=tls"),
+        ("sip:alice@a.example", "sip:bob@b.example", "TCP", "sip:alice@host.example:5555;transport=tcp"),
+        ("sip:alice@a.example", "sips:bob@b.example", "TLS", "sips:alice@host.example:5555"),
+        ("sips:alice@a.example", "sip:bob@b.example", "TLS", "sips:alice@host.example:5555"),
+        ("sip:a.example", "SIPS:bob@b.example", "TLS", "sips:host.example:5555"),
+    ],
+)
+def test_contact_is_secure_where_the_request_is(
+    managers: dict[SipTransportType, RealTimeServerConnectionManager],
+    owner: str,
+    request_uri: str,
+    transport: str,
+    contact: str,
+) -> None:
+    with SipPeerToPeerEndpoint(owner, managers[TLS]) as endpoint:
+        assert endpoint._contact(Flow(transport), request_uri).startswith(f"<{contact};opaque=")  # type: ignore[arg-type]
+
+
+def test_the_listening_port_is_named_on_connections_of_the_same_transport_only(
+    managers: dict[SipTransportType, RealTimeServerConnectionManager],
+) -> None:
+    managers[TLS].start_listening(("127.0.0.1", 0))
+    port = managers[TLS].listening_port
+    assert managers[TLS]._sent_by(Flow("TLS")) == f"{managers[TLS].local_host}:{port}"  # type: ignore[arg-type]
+    assert managers[TLS]._sent_by(Flow("TCP")) == f"{managers[TLS].local_host}:5555"  # type: ignore[arg-type]
+    managers[TLS].stop_listening()
+    assert managers[TLS]._sent_by(Flow("TLS")) == f"{managers[TLS].local_host}:5555"  # type: ignore[arg-type]
 
 
 def test_the_name_of_the_proxy_s_certificate(

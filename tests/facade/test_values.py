@@ -103,6 +103,8 @@ def test_allowed_domains_are_a_set_of_domains() -> None:
     domains.add(".contoso.com")
     domains.discard("unknown.example")
     assert set(domains) == {"contoso.com", ".contoso.com"} and "CONTOSO.com" in domains
+    domains.discard("no domain")
+    assert "no domain" not in domains and 7 not in domains
     domains.replace(["a.example"])
     assert told[-1] == frozenset({"a.example"})
     with pytest.raises(ValueError):
