@@ -102,9 +102,6 @@ def read_ordinary(octets: bytes, limits: Limits) -> tuple[Request | Response, in
     """
     lines = octets.decode("utf-8", "surrogateescape").split("\r\n")
     start_line = lines.pop(0)
-    count = len(lines)
-    if count > limits.headers:
-        return None
     first: dict[str, str] = {}
     try:
         for line in lines:
@@ -112,23 +109,21 @@ def read_ordinary(octets: bytes, limits: Limits) -> tuple[Request | Response, in
             first[KEYS[name]] = line
     except (KeyError, ValueError):
         pass  # a name that is not known, or none; and so one is missing
-    if len(first) != count:
-        first = _first_lines(lines)
-    if "content-length" not in first:
+    try:
+        if len(first) != len(lines):
+            first = _first_lines(lines, limits)
+        length = first["content-length"].partition(":")[2].strip(" \t")
+        message = _message_of(start_line)
+    except (KeyError, MessageParsingException):
         return None
-    length = first["content-length"].partition(":")[2].strip(" \t")
     if (
         len(length) > 10
         or not (length.isdigit() and length.isascii())
         # Without what is harmless, the line ends are left, and whatever else should not be there.
-        or len(octets.translate(None, _HARMLESS)) != 2 * count
+        or len(octets.translate(None, _HARMLESS)) != 2 * len(lines)
     ):
         return None
     body_length = int(length)
-    try:
-        message = _message_of(start_line)
-    except MessageParsingException:
-        return None
     headers = message.headers = Headers.__new__(Headers)  # of_lines, but this is done for each message
     headers._lines = lines
     headers._first = first
@@ -140,12 +135,14 @@ def read_ordinary(octets: bytes, limits: Limits) -> tuple[Request | Response, in
     return (message, body_length)
 
 
-def _first_lines(lines: list[str]) -> dict[str, str]:
+def _first_lines(lines: list[str], limits: Limits) -> dict[str, str]:
     """The key of each field and its first line, where some are unknown or come again.
 
-    Nothing when a line is no header field of its own, or Content-Length comes twice.
+    Nothing when there are too many, a line is no header field of its own, or Content-Length comes twice.
     """
     first: dict[str, str] = {}
+    if len(lines) > limits.headers:
+        return first
     for line in lines:
         name, colon, _ = line.partition(":")
         key = KEYS.get(name) or field_key(name)
