@@ -81,7 +81,7 @@ class Dial:
             if network.is_full:
                 self._failed(
                     OperationFailureException(
-                        f"There are already {network.settings.maximum_connections} connections, "
+                        f"There are already {network.maximum_connections} connections, "
                         f"so none was opened to {self._pool.target.host}: see maximum_connections.",
                         OperationFailureReason.THROTTLED,
                     )
@@ -158,10 +158,10 @@ class Dial:
         except RealTimeException as refusal:
             sock.close()
             self._failed(refusal)
-        except ValueError as error:
+        except Exception as error:  # a name that ssl does not take; whatever it is, somebody waits
             sock.close()
             failure = ConnectionFailureException(
-                f"TLS with {peer_name(self._pool.target.host, remote[:2])} cannot begin: {error}."
+                f"The connection with {peer_name(self._pool.target.host, remote[:2])} cannot begin: {error}."
             )
             failure.__cause__ = error
             self._failed(failure)

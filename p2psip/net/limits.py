@@ -88,8 +88,9 @@ class QuietLog:
 class Admission:
     """Counts the connections that peers have opened, and says which one is too many."""
 
-    def __init__(self, settings: ManagerSettings) -> None:
+    def __init__(self, settings: ManagerSettings, maximum_connections: int) -> None:
         self._settings = settings
+        self._maximum_connections = maximum_connections
         self._by_address: Counter[str] = Counter()
         self._shaking = 0
         self._shaking_by_address: Counter[str] = Counter()
@@ -99,8 +100,8 @@ class Admission:
     def refusal(self, host: str, now: float, connections: int) -> str | None:
         """Why one more connection from there is refused; None: it is welcome. ``connections`` are those of all."""
         settings, key = self._settings, address_key(host)
-        if connections >= settings.maximum_connections:
-            return f"maximum_connections ({settings.maximum_connections})"
+        if connections >= self._maximum_connections:
+            return f"maximum_connections ({self._maximum_connections})"
         if self._shaking >= settings.maximum_handshakes:
             return f"maximum_handshakes ({settings.maximum_handshakes})"
         if host not in settings.trusted_addresses:

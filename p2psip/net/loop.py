@@ -6,6 +6,7 @@ import logging
 import os
 import selectors
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -20,6 +21,10 @@ _log = logging.getLogger(__name__)
 
 LONGEST_SLEEP = 3600.0
 """Seconds; what a selector is asked to wait at most, because some take no more than an int of milliseconds."""
+
+
+SELECT_LIMIT = 480
+"""Files that are watched where there is only ``select``, as on Windows: 512 end it, and with it the loop."""
 
 
 class HasDeadline(Protocol):
@@ -167,6 +172,11 @@ class Loop:
                     self._wake_out.send(b"\0")
                 except OSError:  # the loop has more than enough to wake it, or has ended and run what was posted
                     pass
+
+    @property
+    def capacity(self) -> int:
+        """How many files it can watch."""
+        return SELECT_LIMIT if selectors.DefaultSelector is selectors.SelectSelector else sys.maxsize
 
     @property
     def backlog(self) -> int:

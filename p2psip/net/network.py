@@ -87,6 +87,7 @@ class Network:
     Attributes:
         allowed_domains: The domains one of which an incoming peer's certificate has to carry; empty means any.
             Another thread may assign a new set.
+        maximum_connections: The setting, or what the system can do where that is less.
     """
 
     def __init__(
@@ -113,7 +114,8 @@ class Network:
         self._pools: dict[Target, Pool] = {}
         self._all: dict[Connection, None] = {}  # every one that has a descriptor
         self._ready: dict[Connection, None] = {}  # those that the observer knows
-        self._admission = Admission(settings)
+        self.maximum_connections = min(settings.maximum_connections, loop.capacity)
+        self._admission = Admission(settings, self.maximum_connections)
         self._admitted: dict[Connection, str] = {}  # incoming ones, and the address they are counted under
         self._shaking: set[Connection] = set()  # incoming ones whose handshake goes on
         self._dead: dict[SocketAddress, float] = {}
@@ -202,7 +204,7 @@ class Network:
     @property
     def is_full(self) -> bool:
         """There are as many connections as there may be."""
-        return len(self._all) >= self.settings.maximum_connections
+        return len(self._all) >= self.maximum_connections
 
     def living_first(self, addresses: list[Address]) -> list[Address]:
         """The addresses in their order, but those last that could not be reached lately."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import itertools
+import selectors
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from net_support import PATIENCE, Side, dial, message, read_to_end, sides
+from net_support import PATIENCE, Side, dial, message, read_to_end, sides, tcp
 
 from p2psip.config import ManagerSettings
-from p2psip.errors import ConnectionFailureException
+from p2psip.errors import ConnectionFailureException, OperationFailureException
 from p2psip.net import listener
 from p2psip.net.limits import Admission, Quota, address_key, plain_host
 from p2psip.net.sockets import SystemSockets
@@ -294,6 +295,22 @@ def test_the_limit_of_all_counts_for_the_trusted_as_well(sides: Make) -> None:
             assert ended(surplus)
 
 
+def test_where_there_is_only_select_it_is_not_asked_for_more_than_it_takes(
+    sides: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selectors.DefaultSelector", selectors.SelectSelector)
+    monkeypatch.setattr("p2psip.net.loop.SELECT_LIMIT", 1)
+    side = sides()
+    port = side.listen()
+    with dial(port):
+        side.recorder.wait("ready")
+        with dial(port) as surplus:
+            assert ended(surplus)
+        error = side.acquire(tcp(port)).error()
+        assert isinstance(error, OperationFailureException)
+        assert "already 1 connections" in str(error)
+
+
 def test_the_log_of_refusals_is_quiet(sides: Make, caplog: pytest.LogCaptureFixture) -> None:
     side = sides(ManagerSettings(maximum_connections=0), clock=FakeClock())
     port = side.listen()
@@ -307,7 +324,7 @@ def test_the_log_of_refusals_is_quiet(sides: Make, caplog: pytest.LogCaptureFixt
 
 
 def test_handshakes_are_counted_and_given_back() -> None:
-    admission = Admission(ManagerSettings(maximum_handshakes=3, maximum_handshakes_per_address=2))
+    admission = Admission(ManagerSettings(maximum_handshakes=3, maximum_handshakes_per_address=2), 4096)
     for _ in range(2):
         assert admission.refusal("192.0.2.1", 0, 0) is None
         admission.begin("192.0.2.1")
@@ -320,7 +337,7 @@ def test_handshakes_are_counted_and_given_back() -> None:
 
 
 def test_ipv6_addresses_of_one_site_are_one() -> None:
-    admission = Admission(ManagerSettings(maximum_connections_per_address=1))
+    admission = Admission(ManagerSettings(maximum_connections_per_address=1), 4096)
     admission.begin("2001:db8:0:1::1")
     admission.handshake_over("2001:db8:0:1::1")
     assert admission.refusal("2001:db8:0:1:ffff::2", 0, 1) is not None
@@ -330,9 +347,11 @@ def test_ipv6_addresses_of_one_site_are_one() -> None:
 
 
 def test_handshake_rates_are_off_until_set() -> None:
-    free = Admission(ManagerSettings())
+    free = Admission(ManagerSettings(), 4096)
     assert all(free.refusal("192.0.2.1", 0, 0) is None for _ in range(10_000))
-    limited = Admission(ManagerSettings(maximum_handshakes_per_second=20, maximum_handshakes_per_second_per_address=5))
+    limited = Admission(
+        ManagerSettings(maximum_handshakes_per_second=20, maximum_handshakes_per_second_per_address=5), 4096
+    )
     outcomes = [limited.refusal("192.0.2.1", 0, 0) for _ in range(6)]
     assert outcomes[:5] == [None] * 5
     assert "per_second_per_address" in str(outcomes[5])

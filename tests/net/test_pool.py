@@ -339,6 +339,24 @@ def test_tls_without_certificates_is_refused_and_never_tcp(pair: Callable[..., P
     assert world.links == ()
 
 
+@pytest.mark.parametrize("mistake", [MemoryError("no room"), RecursionError("too deep"), ValueError("no name")])
+def test_a_mistake_of_ours_in_the_middle_of_a_connect_leaves_nobody_waiting(
+    sides: Make, monkeypatch: pytest.MonkeyPatch, mistake: Exception
+) -> None:
+    side = sides()
+    port = side.listen()
+
+    def fail(*args: Any) -> None:
+        raise mistake
+
+    with monkeypatch.context() as patch:
+        patch.setattr(side.network, "adopt_outgoing", fail)
+        error = side.acquire(tcp(port)).error()
+    assert isinstance(error, ConnectionFailureException)
+    assert error.__cause__ is mistake
+    assert side.acquire(tcp(port)).connection().is_connected
+
+
 def test_failures_never_come_from_within(pair: Callable[..., Pair]) -> None:
     side, _, _ = pair()
 
