@@ -47,7 +47,7 @@ def text(value: str, what: str) -> str:
     if has_controls(value):
         raise ValueError(f"{what} cannot contain control characters.")
     try:
-        value.encode()
+        value.encode("utf-8", "surrogateescape")  # octets that were received may be sent on
     except UnicodeEncodeError:
         raise ValueError(f"{what} cannot be written as UTF-8: {value!r}.") from None
     return value

@@ -15,6 +15,7 @@ from p2psip.enums import MessageType
 from p2psip.errors import (
     AuthenticationException,
     FailureResponseException,
+    MessageParsingException,
     RealTimeException,
     RealTimeInvalidOperationException,
     ServerPolicyException,
@@ -22,6 +23,7 @@ from p2psip.errors import (
 from p2psip.message import Request, Response
 from p2psip.net.network import Target
 from p2psip.sync import Operation
+from p2psip.trace import excerpt
 from p2psip.values import Participant, SipRequestData, SipResponseData, decode_body
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class PendingMessage:
 def _failure(message: PendingMessage, response: Response) -> FailureResponseException:
     code, target = response.status_code, message.target
     sentence = (
-        f"{message.request.method} to {message.request.uri} was answered {code} {response.reason} "
+        f"{message.request.method} to {message.request.uri} was answered {code} {_shown(response.reason)} "
         f"by {target.host}:{target.port} over {target.transport}"
     )
     hint = _HINTS.get(code)
@@ -100,6 +102,11 @@ def _failure(message: PendingMessage, response: Response) -> FailureResponseExce
         warnings=warnings,
         diagnostics=[*response.headers.get_all("Reason"), *response.headers.get_all("Error-Info")],
     )
+
+
+def _shown(text: str | None) -> str:
+    """What a peer wrote, for sentences and logs: octets that are no UTF-8 must not keep them from being printed."""
+    return excerpt((text or "").encode("utf-8", "surrogateescape"))
 
 
 _HINTS = {
@@ -153,9 +160,13 @@ class MessageReceivedEventArgs:
 
     @property
     def participant(self) -> Participant:
-        """Who sent it, as From says."""
+        """Who sent it, as From says. A Contact that cannot be read is left out."""
         sender = self._request.from_
-        contacts = self._request.contact
+        contacts: object = None
+        try:
+            contacts = self._request.contact
+        except MessageParsingException:
+            pass
         contact = str(contacts[0].uri) if isinstance(contacts, list) and contacts else ""
         return Participant(str(sender.uri), sender.display_name or "", sender.params.get("epid") or "", contact)
 
@@ -226,8 +237,8 @@ class MessageReceivedEventArgs:
         with self._lock:
             if self._answered is not None:
                 raise RealTimeInvalidOperationException(
-                    f"The {self._request.method} from {self._request.headers.get('From')} cannot be answered {int(code)}: "
-                    f"{self._answered}."
+                    f"The {self._request.method} from {_shown(self._request.headers.get('From'))} cannot be answered "
+                    f"{int(code)}: {self._answered}."
                 )
             self._answered = f"it was answered {int(code)} before"
         self._endpoint._stack.respond(self._transaction, response)
@@ -251,7 +262,7 @@ class MessageReceivedEventArgs:
             "%s %s from %s was answered 500: the handlers (%s) did not answer within %g s",
             self._endpoint.owner_uri,
             self._request.method,
-            self._request.headers.get("From"),
+            _shown(self._request.headers.get("From")),
             handlers,
             seconds,
         )

@@ -230,6 +230,45 @@ def test_failure_responses_carry_what_the_peer_said(pair: TcpPair) -> None:
     assert "403 No" in str(error) and pair.bob.uri in str(error)
 
 
+def raw_request(address: p2psip.SipPeerToPeerEndpoint, headers: bytes) -> bytes:
+    return (
+        b"MESSAGE %s SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.1;branch=z9hG4bKraw\r\nTo: <sip:bob@example.com>\r\n"
+        b"Call-ID: raw\r\nCSeq: 1 MESSAGE\r\nMax-Forwards: 70\r\n%sContent-Length: 0\r\n\r\n"
+        % (address.uri.encode(), headers)
+    )
+
+
+def test_a_contact_that_cannot_be_read_is_left_out(pair: TcpPair) -> None:
+    manager = pair.bob.connection_manager
+    with (
+        socket.create_connection(("127.0.0.1", manager.listening_port), BOUND) as peer,
+        pair.bob.message_received.expect(BOUND) as got,
+    ):
+        peer.sendall(raw_request(pair.bob, b"From: <sip:x@example.com>;tag=1\r\nContact: bad<\r\n"))
+        assert got.args.participant == p2psip.Participant("sip:x@example.com")
+
+
+def test_octets_that_are_no_text_keep_no_sentence_from_being_printed(pair: TcpPair) -> None:
+    manager = pair.bob.connection_manager
+    with socket.create_connection(("127.0.0.1", manager.listening_port), BOUND) as peer:
+        with pair.bob.message_received.expect(BOUND) as got:
+            peer.sendall(raw_request(pair.bob, b'From: "\xff" <sip:x@example.com>;tag=1\r\n'))
+            got.args.send_response(200)
+        with pytest.raises(RealTimeInvalidOperationException) as twice:
+            got.args.send_response(200)
+    assert "\\xff" in str(twice.value)
+    assert str(twice.value).encode()
+
+    with pair.bob.message_received.expect(BOUND) as got:
+        operation = pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body="x")
+        got.args.send_response(486, "\udcff")  # an octet that is no UTF-8
+    error = operation.exception(BOUND)
+    assert isinstance(error, FailureResponseException)
+    assert error.response_data.response_text == "\udcff"
+    assert "\\xff" in str(error)
+    assert str(error).encode()
+
+
 def test_a_challenge_is_an_authentication_exception(pair: TcpPair) -> None:
     challenge = 'Digest realm="contoso.com", nonce="1"'
     pair.bob.message_received += lambda sender, args: args.send_response(401, headers=[("WWW-Authenticate", challenge)])
