@@ -29,7 +29,7 @@ def corpus(tool: Any) -> Any:
     return tool.Corpus(CORPUS)
 
 
-@pytest.mark.parametrize("section", ["check_messages", "check_streams", "check_tables"])
+@pytest.mark.parametrize("section", ["check_messages", "check_streams", "check_tables", "check_sockets"])
 def test_everything_agrees(tool: Any, corpus: Any, section: str) -> None:
     check: Callable[[Any], Any] = getattr(tool, section)
     findings = list(check(corpus))

@@ -256,6 +256,33 @@ def test_tags_are_found_without_the_rest(value: str, tag: str | None) -> None:
     assert (message.from_tag, message.to_tag) == (tag, tag)
 
 
+@pytest.mark.parametrize(
+    ("vias", "branch", "alone"),
+    [
+        (["SIP/2.0/TLS a;branch=z9"], "z9", True),
+        (["SIP/2.0/TLS a;rport;BRANCH = z9;x"], "z9", True),
+        (["SIP/2.0/TLS a;branch=z9-b.c;rport"], "z9-b.c", True),
+        (["SIP/2.0/TLS a;branch=z9;rport", "SIP/2.0/TLS b;branch=other"], "z9", False),
+        (["SIP/2.0/TLS a;branch=z9, SIP/2.0/TLS b;branch=other"], "z9", False),
+        (["SIP/2.0/TLS a, SIP/2.0/TLS b;branch=other"], None, False),
+        (['SIP/2.0/TLS a;x=";branch=no;"'], None, True),
+        (['SIP/2.0/TLS a;x="\\";branch=no;";branch=z9'], "z9", True),
+        (["SIP/2.0/TLS a"], None, True),
+    ],
+)
+def test_the_top_branch_is_found_without_the_rest(vias: list[str], branch: str | None, alone: bool) -> None:
+    message = Response(200, "OK", [("Via", via) for via in vias])
+    assert (message.top_branch, message.has_one_via) == (branch, alone)
+    assert message.top_via.branch == branch
+
+
+def test_no_top_branch_without_via() -> None:
+    message = Response(200, "OK")
+    assert not message.has_one_via
+    with pytest.raises(MessageParsingException):
+        message.top_branch  # noqa: B018
+
+
 LIMITS = Limits.of(
     ManagerSettings(
         maximum_start_line=100,
