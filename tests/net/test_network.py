@@ -323,6 +323,24 @@ def wait_for(side: Side, condition: Callable[[], bool]) -> None:
     raise AssertionError("it does not become so")
 
 
+def test_a_flood_from_one_address_leaves_the_others_served(sides: Make, world: World, memory: MemoryNetwork) -> None:
+    settings = ManagerSettings(maximum_handshakes_per_address=5)
+    alice, bob = make_pair(sides, world, memory, settings=settings)
+    stranger = memory.machine("203.0.113.66")
+    flood = [stranger.connect(socket.AF_INET, ("192.0.2.2", 5061)) for _ in range(100)]
+    for number, sock in enumerate(flood):
+        try:
+            sock.send(b"\x16\x03\x01\x02" if number % 2 else b"INVITE sip:b")
+        except OSError:  # turned away
+            pass
+    alice.send(alice.acquire(tls()).connection(), message())
+    ((connection, _),) = bob.recorder.wait("message")
+    assert connection.remote[0] != "203.0.113.66"
+    assert bob.call(lambda: len(bob.network._all)) <= 1 + 5
+    for sock in flood:
+        sock.close()
+
+
 def test_an_outgoing_handshake_has_ten_seconds(sides: Make, world: World) -> None:
     clock = FakeClock()
     alice = sides(tls=world.contexts("a.example"), clock=clock, hosts={"b.example": ["127.0.0.1"]})

@@ -53,6 +53,22 @@ def test_what_it_issues_is_found_in_the_store_it_makes(authority: CertificateAut
 
 @pytest.mark.parametrize("password", [None, "secret"])
 @pytest.mark.parametrize("as_pkcs12", [False, True])
+def test_keys_are_for_their_owner_only_so_that_nobody_is_warned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, as_pkcs12: bool, password: str | None
+) -> None:
+    authority = CertificateAuthority()
+    issued = authority.issue("b.example")
+    before = os.umask(0)
+    try:
+        store = authority.store(tmp_path, issued, password=password, as_pkcs12=as_pkcs12)
+    finally:
+        os.umask(before)
+    assert store.find(issued.issuer, issued.serial).certificate == issued.certificate
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("password", [None, "secret"])
+@pytest.mark.parametrize("as_pkcs12", [False, True])
 def test_files(authority: CertificateAuthority, tmp_path: Path, password: str | None, as_pkcs12: bool) -> None:
     issued = authority.issue("alice.example")
     path = issued.write(tmp_path, password=password, as_pkcs12=as_pkcs12)
