@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 
 from p2psip.cli import certificate, exits
 from p2psip.cli.certificate import CertificateFacts
@@ -32,6 +33,8 @@ def advise(
             "Nothing came back in time: see whether something else than SIP over TLS listens on this port, "
             "or a firewall drops what we send; --timeout gives it longer."
         )
+    if isinstance(error.__cause__, socket.gaierror):
+        return "The name leads nowhere: see whether it is spelled right and the DNS knows it, or connect by an address."
     if isinstance(error, ConnectionFailureException):
         return "Nobody answers there: see whether host and port are right, the peer runs, and no firewall is between."
     return "The connection is there, but the request failed; the sentence above says why."
@@ -43,7 +46,7 @@ def _advise_tls(
     reason, leaf = error.failure_reason, chain[0] if chain else None
     now = certificate.now()
     if reason is _Reason.INCORRECT_NAME_IN_REMOTE_CERTIFICATE and leaf is not None:
-        names = ", ".join(leaf.names)
+        names = ", ".join(dict.fromkeys(name.removeprefix("sip:") for name in leaf.names))
         if not names:
             return f"The peer needs a certificate with {expected} among its alternative names; this one has none."
         return (

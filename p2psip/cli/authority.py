@@ -55,12 +55,16 @@ class Made:
         """The serial number."""
         return self.certificate.serial_number
 
+    def path_in(self, folder: Path) -> Path:
+        """Where it is written to: the file is called by its common name."""
+        return folder / f"{_file_name(_common_name(self.certificate.subject))}.pem"
+
     def write(self, folder: Path, *, password: str | None = None) -> Path:
         """Certificate and key in one PEM file that only this user can read, in a folder that is made if need be.
 
         Without a password the key lies there in clear, as is usual for development.
         """
-        path = folder / f"{_file_name(_common_name(self.certificate.subject))}.pem"
+        path = self.path_in(folder)
         _write_private(path, self.certificate.public_bytes(Encoding.PEM) + _key_pem(self.key, password))
         return path
 

@@ -7,8 +7,11 @@ import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
 from p2psip import CertificateStore, TlsFailureException
-from p2psip.cli import authority, certificate, common, console
+from p2psip.cli import authority, certificate, common, console, exits
 from p2psip.cli.certificate import CertificateFacts
 from p2psip.cli.exits import CommandError, ExitCode
 from p2psip.net.trust import TrustAnchors
@@ -45,7 +48,8 @@ def add_parser(commands: Any) -> None:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    common.needs_one_of(parser, "action")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
     make_parser = common.add_command(
         actions, "make", make, "make a certificate for development", _MAKE, json="print what was made as JSON"
     )
@@ -84,6 +88,7 @@ def make(args: argparse.Namespace) -> ExitCode:
         issuer = authority.Authority.in_store(store)
         made = issuer.issue(names, days=args.days)
         present = None if args.renew else _present(store, args.password_file, made)
+        replaced = None if present else _replaced(made.path_in(store), issuer.certificate)
         path = present.path if present else made.write(store, password=common.read_password(args.password_file))
     except ValueError as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
@@ -99,6 +104,7 @@ def make(args: argparse.Namespace) -> ExitCode:
             {
                 "store": str(store),
                 "made": present is None,
+                "replaced": None if replaced is None else replaced.as_json(),
                 "file": str(path),
                 "authority": str(root),
                 "certificate": facts.as_json(),
@@ -107,6 +113,8 @@ def make(args: argparse.Namespace) -> ExitCode:
         return ExitCode.OK
     console.say(f"{'Already there' if present else 'Made'}: {path}")
     console.say("\n".join(console.table(facts.rows(certificate.now()))))
+    if replaced is not None:
+        console.say(f"It takes the place of the one for {', '.join(replaced.names)}.")
     console.say(f"Trusted by peers that have {root} in the folder trusted/ of their store.")
     if not args.store:
         console.say(f"Next:  {common.program()} listen")
@@ -132,6 +140,26 @@ def _present(store: Path, password_file: str | None, wanted: authority.Made) -> 
     return None
 
 
+def _replaced(path: Path, issuer: x509.Certificate) -> CertificateFacts | None:
+    """What has to go from the file for the new certificate; None where the file does not exist.
+
+    Raises:
+        CommandError: It is not this authority's, and so not ours to throw away.
+    """
+    if not path.exists():
+        return None
+    try:
+        present = x509.load_pem_x509_certificate(path.read_bytes())
+        present.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise CommandError(
+            f"{path} is there already and was not made by this development authority: move it away, "
+            "or name another store with --store.",
+            ExitCode.CERTIFICATE,
+        ) from error
+    return CertificateFacts.of(present)
+
+
 # ---------------------------------------------------------------------- show
 
 
@@ -149,20 +177,20 @@ def show(args: argparse.Namespace) -> ExitCode:
     store = CertificateStore(path, password=common.read_password(args.password_file))
     if not path.is_dir():
         raise CommandError(
-            f"There is no certificate store {path}: make one with `p2psip certs make`, or name another with --store.",
+            f"There is no certificate store {path}: make one with `{_how_to_make(args)}`, or name another with --store.",
             ExitCode.CERTIFICATE,
         )
     try:
         holdings = store.holdings()
         anchors = TrustAnchors.load(store.trusted)
     except TlsFailureException as error:
-        raise CommandError(str(error), ExitCode.CERTIFICATE, error.failure_reason.name) from error
+        raise CommandError(exits.sentence(error), ExitCode.CERTIFICATE, error.failure_reason.name) from error
     held = [
         _Held(stored.path.name, CertificateFacts.of(stored.certificate), stored.has_key)
         for stored in holdings.certificates
     ]
     trusted = [CertificateFacts.of(root) for root in anchors.certificates]
-    complaint = _complaint(path, held, args.within)
+    complaint = _complaint(path, held, args.within, _how_to_make(args))
     exit_code = ExitCode.CERTIFICATE if complaint else ExitCode.OK
     if args.json:
         console.say_json(
@@ -183,11 +211,15 @@ def show(args: argparse.Namespace) -> ExitCode:
     return exit_code
 
 
-def _complaint(path: Path, held: list[_Held], within: int) -> str:
+def _how_to_make(args: argparse.Namespace) -> str:
+    return f"{common.program()} certs make" + (f" --store {args.store}" if args.store else "")
+
+
+def _complaint(path: Path, held: list[_Held], within: int, make: str) -> str:
     """What a monitoring script wants to know; empty when all is well."""
     ours = [each for each in held if each.has_key]
     if not ours:
-        return f"The store {path} holds no certificate with its key: make one with `p2psip certs make`."
+        return f"The store {path} holds no certificate with its key: make one with `{make}`."
     moment = certificate.now()
     first = min(ours, key=lambda each: each.facts.not_after)
     if first.facts.not_after <= moment:

@@ -140,7 +140,7 @@ class Report:
             "chain": [facts.as_json() for facts in self.chain],
             "status": self.status,
             "reason": self.reason,
-            "error": None if self.error is None else str(self.error),
+            "error": None if self.error is None else exits.sentence(self.error),
             "advice": self.advice or None,
             "exit_code": int(self.exit_code),
         }
@@ -151,7 +151,7 @@ def add_parser(commands: Any) -> None:
     parser = common.add_command(
         commands, "check", run, "explain what TLS says about a peer", _DESCRIPTION, json="print the result as JSON"
     )
-    parser.add_argument("target", metavar="HOST[:PORT]", type=common.host_and_port, help="the port is 5061 by default")
+    parser.add_argument("target", metavar="HOST[:PORT]", type=common.peer_host, help="the port is 5061 by default")
     common.add_timeout(parser, 10.0, "for connecting and the answer")
     identity.add_arguments(parser, connects=True, tcp=False)
 
@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     else:
         console.say("\n".join(report.lines()))
     if error is not None:
-        console.complain(f"{args.prog}: {console.printable(str(error))}")
+        console.complain(f"{args.prog}: {console.printable(exits.sentence(error))}")
     return report.exit_code
 
 

@@ -14,16 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from p2psip.cli.console import complain
+from p2psip.cli.console import complain, say
 from p2psip.cli.exits import CommandError, ExitCode
 
 Runner = Callable[[argparse.Namespace], ExitCode]
 
+_OTHER_SCHEME = re.compile(r"(?i)[a-z][a-z0-9+.-]*://|(?:mailto|xmpp|im|pres|urn|callto|h323):(?!\d)")
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>\d{1,5}))?")
 
 
 def add_command(
-    commands: Any, name: str, run: Runner, summary: str, description: str, *, json: str | None = None
+    commands: Any, name: str, run: Runner, summary: str, description: str, *, json: str
 ) -> argparse.ArgumentParser:
     """A sub-command with what all of them have.
 
@@ -34,17 +35,38 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(run=run, prog=parser.prog, json=False)
-    if json is not None:
-        parser.add_argument("--json", action="store_true", help=json)
+    parser.set_defaults(run=run, prog=parser.prog)
+    add_general(parser, json=json, of_command=True)
+    return parser
+
+
+def add_general(parser: argparse.ArgumentParser, *, json: str, of_command: bool = False) -> None:
+    """What may stand before the command and after it.
+
+    Args:
+        json: What ``--json`` prints.
+        of_command: What stood before the command counts where nothing stands after it.
+    """
+    unsaid = argparse.SUPPRESS if of_command else None
+    parser.add_argument("--json", action="store_true", default=unsaid or False, help=json)
     parser.add_argument(
         "-v",
         "--verbose",
         action="count",
-        default=0,
+        default=unsaid or 0,
         help="show the wire trace on standard error; twice: the log as well",
     )
-    return parser
+
+
+def needs_one_of(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Without a sub-command, show which there are."""
+
+    def show_help(args: argparse.Namespace) -> ExitCode:
+        if not args.json:
+            say(parser.format_help())
+        raise CommandError(f"The {kind} is missing; {parser.prog} --help lists what there is.", ExitCode.USAGE)
+
+    parser.set_defaults(run=show_help, prog=parser.prog)
 
 
 def add_timeout(parser: argparse.ArgumentParser, default: float, what: str) -> None:
@@ -112,13 +134,28 @@ def status_code(text: str) -> int:
 
 def host_and_port(text: str) -> tuple[str, int | None]:
     """``HOST``, ``HOST:PORT``, an IPv6 address, or ``[IPV6]:PORT``."""
-    if text.count(":") > 1 and not text.startswith("["):
+    if is_ip_address(text):
         return text, None
     match = _HOST_AND_PORT.fullmatch(text)
     number = None if match is None or match["port"] is None else int(match["port"])
     if match is None or (number is not None and not 1 <= number <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST or HOST:PORT")
     return match["ipv6"] or match["host"], number
+
+
+def peer_host(text: str) -> tuple[str, int | None]:
+    """The same, also out of a SIP address: ``sip:bob@HOST:PORT``."""
+    try:
+        return host_and_port(re.sub(r"(?i)^(sips?:)?(?:[^@]*@)?([^;?]*).*", r"\2", text))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST or HOST:PORT") from None
+
+
+def ip_address(text: str) -> str:
+    """A local IP address."""
+    if not is_ip_address(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IP address")
+    return text
 
 
 def header(text: str) -> tuple[str, str]:
@@ -131,6 +168,8 @@ def header(text: str) -> tuple[str, str]:
 
 def address(text: str) -> str:
     """A SIP address; ``sip:`` may be left out."""
+    if not text or _OTHER_SCHEME.match(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a SIP address such as sip:bob@example.com")
     return text if re.match(r"(?i)(sip|sips|tel):", text) else f"sip:{text}"
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import shutil
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,12 @@ from p2psip.message import Request, parse_message
 _DESCRIPTION = """\
 Two peers, Alice and Bob, each with a certificate made for this demonstration: both listen on this machine. Alice
 connects to Bob over mutual TLS and sends him a message, Bob sends one back, and what went over the wire is drawn.
+"""
+
+_INTRODUCTION = """\
+Two peers on this machine, Alice and Bob, each with a certificate from an authority made for this demonstration. Each
+has a SIP address and listens on a port. Time runs downwards, in milliseconds since the start; an arrow is a message,
+a double line a connection.
 """
 
 _HELLO = "Hello Bob, can you hear me?"
@@ -96,7 +103,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     with _two_peers(args, sent) as (alice, bob):
         heads = (_party(alice), _party(bob))
         if not args.json:
-            console.say("\n".join(_introduction(alice, bob)))
+            console.say("\n".join(textwrap.wrap(_INTRODUCTION, _width())) + "\n")
         begin = time.time()
         alice.tell(bob, _HELLO)
         bob.tell(alice, _REPLY)
@@ -107,8 +114,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     if args.json:
         console.say_json(_as_json(alice, bob, sent, begin))
     else:
-        width = min(shutil.get_terminal_size((78, 24)).columns, 100)
-        console.say("\n".join(ladder.draw(*heads, _steps(alice, bob, sent, begin), width=width)))
+        console.say("\n".join(ladder.draw(*heads, _steps(alice, bob, sent, begin), width=_width())))
         console.say("\n".join(_conclusion(alice, bob, sent)))
     return ExitCode.OK
 
@@ -137,11 +143,9 @@ def _party(peer: _Peer) -> ladder.Party:
     return ladder.Party(peer.name, (peer.uri, peer.address))
 
 
-def _introduction(alice: _Peer, bob: _Peer) -> list[str]:
-    lines = ["Two peers on this machine, with certificates from an authority made for this demonstration:", ""]
-    for peer in (alice, bob):
-        lines.append(f"  {peer.name:<5}  {peer.uri}, certificate for {peer.domain}, listens on {peer.address}")
-    return [*lines, ""]
+def _width() -> int:
+    """Columns that there are, within reason."""
+    return max(min(shutil.get_terminal_size((78, 24)).columns, 100), ladder.SMALLEST)
 
 
 def _steps(alice: _Peer, bob: _Peer, sent: list[_Sent], begin: float) -> list[ladder.Arrow | ladder.Link]:
@@ -208,17 +212,17 @@ def _arrow(item: _Sent, other: _Peer, begin: float, *, to_right: bool) -> ladder
 
 
 def _conclusion(alice: _Peer, bob: _Peer, sent: list[_Sent]) -> list[str]:
-    size = sum(len(item.args.data) for item in sent)
+    what = f"{len(sent)} messages, {sum(len(item.args.data) for item in sent)} bytes inside TLS"
     program = common.program()
     hints = [
         ("demo --verbose", "the messages in full"),
-        ("certs make", "certificates for this machine"),
-        ("listen", "and then, in another terminal:"),
+        ("certs make", "a certificate for you"),
+        ("listen", "then, in another terminal:"),
         (f"send sip:{common.user_name()}@localhost 'Hello'", ""),
     ]
     return [
         "",
-        f'Bob heard "{bob.heard[0]}", Alice heard "{alice.heard[0]}" ({len(sent)} messages, {size} bytes inside TLS).',
+        *textwrap.wrap(f'Bob heard "{bob.heard[0]}", Alice heard "{alice.heard[0]}" ({what}).', _width()),
         "",
         "Try it yourself:",
         *console.table([(f"{program} {words}", meaning) for words, meaning in hints]),

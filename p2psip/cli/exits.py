@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import re
 from collections.abc import Iterator
 
 from p2psip.errors import (
@@ -47,6 +48,13 @@ MEANINGS = {
 }
 
 
+_OPTIONS = {
+    "tls_target_name": "--tls-name",
+    "trusted_roots": "--trusted",
+    "need_mutual_tls": "--any-client lets it in all the same",
+}
+
+
 class CommandError(Exception):
     """A command cannot go on.
 
@@ -86,6 +94,13 @@ def exit_code(error: BaseException) -> ExitCode:
     if isinstance(error, RealTimeException):
         return ExitCode.FAILED
     return ExitCode.INTERNAL
+
+
+def sentence(error: BaseException) -> str:
+    """What to tell of it: where the library advises to use an argument of its own, the option that sets it."""
+    text = str(error) or repr(error)
+    text = text.replace("; proxy_certificate_subject for an outbound proxy", "")
+    return re.sub(r"\b(?:" + "|".join(_OPTIONS) + r")\b", lambda name: _OPTIONS[name[0]], text)
 
 
 def reason(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from p2psip import (
     RealTimeServerTlsConnectionManager,
     TlsFailureException,
 )
-from p2psip.cli import authority, certificate, common, wire
+from p2psip.cli import authority, certificate, common, exits, wire
 from p2psip.cli.certificate import CertificateFacts
 from p2psip.cli.exits import CommandError, ExitCode, usage_errors
 
@@ -67,8 +67,7 @@ def open_manager(
     """
     if tcp:
         return _traced(args, RealTimeServerTcpConnectionManager(settings=_settings(args)))
-    if (args.issuer is None) != (args.serial is None):
-        raise CommandError("--issuer and --serial belong together: give both or neither.", ExitCode.USAGE)
+    _check_choice(args)
     store = open_store(args)
     with _local_errors():
         if args.certificate is not None:
@@ -102,6 +101,23 @@ def open_manager_or_stranger(args: argparse.Namespace) -> Iterator[tuple[RealTim
                 manager = _from_file(args, open_store(args), made_up, need_mutual_tls=False)
             is_stranger = True
         yield ends.enter_context(manager), is_stranger
+
+
+def _check_choice(args: argparse.Namespace) -> None:
+    """What is named has to be used, and to be there."""
+    if (args.issuer is None) != (args.serial is None):
+        raise CommandError("--issuer and --serial belong together: give both or neither.", ExitCode.USAGE)
+    if args.key is not None and args.certificate is None:
+        raise CommandError("--key goes with --certificate: name the certificate's file as well.", ExitCode.USAGE)
+    if args.issuer is not None and args.certificate is not None:
+        raise CommandError(
+            "--issuer chooses from a store, --certificate goes without: give one of them.", ExitCode.USAGE
+        )
+    for path in args.trusted or ():
+        if path != "system" and not Path(path).exists():
+            raise CommandError(
+                f"There is no file or folder {path} with roots to trust (--trusted).", ExitCode.CERTIFICATE
+            )
 
 
 def trusted_roots(args: argparse.Namespace, store: CertificateStore) -> Any:
@@ -185,4 +201,4 @@ def _local_errors() -> Iterator[None]:
     try:
         yield
     except TlsFailureException as error:
-        raise CommandError(str(error), ExitCode.CERTIFICATE, error.failure_reason.name) from error
+        raise CommandError(exits.sentence(error), ExitCode.CERTIFICATE, error.failure_reason.name) from error

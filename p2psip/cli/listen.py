@@ -42,7 +42,11 @@ def add_parser(commands: Any) -> None:
         "--port", type=common.port, help="listen here; 0 means any free port (default: 5061, with --tcp 5060)"
     )
     parser.add_argument(
-        "--host", default=IPAddress.ANY, metavar="ADDRESS", help="the local IP address to listen on (default: all)"
+        "--host",
+        type=common.ip_address,
+        default=IPAddress.ANY,
+        metavar="ADDRESS",
+        help="the local IP address to listen on (default: all)",
     )
     parser.add_argument(
         "--owner", metavar="URI", type=common.address, help="who we are (default: the user at our host)"
@@ -131,10 +135,12 @@ class _Listener:
             console.say("\n".join(f"    {line}" for line in console.printable(shown, lines=True).split("\n")))
 
     def _print_refusal(self, error: Exception | None) -> None:
-        if self._args.json and error is not None:
-            console.say_json({"event": "refused", "reason": exits.reason(error), "error": str(error)})
+        if error is None:
+            return
+        if self._args.json:
+            console.say_json({"event": "refused", "reason": exits.reason(error), "error": exits.sentence(error)})
         else:
-            console.complain(f"{self._args.prog}: {console.printable(str(error))}")
+            console.complain(f"{self._args.prog}: {console.printable(exits.sentence(error))}")
 
 
 def run(args: argparse.Namespace) -> ExitCode:

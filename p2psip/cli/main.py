@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import io
 import logging
 import os
+import re
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 from p2psip._version import __version__
-from p2psip.cli import certs, check, console, demo, exits, listen, options, send
+from p2psip.cli import certs, check, common, console, demo, exits, listen, options, send
 from p2psip.cli.exits import ExitCode
 
 COMMANDS = (demo, listen, send, options, certs, check)
@@ -33,8 +36,23 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose complaint is one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        sentence = message[:1].upper() + message[1:].rstrip(".")
-        self.exit(ExitCode.USAGE, f"{self.prog}: {sentence}; see {self.prog} --help.\n")
+        self.exit(ExitCode.USAGE, _complaint(self.prog, _unknown_word(message) or message))
+
+
+def _complaint(prog: str, message: str) -> str:
+    sentence = message[:1].upper() + message[1:].rstrip(".")
+    return f"{prog}: {sentence}; see {prog} --help.\n"
+
+
+def _unknown_word(message: str) -> str | None:
+    """What argparse says of a command that does not exist, in plain words and with the one that may be meant."""
+    match = re.fullmatch(r"argument (COMMAND|ACTION): invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL)
+    if match is None:
+        return None
+    kind, word, choices = match[1].lower(), console.printable(match[2]), re.findall(r"\w+", match[3])
+    near = difflib.get_close_matches(word.lower(), choices, n=1)
+    hint = f"perhaps {near[0]!r} was meant" if near else f"only {', '.join(choices[:-1])} and {choices[-1]}"
+    return f"there is no {kind} {word!r}, {hint}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("--version", action="version", version=f"p2psip {__version__}")
-    commands = result.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    common.add_general(result, json="print what a script can read")
+    common.needs_one_of(result, "command")
+    commands = result.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(commands)
     return result
@@ -58,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # they are for those who write programs
     try:
         args = _parse(argv)
         logging.basicConfig(
@@ -82,8 +104,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     late = getattr(args, "last_word", None)
     if late is not None and len(left) == 1 and getattr(args, late) is None and not left[0].startswith("--"):
         setattr(args, late, left.pop())
+    if late is not None and left and not any(word.startswith("-") for word in left):
+        words.exit(ExitCode.USAGE, _complaint(args.prog, "the text is one argument: put it in quotes"))
     if left:
-        words.error(f"unrecognized arguments: {' '.join(left)}")
+        unknown = console.printable(" ".join(left))
+        words.exit(ExitCode.USAGE, _complaint(args.prog, f"unrecognized arguments: {unknown}"))
     return args
 
 
@@ -97,7 +122,7 @@ def _run(args: argparse.Namespace) -> ExitCode:
         code = exits.exit_code(error)
         if code is ExitCode.INTERNAL:
             traceback.print_exc()
-        sentence = str(error) or repr(error)
+        sentence = exits.sentence(error)
         if args.json:
             console.say_json({"error": sentence, "reason": exits.reason(error), "exit_code": int(code)})
         console.complain(f"{args.prog}: {console.printable(sentence)}")

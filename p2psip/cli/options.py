@@ -6,7 +6,7 @@ import argparse
 import threading
 from typing import Any
 
-from p2psip import MessageType, RealTimeException, SipPeerToPeerEndpoint
+from p2psip import MessageType, RealTimeException
 from p2psip.cli import common, console, exits, peer, wire
 from p2psip.cli.exits import ExitCode
 
@@ -62,9 +62,10 @@ class Pings:
     def complaint(self) -> str:
         """One sentence about what went wrong; empty when nothing did."""
         if not self.times and self.last_failure is not None:
-            return str(self.last_failure)
+            return exits.sentence(self.last_failure)
         if self.last_failure is not None:
-            return f"{self.sent - len(self.times)} of {self.sent} requests to {self.address} were lost; the last: {self.last_failure}"
+            lost = f"{self.sent - len(self.times)} of {self.sent} requests to {self.address} were lost"
+            return f"{lost}; the last: {exits.sentence(self.last_failure)}"
         if self.refused:
             return f"{self.address} answered {self.last_refusal} to {self.refused} of {self.sent} requests."
         return ""
@@ -103,9 +104,9 @@ class Pings:
 def run(args: argparse.Namespace) -> ExitCode:
     """Ping until the count is reached, then sum up; Ctrl-C sums up as well."""
     pings = Pings(args.address)
-    with peer.open_endpoint(args) as endpoint:
+    with peer.open_peer(args) as there:
         try:
-            _ping_all(endpoint, args, pings)
+            _ping_all(there, args, pings)
         finally:
             if pings.sent and args.json:
                 console.say_json(pings.summary())
@@ -116,25 +117,27 @@ def run(args: argparse.Namespace) -> ExitCode:
     return pings.exit_code
 
 
-def _ping_all(endpoint: SipPeerToPeerEndpoint, args: argparse.Namespace, pings: Pings) -> None:
+def _ping_all(there: peer.Peer, args: argparse.Namespace, pings: Pings) -> None:
     pause = threading.Event()
     while not args.count or pings.sent < args.count:
         if pings.sent:
             pause.wait(args.interval)
-        _ping(endpoint, args, pings)
+        _ping(there, args, pings)
 
 
-def _ping(endpoint: SipPeerToPeerEndpoint, args: argparse.Namespace, pings: Pings) -> None:
+def _ping(there: peer.Peer, args: argparse.Namespace, pings: Pings) -> None:
     number = pings.sent + 1
     try:
-        answer = peer.request(endpoint, args, MessageType.OPTIONS, headers=args.header)
+        answer = there.request(MessageType.OPTIONS)
     except RealTimeException as error:
         pings.sent = number
         pings.last_failure = error
         if args.json:
-            console.say_json({"event": "lost", "number": number, "reason": exits.reason(error), "error": str(error)})
+            console.say_json(
+                {"event": "lost", "number": number, "reason": exits.reason(error), "error": exits.sentence(error)}
+            )
         else:
-            console.say(f"{number}: no answer: {console.printable(str(error))}")
+            console.say(f"{number}: no answer: {console.printable(exits.sentence(error))}")
         return
     pings.sent = number
     pings.times.append(answer.seconds)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from p2psip import (
+    ConnectionFailureException,
     FailureResponseException,
     MessageType,
     RealTimeAddress,
     RealTimeConnection,
+    RealTimeConnectionManager,
     SendMessageOptions,
     SipPeerToPeerEndpoint,
     SipResponseData,
+    SipTransportType,
+    TraceEventArgs,
 )
 from p2psip.cli import common, identity
-from p2psip.cli.exits import usage_errors
+from p2psip.cli.exits import CommandError, ExitCode, usage_errors
+
+_MOMENT = 1.0
+"""Seconds in which the trace tells of a message that is answered."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +53,7 @@ class Answer(NamedTuple):
     Attributes:
         response: What came.
         seconds: How long it took, connecting included.
-        connection: Over which connection, where it is still there.
+        connection: Over which connection; None where that is not known.
     """
 
     response: SipResponseData
@@ -58,11 +66,69 @@ class Answer(NamedTuple):
         return f"{self.response.response_code} {self.response.response_text}".rstrip()
 
 
+class Peer:
+    """Who answers at one address: one request after the other.
+
+    Args:
+        endpoint: Ours.
+        args: Whom to reach, and how long to wait.
+    """
+
+    def __init__(self, endpoint: SipPeerToPeerEndpoint, args: argparse.Namespace) -> None:
+        self._endpoint = endpoint
+        self._manager = endpoint.connection_manager
+        self._args = args
+        self._last: RealTimeConnection | None = None
+        self._used = threading.Event()
+        self._manager.trace += self._sent
+
+    def _sent(self, sender: RealTimeConnectionManager, args: TraceEventArgs) -> None:
+        self._last = args.connection
+        self._used.set()
+
+    def request(
+        self, message_type: MessageType, content_type: str | None = None, body: str | bytes | None = None
+    ) -> Answer:
+        """Send it and wait. A failure response is an answer, too; no answer is an exception."""
+        options = SendMessageOptions(tls_target_name=self._args.tls_name)
+        self._used.clear()
+        begin = time.perf_counter()
+        with usage_errors():
+            operation = self._endpoint.begin_send_message(
+                message_type,
+                self._args.address,
+                content_type,
+                body,
+                self._args.header,
+                options=options,
+                timeout=self._args.timeout,
+            )
+        try:
+            response = operation.result()
+        except FailureResponseException as error:
+            response = error.response_data
+        except ConnectionFailureException as error:
+            raise self._explained(error) from error.__cause__
+        elapsed = time.perf_counter() - begin
+        self._used.wait(_MOMENT)
+        return Answer(response, elapsed, self._last)
+
+    def _explained(self, error: ConnectionFailureException) -> ConnectionFailureException:
+        """A peer that expects TLS hangs up on a request without."""
+        hung_up = error.__cause__ is None or isinstance(error.__cause__, ConnectionResetError)
+        if self._manager.transport is SipTransportType.TLS or not hung_up:
+            return error
+        sentence = str(error).rstrip(".")
+        return ConnectionFailureException(f"{sentence}; if that is a TLS port, do without --tcp and transport=tcp.")
+
+
 @contextlib.contextmanager
-def open_endpoint(args: argparse.Namespace) -> Iterator[SipPeerToPeerEndpoint]:
-    """An endpoint that can reach ``args.address``; gone, with its connections, at the end."""
+def open_peer(args: argparse.Namespace) -> Iterator[Peer]:
+    """The peer at ``args.address``; our endpoint is gone, with its connections, at the end."""
     with usage_errors():
         uri = RealTimeAddress(args.address).sip_uri
+    if args.tcp and uri is not None and uri.scheme == "sips":
+        raise CommandError(f"{args.address} goes over TLS only: leave --tcp out, or write sip:.", ExitCode.USAGE)
     plain = args.tcp or (
         uri is not None and uri.scheme == "sip" and (uri.parameters.get("transport") or "").lower() == "tcp"
     )
@@ -71,30 +137,4 @@ def open_endpoint(args: argparse.Namespace) -> Iterator[SipPeerToPeerEndpoint]:
         with usage_errors():
             owner = args.owner or identity.default_owner(manager)
             endpoint = SipPeerToPeerEndpoint(owner, manager, None, host, port)
-        yield endpoint
-
-
-def request(
-    endpoint: SipPeerToPeerEndpoint,
-    args: argparse.Namespace,
-    message_type: MessageType,
-    content_type: str | None = None,
-    body: str | bytes | None = None,
-    headers: Sequence[tuple[str, str]] = (),
-) -> Answer:
-    """Send it and wait. A failure response is an answer, too; no answer is an exception."""
-    options = SendMessageOptions(tls_target_name=args.tls_name)
-    begin = time.perf_counter()
-    with usage_errors():
-        operation = endpoint.begin_send_message(
-            message_type, args.address, content_type, body, headers, options=options, timeout=args.timeout
-        )
-    try:
-        response = operation.result()
-    except FailureResponseException as error:
-        if error.response_data is None:
-            raise
-        response = error.response_data
-    elapsed = time.perf_counter() - begin
-    used = [connection for connection in endpoint.connection_manager.connections() if not connection.is_incoming]
-    return Answer(response, elapsed, used[0] if used else None)
+        yield Peer(endpoint, args)

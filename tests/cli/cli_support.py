@@ -72,7 +72,7 @@ class CommandLine:
                 env=self.environment,
                 stdin=options.pop("stdin", subprocess.DEVNULL),
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=options.pop("stderr", subprocess.PIPE),
                 **options,
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 
 import pytest
 
@@ -38,11 +39,25 @@ def tls(reason: TlsFailureReason) -> TlsFailureException:
     return TlsFailureException("It failed.", reason)
 
 
+def unresolved() -> ConnectionFailureException:
+    error = ConnectionFailureException("No such name.")
+    error.__cause__ = socket.gaierror()
+    return error
+
+
 R = TlsFailureReason
 SEEN = View(("127.0.0.1", 5061), "TLSv1.3", "TLS_AES_256_GCM_SHA384", is_tls=True)
 
 CASES: list[tuple[str, RealTimeException, View, list[CertificateFacts], bool, str]] = [
     ("name", tls(R.INCORRECT_NAME_IN_REMOTE_CERTIFICATE), SEEN, [facts()], False, "is for bob.example"),
+    (
+        "one name twice",
+        tls(R.INCORRECT_NAME_IN_REMOTE_CERTIFICATE),
+        SEEN,
+        [facts(names=("sip:bob.example", "bob.example"))],
+        False,
+        "is for bob.example: ",
+    ),
     ("name", tls(R.INCORRECT_NAME_IN_REMOTE_CERTIFICATE), SEEN, [facts()], False, "--tls-name"),
     ("no name", tls(R.INCORRECT_NAME_IN_REMOTE_CERTIFICATE), SEEN, [facts(names=())], False, "this one has none"),
     ("expired", tls(R.CERTIFICATE_EXPIRED), SEEN, [facts(ends=-3)], False, "renew the certificate of CN=bob"),
@@ -88,6 +103,7 @@ CASES: list[tuple[str, RealTimeException, View, list[CertificateFacts], bool, st
         "forward secrecy",
     ),
     ("silent refusal", tls(R.OTHER), View(is_tls=True), [], False, "log"),
+    ("unknown name", unresolved(), View(), [], False, "name leads nowhere"),
     ("closed port", ConnectionFailureException("Refused."), View(), [], False, "host and port"),
     ("silence", OperationTimeoutException("Nothing."), View(), [], False, "--timeout"),
     ("limit", OperationFailureException("Throttled."), View(), [], False, "request failed"),

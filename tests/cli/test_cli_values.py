@@ -34,6 +34,12 @@ from p2psip.cli.exits import CommandError, ExitCode
         (common.address, "SIPS:bob@example.com", "SIPS:bob@example.com"),
         (common.address, "tel:+1234", "tel:+1234"),
         (common.address, "localhost:5061", "sip:localhost:5061"),
+        (common.address, "im:5061", "sip:im:5061"),
+        (common.peer_host, "example.com:5063", ("example.com", 5063)),
+        (common.peer_host, "sip:bob@example.com:5063;transport=tls?Subject=x", ("example.com", 5063)),
+        (common.peer_host, "bob@[2001:db8::1]", ("2001:db8::1", None)),
+        (common.peer_host, "2001:db8::1", ("2001:db8::1", None)),
+        (common.ip_address, "::", "::"),
     ],
 )
 def test_good_values(read: Callable[[str], Any], text: str, value: Any) -> None:
@@ -43,7 +49,13 @@ def test_good_values(read: Callable[[str], Any], text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("read", "text"),
     [
-        *((common.host_and_port, text) for text in ("", "a b", "host:", "host:0", "host:65536", "host:x", "[::1]x")),
+        *(
+            (common.host_and_port, text)
+            for text in ("", "a b", "host:", "host:0", "host:65536", "host:x", "[::1]x", "a:b:c")
+        ),
+        *((common.peer_host, text) for text in ("", "sip:bob@", "bob@host:x", "https://example.com")),
+        *((common.address, text) for text in ("", "http://example.com", "mailto:bob@example.com")),
+        *((common.ip_address, text) for text in ("", "localhost", "1.2.3")),
         *((common.port, text) for text in ("-1", "65536", "x", "", "5_0", "\u0665")),
         *((common.status_code, text) for text in ("100", "199", "700", "OK")),
         *((common.count, text) for text in ("-1", "1.5", "9999999999")),

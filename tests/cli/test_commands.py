@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
@@ -14,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import CommandLine, Result, Running, closed_port, plain_server, serve, silent_port, tls_server
+from cli_support import (
+    PATIENCE,
+    CommandLine,
+    Result,
+    Running,
+    closed_port,
+    plain_server,
+    serve,
+    silent_port,
+    tls_server,
+)
 
 from p2psip.testing import CertificateAuthority
 
@@ -93,6 +104,22 @@ def test_standard_input_is_sent_as_it_comes(home: Home, peer: tuple[Running, str
     assert heard(running)["text"] == "two\r\nlines\n"
 
 
+def test_standard_input_that_is_no_text_is_not_called_text(home: Home, peer: tuple[Running, str]) -> None:
+    running, where = peer
+    assert home.command.run("send", f"bob@{where}", text=b"\xff\x00").code == 0
+    message = heard(running)
+    assert (message["content_type"], message["text"]) == ("application/octet-stream", None)
+    assert base64.b64decode(message["body_base64"]) == b"\xff\x00"
+
+
+def test_request_without_tls_to_a_tls_port(home: Home, peer: tuple[Running, str]) -> None:
+    _, where = peer
+    for command in (("send", "x"), ("options", "--count=1")):
+        result = home.command.run(command[0], "--tcp", f"bob@{where}", command[1])
+        assert result.code == 3, result
+        assert "do without --tcp" in result.sentence
+
+
 def test_binary_bodies_survive(home: Home, peer: tuple[Running, str]) -> None:
     running, where = peer
     result = home.command.run(
@@ -161,6 +188,14 @@ def test_verbose_shows_the_wire_on_standard_error(home: Home, peer: tuple[Runnin
     assert "SIP/2.0 200 OK" in result.err
     assert "TLSv1.3" in result.err
     assert "\x1b" not in result.err
+    heard(running)
+
+
+def test_the_answer_stands_below_the_wire_trace(home: Home, peer: tuple[Running, str]) -> None:
+    running, where = peer
+    both = home.command.start("send", "-v", f"sip:bob@{where}", "x", stderr=subprocess.STDOUT)
+    out, _ = both.process.communicate(timeout=PATIENCE)
+    assert out.splitlines()[-1].startswith(b"200 OK from "), out
     heard(running)
 
 
@@ -424,6 +459,27 @@ def test_make_and_show(tmp_path: Path) -> None:
     assert "expires in 39" in soon.out
 
 
+def test_make_says_what_it_replaces_and_touches_nothing_of_others(tmp_path: Path) -> None:
+    command, store = CommandLine(tmp_path), tmp_path / "store"
+    for names in (["localhost", "::1"], ["localhost"]):
+        result = command.run("certs", "make", "--store", store, *names)
+        assert result.code == 0, result
+    assert "takes the place of the one for sip:localhost, localhost, ::1" in result.out
+    foreign = CertificateAuthority().issue("carol.example").write(store)
+    kept = foreign.read_bytes()
+    foreign = foreign.rename(store / "carol.example.pem")
+    for extra in ([], ["--renew"]):
+        refused = command.run("certs", "make", "--store", store, "carol.example", *extra)
+        assert refused.code == 6, refused
+        assert "carol.example.pem" in refused.sentence
+    assert foreign.read_bytes() == kept
+
+
+def test_show_names_the_store_in_its_hint(tmp_path: Path) -> None:
+    result = CommandLine(tmp_path).run("certs", "show", "--store", tmp_path)
+    assert f"certs make --store {tmp_path}" in result.sentence
+
+
 def test_make_refuses_what_is_no_name(tmp_path: Path) -> None:
     result = CommandLine(tmp_path).run("certs", "make", "--store", tmp_path / "store", "*.example.com")
     assert result.code == 2, result
@@ -467,7 +523,8 @@ def test_demo_draws_what_happened(tmp_path: Path) -> None:
         assert words in result.out
     arrows = [line.strip() for line in result.out.splitlines() if "--->|" in line or "|<---" in line]
     assert [arrow.endswith(">|") for arrow in arrows] == [True, False, False, True]
-    assert max(map(len, result.out.splitlines())) <= 120
+    assert max(map(len, result.out.splitlines())) <= 80
+    assert result.out.isascii()
     assert list(tmp_path.iterdir()) == []
 
 

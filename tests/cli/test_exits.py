@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2psip.cli.exits import MEANINGS, CommandError, ExitCode, exit_code, reason, usage_errors
+from p2psip.cli.exits import MEANINGS, CommandError, ExitCode, exit_code, reason, sentence, usage_errors
 from p2psip.errors import (
     ConnectionFailureException,
     FailureResponseException,
@@ -56,6 +56,13 @@ def test_code_and_reason(error: Exception, code: ExitCode, word: str | None) -> 
     assert exit_code(error) is code
     if word is not None:
         assert reason(error) == word
+
+
+def test_advice_of_the_library_names_the_options_of_the_command() -> None:
+    said = "Expect another (tls_target_name), or name trusted_roots_file."
+    told = sentence(TlsFailureException(said, TlsFailureReason.OTHER))
+    assert told == "Expect another (--tls-name), or name trusted_roots_file."
+    assert sentence(ValueError()) == "ValueError()"
 
 
 def test_every_code_has_a_meaning() -> None:

@@ -52,8 +52,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["dance"],
+        ["listen", "--prot", "5061"],
+        ["send", "--tcp", "sips:bob@example.com", "x"],
+        ["send", "--tcp", "mailto:bob@example.com", "x"],
+        ["listen", "--key", "some.key"],
+        ["listen", "--issuer", "x", "--serial", "1", "--certificate", "some.pem"],
         ["send"],
         ["send", "--timeout", "0", "sip:bob@example.com", "x"],
         ["send", "--tcp", "sip:bob@", "x"],
@@ -67,7 +71,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["listen", "--tcp", "--host", "not an address", "--port", "0"],
         ["check", "host:port"],
         ["check"],
-        ["certs"],
+        ["check", "a:b:c"],
         ["demo", "--port", "x"],
     ],
     ids=" ".join,
@@ -83,6 +87,56 @@ def test_a_wrong_argument_is_one_sentence(capsys: pytest.CaptureFixture[str], ar
     assert captured.err.startswith("p2psip")
     assert captured.err.count("\n") == 1
     assert captured.err.endswith(".\n")
+
+
+@pytest.mark.parametrize(("arguments", "shown"), [([], "options"), (["certs"], "make")])
+def test_without_a_command_one_is_shown_which_there_are(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], shown: str
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert f"\n    {shown} " in captured.out
+    assert captured.err.startswith(" ".join(["p2psip", *arguments]) + ": The ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sned", "x"], "p2psip: There is no command 'sned', perhaps 'send' was meant;"),
+        (["dance"], "only demo, listen, send, options, certs and check;"),
+        (["certs", "mke"], "p2psip certs: There is no action 'mke', perhaps 'make' was meant;"),
+        (["listen", "--prot", "1"], "p2psip listen: Unrecognized arguments: --prot 1; see p2psip listen --help."),
+        (["send", "bob@example.com", "see", "you"], "p2psip send: The text is one argument: put it in quotes;"),
+    ],
+)
+def test_mistakes_of_typing_are_understood(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "verbose", "json"),
+    [
+        (["listen"], 0, False),
+        (["-v", "listen"], 1, False),
+        (["--json", "listen", "-vv"], 2, True),
+        (["-v", "certs", "show", "--json"], 1, True),
+    ],
+)
+def test_general_options_stand_before_the_command_or_after(arguments: list[str], verbose: int, json: bool) -> None:
+    args = parser().parse_args(arguments)
+    assert (args.verbose, args.json) == (verbose, json)
+
+
+def test_roots_that_are_not_there_are_our_own_mistake(tmp_path: Path) -> None:
+    result = CommandLine(tmp_path).run("check", "--trusted", tmp_path / "nothing", "127.0.0.1:1")
+    assert (result.code, result.out) == (6, ""), result
+    assert "nothing" in result.sentence
 
 
 @pytest.mark.parametrize(
