@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from p2psip.net.network import Network, SocketFactory, Target
 from p2psip.net.pool import Pool
 from p2psip.net.resolver import Resolver
 from p2psip.sync import Dispatcher, Event, OnError, Operation, Strand, forbid_blocking
+from p2psip.tokens import SecretTokens
 from p2psip.trace import excerpt
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-TOKEN_BYTES = 10
-TOKENS_PER_BLOCK = 256
 BACKLOG = 32
 """What waits for the loop, from which on those who send let it have the processor."""
 INSTANT = 1e-6
@@ -93,32 +91,6 @@ class Environment(SocketFactory, Protocol):
     def clock(self) -> Clock: ...
 
 
-class SecretTokens:
-    """Branches, tags and Call-IDs that nobody can guess: 80 bits each. Usable from any thread.
-
-    They come from blocks of ``secrets``: asking the system for each of them costs more than all else about it.
-    """
-
-    __slots__ = ("_stock",)
-
-    def __init__(self) -> None:
-        self._stock: collections.deque[str] = collections.deque()
-
-    def tag(self) -> str:
-        while True:
-            try:
-                return self._stock.popleft()
-            except IndexError:
-                block = secrets.token_hex(TOKEN_BYTES * TOKENS_PER_BLOCK)
-                size = 2 * TOKEN_BYTES
-                self._stock.extend(block[start : start + size] for start in range(0, len(block), size))
-
-    call_id = tag
-
-    def branch(self) -> str:
-        return "z9hG4bK" + self.tag()
-
-
 class Stack:
     """One per connection manager. Constructing it starts nothing; the loop starts with the first thing to do."""
 
@@ -155,7 +127,6 @@ class Stack:
         self._handlers: dict[type, Callable[[Any], None]] = {
             effects.Send: self._send_effect,
             effects.OpenFlow: self._open_flow,
-            effects.CloseFlow: self._close_flow,
             effects.Deliver: self._deliver,
             effects.Complete: self._complete,
             effects.Provisional: self._provisional,
@@ -343,9 +314,6 @@ class Stack:
             self._run()
 
         self.network.acquire(effect.target, ready, failed)
-
-    def _close_flow(self, effect: effects.CloseFlow) -> None:
-        effect.flow.close(effect.error)
 
     def _complete(self, effect: effects.Complete) -> None:
         effect.user.complete(effect.response, effect.error)

@@ -16,7 +16,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "p2psip"
 
-FOUNDATIONS = frozenset({"errors", "config", "timers", "trace", "enums", "_version"})
+FOUNDATIONS = frozenset({"errors", "config", "timers", "trace", "tokens", "enums", "_version"})
 VALUES = frozenset({"values", "arguments", "domains"})
 
 ALLOWED = {

@@ -37,16 +37,6 @@ class OpenFlow:
         self.target = target
 
 
-class CloseFlow:
-    """Close the flow; the error says why, None that there is nothing wrong with it."""
-
-    __slots__ = ("error", "flow")
-
-    def __init__(self, flow: Any, error: RealTimeException | None) -> None:
-        self.flow = flow
-        self.error = error
-
-
 class Deliver:
     """A request outside of any dialog has passed the UAS core and is the endpoint's to answer."""
 
@@ -88,4 +78,4 @@ class Expired:
         self.transaction = transaction
 
 
-Effect = Send | OpenFlow | CloseFlow | Deliver | Complete | Provisional | Expired
+Effect = Send | OpenFlow | Deliver | Complete | Provisional | Expired

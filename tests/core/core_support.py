@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from p2psip.config import ManagerSettings
 from p2psip.core.directory import Directory, EndpointRecord
-from p2psip.core.effects import CloseFlow, Complete, Deliver, Effect, Expired, OpenFlow, Provisional, Send
+from p2psip.core.effects import Complete, Deliver, Effect, Expired, OpenFlow, Provisional, Send
 from p2psip.core.engine import ClientRequest, Engine
 from p2psip.core.transaction import ServerTransaction
 from p2psip.errors import RealTimeException
@@ -131,7 +131,6 @@ class Side:
         self.provisionals: list[Provisional] = []
         self.delivered: list[ServerTransaction] = []
         self.expired: list[ServerTransaction] = []
-        self.closed: list[CloseFlow] = []
         self.opening: list[ClientRequest] = []
         self.sent: list[tuple[FakeFlow, Request | Response]] = []
 
@@ -152,7 +151,7 @@ class Side:
             elif isinstance(effect, Expired):
                 self.expired.append(effect.transaction)
             else:
-                self.closed.append(effect)
+                raise AssertionError(f"{effect!r} is no effect that tests know")
         return effects
 
     def wire(self) -> list[str]:
