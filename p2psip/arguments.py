@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from p2psip.enums import MessageType
-from p2psip.values import RealTimeAddress, SignalingHeader, encode_body, has_controls
+from p2psip.errors import MessageParsingException
+from p2psip.message import SipUri, quote_display_name
+from p2psip.values import RealTimeAddress, SignalingHeader, checked_content_type, encode_body, has_controls
 
 Headers = Sequence[SignalingHeader | tuple[str, str]]
 
@@ -27,7 +29,6 @@ _DIALOG_METHODS = frozenset(
     {"INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE", "REFER", "SUBSCRIBE", "REGISTER", "PUBLISH"}
 )
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+/[A-Za-z0-9\-.!%*_+`'~]+(\s*;.*)?")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 _KindT = TypeVar("_KindT")
@@ -106,8 +107,8 @@ def headers(values: Iterable[SignalingHeader | tuple[str, str]] | None) -> list[
 
 def content(content_type: str | None, body: bytes | str | None) -> tuple[str | None, bytes]:
     """The content type to send (None without a body) and the body as bytes."""
-    if content_type is not None and not _MEDIA_TYPE.fullmatch(text(content_type, "A content type")):
-        raise ValueError(f"{content_type!r} is not a content type such as 'text/plain;charset=utf-8'.")
+    if content_type is not None:
+        checked_content_type(content_type)
     if body is None:
         return (content_type, b"")
     encoded = encode_body(content_type, body)
@@ -208,3 +209,46 @@ def ip_endpoint(value: tuple[str, int]) -> tuple[str, int]:
             f"{address!r} is not an IP address to listen on: use IPAddress.ANY for all addresses of this machine."
         ) from None
     return bare, port(number, zero=True)
+
+
+def owner_uri(value: str) -> SipUri:
+    """Who an endpoint is: a URI without what the library adds to it."""
+    uri = RealTimeAddress(value).sip_uri
+    if uri is None:
+        raise ValueError(f"The owner of an endpoint is a sip: or sips: URI, not {value!r}.")
+    if uri.port is not None:
+        raise ValueError(f"The owner's URI {value!r} must not have a port; the manager that listens adds it.")
+    if uri.headers or uri.password is not None or "opaque" in uri.parameters or "method" in uri.parameters:
+        raise ValueError(
+            f"The owner's URI {value!r} must not have headers, a password, an opaque or a method parameter; "
+            "a GRUU is given as gruu."
+        )
+    return uri
+
+
+def gruu(value: str) -> SipUri:
+    """A globally routable URI (RFC 5627)."""
+    try:
+        return SipUri.parse(text(value, "A GRUU"))
+    except MessageParsingException as error:
+        raise ValueError(f"{value!r} is not a GRUU: {error}") from error
+
+
+def endpoint_id(value: str) -> str:
+    """An epid."""
+    if not isinstance(value, str):
+        raise TypeError(f"An endpoint id is str, not {type(value).__name__}.")
+    if not 1 <= len(value) <= 32 or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
+        raise ValueError(f"{value!r} is not an endpoint id: 1 to 32 letters, digits, '-' or '_'.")
+    return value
+
+
+def sender(identity: str | tuple[str, str]) -> str:
+    """From, up to its tag, for a URI, or for a URI and a display name."""
+    try:
+        uri, name = (identity, "") if isinstance(identity, str) else identity
+    except (TypeError, ValueError):
+        raise TypeError(f"{identity!r} is no local_identity: it is a URI, or a URI and a display name.") from None
+    checked = RealTimeAddress(uri).uri
+    text(name, "A display name")
+    return f"{quote_display_name(name)} <{checked}>;tag=" if name else f"<{checked}>;tag="

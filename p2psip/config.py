@@ -1,8 +1,10 @@
-"""The timers and limits of one connection manager. All of them are on by default."""
+"""The timers and limits of one connection manager."""
 
 from __future__ import annotations
 
 import dataclasses
+
+_AT_LEAST_ONE = ("maximum_workers", "maximum_connections_per_pool", "strand_high_mark", "keep_alive_interval")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,7 +12,10 @@ class ManagerSettings:
     """Timers and limits of one connection manager.
 
     Times are seconds. Immutable: make a changed copy with ``dataclasses.replace`` and give it to the manager.
-    None switches a limit off where the type allows it.
+    All are on by default, but for the rates per second and for pings of our own: None switches them off.
+
+    Raises:
+        ValueError, TypeError: A value that is none.
     """
 
     # RFC 3261 table 4.
@@ -89,11 +94,18 @@ class ManagerSettings:
     """Threads that run handlers; as many as handlers that block at the same time."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.trusted_addresses, str):
+            raise TypeError(f"trusted_addresses is a set of addresses, not the text {self.trusted_addresses!r}.")
+        object.__setattr__(self, "trusted_addresses", frozenset(self.trusted_addresses))
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int | float) and value < 0:
+            value, kind = getattr(self, field.name), str(field.type)
+            if kind.startswith("frozenset") or (value is None and "None" in kind):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int if kind.startswith("int") else int | float):
+                raise TypeError(f"{field.name} is {kind}, not {value!r}.")
+            if not value >= 0:  # which NaN is not either
                 raise ValueError(f"{field.name} is {value!r}, but a time or a limit cannot be negative.")
-            if "_per_second" in field.name and value == 0:
-                raise ValueError(f"{field.name} is 0, which would let nothing through: give a rate above 0.")
+            if value == 0 and ("_per_second" in field.name or field.name in _AT_LEAST_ONE):
+                raise ValueError(f"{field.name} is 0, which would let nothing through: give more than 0.")
         if self.strand_low_mark > self.strand_high_mark:
             raise ValueError("strand_low_mark must not be above strand_high_mark.")

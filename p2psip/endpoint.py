@@ -17,12 +17,11 @@ from p2psip.core.directory import EndpointRecord
 from p2psip.enums import EndpointState, EndpointTransitionReason, MessageType
 from p2psip.errors import (
     ConnectionFailureException,
-    MessageParsingException,
     OperationFailureException,
     OperationFailureReason,
 )
 from p2psip.managers import RealTimeServerConnectionManager, default_manager
-from p2psip.message import Request, SipUri, quote_display_name
+from p2psip.message import Request, quote_display_name
 from p2psip.messaging import MESSAGE_METHODS, MessageReceivedEventArgs, PendingMessage, answer_message
 from p2psip.net.connection import Connection
 from p2psip.net.loop import LoopEnded
@@ -84,12 +83,12 @@ class RealTimeEndpoint(abc.ABC):
         connection_manager: RealTimeServerConnectionManager,
         settings: SipPeerToPeerEndpointSettings,
     ) -> None:
-        self._owner = _owner_uri(owner_uri)
+        self._owner = arguments.owner_uri(owner_uri)
         self._owner_text = str(self._owner)
         self._manager = connection_manager
         self._stack: Stack = connection_manager._stack
-        self._id = _endpoint_id(settings.endpoint_id)
-        self._gruu = None if settings.gruu is None else _gruu(settings.gruu)
+        self._id = secrets.token_hex(5) if settings.endpoint_id is None else arguments.endpoint_id(settings.endpoint_id)
+        self._gruu = None if settings.gruu is None else arguments.gruu(settings.gruu)
         self._headers = arguments.headers(settings.headers)
         self._opaque = secrets.token_hex(8)
         self._lock = threading.RLock()  # a signal handler may come back here
@@ -330,7 +329,7 @@ class RealTimeEndpoint(abc.ABC):
     ) -> list[tuple[str, str]]:
         sender = self._from
         if options is not None and options.local_identity is not None:
-            sender = _identity(options.local_identity)
+            sender = arguments.sender(options.local_identity)
         tokens = self._stack.tokens
         receiver = f"<{address.uri}>;epid={address.endpoint_id}" if address.endpoint_id else f"<{address.uri}>"
         return [
@@ -463,44 +462,3 @@ class RealTimeEndpoint(abc.ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._owner_text} {self._state.name}>"
-
-
-def _owner_uri(text: str) -> SipUri:
-    uri = RealTimeAddress(text).sip_uri
-    if uri is None:
-        raise ValueError(f"The owner of an endpoint is a sip: or sips: URI, not {text!r}.")
-    if uri.port is not None:
-        raise ValueError(f"The owner's URI {text!r} must not have a port; the manager that listens adds it.")
-    if uri.headers or uri.password is not None or "opaque" in uri.parameters or "method" in uri.parameters:
-        raise ValueError(
-            f"The owner's URI {text!r} must not have headers, a password, an opaque or a method parameter; "
-            "a GRUU is given as gruu."
-        )
-    return uri
-
-
-def _gruu(text: str) -> SipUri:
-    try:
-        return SipUri.parse(arguments.text(text, "A GRUU"))
-    except MessageParsingException as error:
-        raise ValueError(f"{text!r} is not a GRUU: {error}") from error
-
-
-def _endpoint_id(value: str | None) -> str:
-    if value is None:
-        return secrets.token_hex(5)
-    if not isinstance(value, str):
-        raise TypeError(f"An endpoint id is str, not {type(value).__name__}.")
-    if not 1 <= len(value) <= 32 or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
-        raise ValueError(f"{value!r} is not an endpoint id: 1 to 32 letters, digits, '-' or '_'.")
-    return value
-
-
-def _identity(identity: str | tuple[str, str]) -> str:
-    try:
-        uri, name = (identity, "") if isinstance(identity, str) else identity
-    except (TypeError, ValueError):
-        raise TypeError(f"{identity!r} is no local_identity: it is a URI, or a URI and a display name.") from None
-    checked = RealTimeAddress(uri).uri
-    arguments.text(name, "A display name")
-    return f"{quote_display_name(name)} <{checked}>;tag=" if name else f"<{checked}>;tag="

@@ -61,8 +61,10 @@ class RealTimeConnectionManager(abc.ABC):
     trace: Event[RealTimeConnectionManager, TraceEventArgs] = Event()
     """A message was sent or received. For people and tests: what secrets it bears is masked."""
 
-    transport: SipTransportType
-    """What it listens with, and the default of its endpoints."""
+    @property
+    @abc.abstractmethod
+    def transport(self) -> SipTransportType:
+        """What it listens with, and the default of its endpoints."""
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from p2psip.errors import MessageParsingException
 from p2psip.message import NameAddr, Request, Response, SipUri
 
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+/[A-Za-z0-9\-.!%*_+`'~]+(\s*;.*)?")
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -118,9 +120,11 @@ class RealTimeAddress:
             key = (
                 parsed.scheme,
                 (parsed.user or "").lower(),
-                parsed.host.lower(),
+                parsed.password,
+                _host_key(parsed.host),
                 parsed.port,
-                frozenset((name.lower(), value) for name, value in parsed.parameters.items()),
+                frozenset((name.lower(), value and value.lower()) for name, value in parsed.parameters.items()),
+                frozenset(parsed.headers),
             )
         elif scheme == "tel" and re.fullmatch(r"[+0-9A-Fa-f*#().\-]+(;[^\s<>\"]*)?", uri[4:]):
             number, _, parameters = uri[4:].partition(";")
@@ -188,12 +192,15 @@ class ContentDescription:
     Args:
         content_type: Such as ``"application/sdp"`` or ``"text/plain;charset=utf-8"``.
         body: ``bytes``, or text that is encoded by the content type's charset (UTF-8 when it names none).
+
+    Raises:
+        ValueError, TypeError: Not a content type, or a body that its charset cannot express.
     """
 
     __slots__ = ("_body", "_content_type")
 
     def __init__(self, content_type: str, body: bytes | str) -> None:
-        self._content_type = content_type
+        self._content_type = checked_content_type(content_type)
         self._body = encode_body(content_type, body)
 
     @property
@@ -361,6 +368,14 @@ class SipResponseData(SipMessageData):
         return self._message.reason
 
 
+def _host_key(host: str) -> str:
+    """Equal for the spellings of one address."""
+    try:
+        return str(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        return host.lower().rstrip(".")
+
+
 def has_controls(text: str) -> bool:
     """Whether there is a character that no header may contain (RFC 3261 25.1); a tabulator is white space."""
     return _CONTROLS.search(text) is not None
@@ -371,6 +386,15 @@ def _received_header(name: str, value: str) -> SignalingHeader:
     header._name = name
     header._value = value
     return header
+
+
+def checked_content_type(content_type: str) -> str:
+    """The same, if it can be one (RFC 3261 25.1, media-type)."""
+    if not isinstance(content_type, str):
+        raise TypeError(f"A content type is str, not {type(content_type).__name__}.")
+    if not _MEDIA_TYPE.fullmatch(content_type) or has_controls(content_type):
+        raise ValueError(f"{content_type!r} is not a content type such as 'text/plain;charset=utf-8'.")
+    return content_type
 
 
 def _charset(content_type: str | None) -> str:

@@ -17,6 +17,7 @@ from p2psip import (
     MessageType,
     OperationFailureException,
     OperationFailureReason,
+    RealTimeConnectionManager,
     RealTimeInvalidOperationException,
     RealTimeServerConnectionManager,
     RealTimeServerTcpConnectionManager,
@@ -278,3 +279,30 @@ def test_settings_are_checked() -> None:
         ManagerSettings(maximum_requests_per_second=0)
     with pytest.raises(ValueError, match="strand_low_mark"):
         ManagerSettings(strand_low_mark=2000)
+    assert ManagerSettings(trusted_addresses=["10.0.0.1"]).trusted_addresses == {"10.0.0.1"}  # type: ignore[arg-type]
+    assert ManagerSettings(keep_alive_interval=None, t1=1).t1 == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("t1", "0.5", TypeError),
+        ("t1", None, TypeError),
+        ("t1", True, TypeError),
+        ("t1", float("nan"), ValueError),
+        ("maximum_workers", 1.5, TypeError),
+        ("maximum_workers", 0, ValueError),
+        ("maximum_connections_per_pool", 0, ValueError),
+        ("trusted_addresses", "10.0.0.1", TypeError),
+        ("trusted_addresses", 7, TypeError),
+    ],
+)
+def test_each_setting_has_its_type(name: str, value: object, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        ManagerSettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_the_base_classes_cannot_be_made() -> None:
+    for kind in (RealTimeConnectionManager, RealTimeServerConnectionManager):
+        with pytest.raises(TypeError):
+            kind(None, None, None)  # type: ignore[abstract]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from p2psip import ContentDescription, IPEndPoint, RealTimeAddress, ResponseCode, SignalingHeader
@@ -17,6 +19,10 @@ from p2psip.values import decode_body, encode_body
         ("sip:bob@example.com;a=1;b=2", "sip:bob@example.com;b=2;a=1", True),
         ("sip:bob@example.com", "sips:bob@example.com", False),
         ("sip:bob@example.com", "sip:bob@example.com:5060", False),
+        ("sip:bob@example.com;transport=TCP", "sip:bob@example.com;transport=tcp", True),
+        ("sip:bob@[::1]", "sip:bob@[0:0::1]", True),
+        ("sip:bob:one@example.com", "sip:bob:two@example.com", False),
+        ("sip:bob@example.com?a=b", "sip:bob@example.com", False),
         ("sip:bob@example.com;a=1", "sip:bob@example.com", False),
         ("tel:+1-234", "tel:+1234", True),
         ("tel:+1234", "tel:+1235", False),
@@ -111,3 +117,18 @@ def test_allowed_domains_are_a_set_of_domains() -> None:
         domains.add("*.contoso.com")
     with pytest.raises(TypeError):
         domains.replace("a.example")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "error"),
+    [
+        (None, b"x", TypeError),
+        ("text", b"x", ValueError),
+        ("text/plain\r\nX-A: b", b"x", ValueError),
+        ("text/plain", None, TypeError),
+        ("text/plain;charset=none-such", "x", ValueError),
+    ],
+)
+def test_a_content_is_what_it_says(content_type: Any, body: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        ContentDescription(content_type, body)
