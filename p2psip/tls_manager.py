@@ -208,6 +208,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
 
         Raises:
             RealTimeInvalidOperationException: It listens, or ``allowed_domains`` needs it.
+            TlsFailureException: The trusted roots cannot be used any more; nothing has changed.
         """
         return self._need_mutual_tls
 
@@ -226,7 +227,12 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
                 "empty it before need_mutual_tls is switched off."
             )
         self._need_mutual_tls = bool(value)
-        self._swap(self._contexts())
+        try:
+            contexts = self._contexts()
+        except BaseException:
+            self._need_mutual_tls = not value
+            raise
+        self._swap(contexts)
 
     @property
     def allowed_domains(self) -> AllowedDomains:

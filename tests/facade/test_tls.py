@@ -336,6 +336,17 @@ def test_rules_about_mutual_tls(authority: CertificateAuthority) -> None:
             manager.need_mutual_tls = False
 
 
+def test_mutual_tls_that_cannot_be_switched_on_is_not_said_to_be_on(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    (tmp_path / "roots.pem").write_bytes(authority.pem)
+    with tls_manager(authority, "bob.example", need_mutual_tls=False, trusted_roots=tmp_path) as manager:
+        (tmp_path / "list.crl").write_bytes(b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+        with pytest.raises(TlsFailureException):
+            manager.need_mutual_tls = True
+        assert manager.need_mutual_tls is False
+
+
 def test_without_trusted_roots_nothing_is_begun(authority: CertificateAuthority, tmp_path: Path) -> None:
     empty = tmp_path / "trusted"
     empty.mkdir()

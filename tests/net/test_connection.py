@@ -903,6 +903,17 @@ def test_a_second_close_may_hurry_the_first(sides: Make) -> None:
         assert side.call(lambda: connection.phase) == channel.CLOSED
 
 
+def test_sockets_are_touched_on_the_loop_s_thread_only(sides: Make) -> None:
+    """Two threads in one object of ``ssl`` may end the process."""
+    side = sides()
+    peer, connection = incoming(side)
+    with peer:
+        for step in (connection._flush, lambda: connection._guard(connection._read)):
+            with pytest.raises(AssertionError):
+                step()
+        assert connection.is_connected
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError(), KeyError("a bug")])
 def test_an_error_of_ours_ends_one_connection(sides: Make, error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     side = sides()
