@@ -27,7 +27,7 @@ ALLOWED = {
     "net": frozenset({"message", "errors", "config", "timers"}),
     "sync": frozenset({"errors"}),
     "values": frozenset({"errors", "message"}),
-    "arguments": frozenset({"enums", "values"}),
+    "arguments": frozenset({"enums", "errors", "message", "values"}),
     "domains": frozenset({"arguments"}),
     "stack": FOUNDATIONS | {"message", "core", "net", "sync"},
     "cli": FOUNDATIONS | VALUES | {"", "message", "net"},
