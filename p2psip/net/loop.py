@@ -176,7 +176,7 @@ class Loop:
     @property
     def capacity(self) -> int:
         """How many files it can watch."""
-        return SELECT_LIMIT if selectors.DefaultSelector is selectors.SelectSelector else sys.maxsize
+        return SELECT_LIMIT if issubclass(selectors.DefaultSelector, selectors.SelectSelector) else sys.maxsize
 
     @property
     def backlog(self) -> int:
