@@ -18,6 +18,7 @@ from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.engine import ClientRequest, Engine
 from p2psip.core.transaction import ServerTransaction
 from p2psip.errors import (
+    ConnectionFailureException,
     OperationFailureException,
     OperationFailureReason,
     RealTimeException,
@@ -193,7 +194,13 @@ class Stack:
     def disconnect(self, connection: Connection) -> None:
         """Close the connection gracefully."""
         try:
-            self.post(connection.close)
+            self.post(
+                connection.close,
+                ConnectionFailureException(
+                    f"The connection with {connection.peer} was closed by disconnect() on this side before the answer "
+                    "came; whether the request took effect is not known."
+                ),
+            )
         except LoopEnded:
             pass
 

@@ -154,6 +154,16 @@ def test_one_connection_carries_all_and_a_lost_one_is_replaced_by_the_next_reque
     assert second != first
 
 
+def test_disconnect_says_who_closed_the_connection(pair: TcpPair) -> None:
+    with pair.bob.message_received.expect(BOUND) as got:
+        operation = pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body="x")
+        assert got.args.text_body == "x"
+        pair.alice.connection_manager.connections()[0].disconnect()
+        error = operation.exception(BOUND)
+    assert isinstance(error, ConnectionFailureException)
+    assert "disconnect()" in str(error)
+
+
 def test_stop_listening_leaves_connections_alone(pair: TcpPair) -> None:
     pair.alice.message_received += lambda sender, args: None
     pair.bob.message_received += lambda sender, args: None
