@@ -97,7 +97,7 @@ def test_the_starting_page_prints_what_it_says(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("snippet", of("console"), ids=lambda snippet: f"line {snippet.line}")
 def test_console(snippet: Snippet, tmp_path: Path) -> None:
-    """``$`` lines in order, in one folder; one that ends with ``&`` runs until the block is over. 5061 is any port."""
+    """``$`` lines in order, in one folder; one that ends with ``&`` runs until ``kill %1``. 5061 is any port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     environment = {
@@ -109,8 +109,12 @@ def test_console(snippet: Snippet, tmp_path: Path) -> None:
     }
     commands = [line[2:] for line in snippet.text.replace("5061", port).splitlines() if line.startswith("$ ")]
     assert commands
+    background: list[subprocess.Popen[str]] = []
     with contextlib.ExitStack() as end:
         for command in commands:
+            if command == "kill %1":
+                background.pop().terminate()
+                continue
             said, _, rest = command.rpartition("|")
             words = shlex.split(rest.removesuffix("&"))
             assert words[0] == "p2psip", (
@@ -122,6 +126,7 @@ def test_console(snippet: Snippet, tmp_path: Path) -> None:
                     subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
                 )
                 end.callback(process.terminate)
+                background.append(process)
                 assert process.stdout is not None
                 assert process.stdout.readline(), f"{command} ended without a word"
                 continue

@@ -7,6 +7,7 @@ import inspect
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -51,6 +52,23 @@ def test_test_modules_have_names_of_their_own() -> None:
     names = [Path(name).name for name in tracked() if name.startswith("tests/") and name.endswith(".py")]
     assert sorted(names) == sorted(set(names))
     assert "__init__.py" not in names
+
+
+def test_a_source_distribution_is_the_library_and_nothing_else(tmp_path: Path) -> None:
+    for name in tracked():
+        if name.startswith(("p2psip/", "tests/test_")) or name in ("setup.py", "README.rst", "LICENSE"):
+            copy = tmp_path / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes((ROOT / name).read_bytes())
+    pytest.importorskip("setuptools", reason="this Python has no setuptools of its own to pack with")
+    command = [sys.executable, "setup.py", "--quiet", "sdist", "--formats", "gztar"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    (archive,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(archive) as packed:
+        tops = {Path(name).parts[1] for name in packed.getnames() if len(Path(name).parts) > 1}
+    assert {"p2psip", "setup.py", "README.rst", "LICENSE"} <= tops
+    assert not tops & {"tests", "tools"}
 
 
 # ---------------------------------------------------------------------- docstrings
