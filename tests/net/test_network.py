@@ -232,6 +232,7 @@ def test_another_name_on_the_same_address_is_refused(sides: Make, world: World, 
     assert isinstance(error, TlsFailureException)
     assert error.failure_reason is TlsFailureReason.INCORRECT_NAME_IN_REMOTE_CERTIFICATE
     assert "c.example" in str(error)
+    assert "tls_target_name; proxy_certificate_subject for an outbound proxy" in str(error)
     assert first.is_connected
     assert bob.recorder.count("message") == 0
 
@@ -860,7 +861,7 @@ def test_descriptors_come_back(sides: Make) -> None:
     port = side.listen()
 
     def count() -> int:
-        with open("/dev/null") as lowest:
+        with open(os.devnull) as lowest:
             return lowest.fileno()
 
     with dial(port):
