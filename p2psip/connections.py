@@ -34,6 +34,7 @@ class RealTimeConnection:
 
     @property
     def transport(self) -> SipTransportType:
+        """TCP or TLS."""
         return SipTransportType[self._connection.transport]
 
     @property
@@ -53,6 +54,7 @@ class RealTimeConnection:
 
     @property
     def is_connected(self) -> bool:
+        """It is open, as far as is known."""
         return self._connection.is_connected
 
     @property
@@ -101,18 +103,22 @@ class RealTimeConnection:
 
     @property
     def bytes_sent(self) -> int:
+        """So far, without TLS and the headers below it."""
         return self._connection.bytes_sent
 
     @property
     def bytes_received(self) -> int:
+        """So far, without TLS and the headers below it."""
         return self._connection.bytes_received
 
     @property
     def messages_sent(self) -> int:
+        """Requests and responses so far; keep-alives do not count."""
         return self._connection.messages_sent
 
     @property
     def messages_received(self) -> int:
+        """Requests and responses so far; keep-alives do not count."""
         return self._connection.messages_received
 
     def disconnect(self) -> None:
@@ -147,14 +153,17 @@ class ConnectionPool:
 
     @property
     def host_name(self) -> str:
+        """The host as it was asked for."""
         return self._pool.target.host
 
     @property
     def port(self) -> int:
+        """The port that is connected to."""
         return self._pool.target.port
 
     @property
     def transport(self) -> SipTransportType:
+        """TCP or TLS."""
         return SipTransportType[self._pool.target.transport]
 
     @property

@@ -138,6 +138,7 @@ class RealTimeEndpoint(abc.ABC):
 
     @property
     def gruu(self) -> str | None:
+        """The globally routable URI given at construction, or None."""
         return None if self._gruu is None else str(self._gruu)
 
     @property
@@ -172,14 +173,17 @@ class RealTimeEndpoint(abc.ABC):
 
     @property
     def connection_manager(self) -> RealTimeServerConnectionManager:
+        """The manager whose connections it uses."""
         return self._manager
 
     @property
     def state(self) -> EndpointState:
+        """Whether it takes requests in; it can send in each state until it is terminated."""
         return self._state
 
     @property
     def is_terminated(self) -> bool:
+        """``terminate()`` was called, here or by the end of its manager; nothing can be begun any more."""
         return self._termination is not None
 
     # ------------------------------------------------------------------ what it understands

@@ -262,6 +262,7 @@ class RealTimeServerConnectionManager(RealTimeConnectionManager):
 
     @property
     def is_listening(self) -> bool:
+        """New connections are taken in."""
         return self._stack.network.listening_port != 0
 
     @property

@@ -151,6 +151,7 @@ class MessageReceivedEventArgs:
 
     @property
     def request_data(self) -> SipRequestData:
+        """The whole request."""
         return SipRequestData(self._request)
 
     @property
@@ -172,10 +173,12 @@ class MessageReceivedEventArgs:
 
     @property
     def content_type(self) -> str | None:
+        """Content-Type as it was received, or None."""
         return self._request.headers.get("Content-Type")
 
     @property
     def body(self) -> bytes:
+        """The body's octets."""
         return self._request.body
 
     @property
@@ -185,6 +188,7 @@ class MessageReceivedEventArgs:
 
     @property
     def has_text_body(self) -> bool:
+        """There is a body, and it can be read as text."""
         return bool(self._request.body) and self.text_body is not None
 
     @property

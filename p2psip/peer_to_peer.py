@@ -87,6 +87,7 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
 
     @property
     def default_transport(self) -> SipTransportType:
+        """What is used for an address that does not say."""
         return self._default_transport
 
     @property

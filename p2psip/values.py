@@ -65,10 +65,12 @@ class SignalingHeader:
 
     @property
     def name(self) -> str:
+        """As given, or as it was received."""
         return self._name
 
     @property
     def value(self) -> str:
+        """The value, unfolded."""
         return self._value
 
     def __iter__(self) -> Iterator[str]:
@@ -150,6 +152,7 @@ class RealTimeAddress:
 
     @property
     def is_phone(self) -> bool:
+        """A ``tel:`` URI, or one with ``user=phone``."""
         return self._sip_uri is None or self._sip_uri.parameters.get("user") == "phone"
 
     @property
@@ -159,6 +162,7 @@ class RealTimeAddress:
 
     @property
     def is_gruu(self) -> bool:
+        """It bears the parameter ``gr`` (RFC 5627)."""
         return self._sip_uri is not None and "gr" in self._sip_uri.parameters
 
     @property
@@ -205,14 +209,17 @@ class ContentDescription:
 
     @property
     def content_type(self) -> str:
+        """As given."""
         return self._content_type
 
     @property
     def body(self) -> bytes:
+        """The body as it is sent."""
         return self._body
 
     @property
     def text_body(self) -> str | None:
+        """The body as text; None when it is not text."""
         return decode_body(self._content_type, self._body)
 
     def __eq__(self, other: object) -> bool:
@@ -263,6 +270,7 @@ class Participant:
 
     @property
     def user_at_host(self) -> str:
+        """``user@host`` of the URI."""
         return self.uri.partition(":")[2].partition(";")[0]
 
 
@@ -293,14 +301,17 @@ class SipMessageData:
 
     @property
     def from_(self) -> NameAddr:
+        """From, taken apart: display name, URI, tag (RFC 3261 20.20)."""
         return self._message.from_
 
     @property
     def to(self) -> NameAddr:
+        """To, taken apart: display name, URI, tag (RFC 3261 20.39)."""
         return self._message.to
 
     @property
     def content_type(self) -> str | None:
+        """Content-Type as it was received, or None."""
         return self._message.headers.get("Content-Type")
 
     @property
@@ -311,6 +322,7 @@ class SipMessageData:
 
     @property
     def body(self) -> bytes:
+        """The body's octets."""
         return self._message.body
 
     @property
@@ -348,6 +360,7 @@ class SipRequestData(SipMessageData):
 
     @property
     def request_uri(self) -> str:
+        """The Request-URI as it was received."""
         return self._message.uri
 
 
@@ -360,6 +373,7 @@ class SipResponseData(SipMessageData):
 
     @property
     def response_code(self) -> int:
+        """The status code, 100 to 699."""
         return self._message.status_code
 
     @property

@@ -191,7 +191,14 @@ class Event(Generic[SenderT, ArgsT]):
 
         Raises:
             RealTimeInvalidOperationException: Called in a handler of the same object, which would wait for itself.
+            ValueError, TypeError: An argument. There is no waiting without an end.
         """
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"The time-out of expect() is a number of seconds, not {timeout!r}.")
+        if not timeout >= 0:
+            raise ValueError(f"The time-out of expect() cannot be {timeout!r} seconds.")
+        if predicate is not None and not callable(predicate):
+            raise TypeError(f"The predicate of expect() is a function of the args, not {predicate!r}.")
         self._check()
         return Expectation(self, timeout, predicate)
 

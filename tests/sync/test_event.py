@@ -463,3 +463,20 @@ def test_expect_on_the_loop_thread_is_refused(phone: Phone) -> None:
 
     in_thread(loop)
     assert not phone.rang
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((None,), TypeError),
+        (("5",), TypeError),
+        ((True,), TypeError),
+        ((-1,), ValueError),
+        ((float("nan"),), ValueError),
+        ((1, "predicate"), TypeError),
+    ],
+)
+def test_what_is_expected_has_an_end(phone: Phone, arguments: tuple[Any, ...], error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"expect\(\)"):
+        phone.rang.expect(*arguments)
+    assert not phone.rang
