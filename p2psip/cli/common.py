@@ -188,14 +188,25 @@ def read_password(path: str | None) -> str | None:
 
 
 def read_text(text: str | None) -> str | bytes:
-    """The text given, or all of standard input as it comes when it is None or ``-``."""
+    """The text given, or all of standard input as it comes when it is None or ``-``.
+
+    Where the locale cannot read what was typed, the octets are taken as they came.
+    """
     if text is not None and text != "-":
-        return text
+        return _octets_where_unreadable(text)
     if sys.stdin is None:
         raise CommandError("There is no text to send: give it as an argument.", ExitCode.USAGE)
     if sys.stdin.isatty():
         complain("Type the message; Ctrl-D on a line of its own sends it, Ctrl-C does not.")
     return sys.stdin.buffer.read()
+
+
+def _octets_where_unreadable(text: str) -> str | bytes:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(text)
+    return text
 
 
 def program() -> str:

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Any
 
+from p2psip.cli.exits import CommandError, ExitCode
+
 
 def printable(text: str | bytes, *, lines: bool = False) -> str:
     """Text of a peer without what could move a terminal's cursor or colour it: such characters are escaped.
@@ -24,13 +26,23 @@ def printable(text: str | bytes, *, lines: bool = False) -> str:
 
 
 def say(text: str = "") -> None:
-    """A line on standard output, at once."""
-    print(text, flush=True)
+    """A line on standard output, at once.
+
+    Raises:
+        BrokenPipeError: Nobody reads any more.
+        CommandError: It cannot be written, such as to a disk that is full.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CommandError(f"Standard output cannot be written: {error.strerror}.", ExitCode.FAILED) from error
 
 
 def say_json(value: dict[str, Any]) -> None:
     """One JSON object on a line of its own, at once."""
-    print(json.dumps(value, ensure_ascii=True), flush=True)
+    say(json.dumps(value, ensure_ascii=True))
 
 
 def complain(text: str) -> None:

@@ -69,7 +69,7 @@ def open_manager(
         return _traced(args, RealTimeServerTcpConnectionManager(settings=_settings(args)))
     _check_choice(args)
     store = open_store(args)
-    with _local_errors():
+    with local_errors():
         if args.certificate is not None:
             return _from_file(args, store, Path(args.certificate), need_mutual_tls=need_mutual_tls)
         issuer, serial = (args.issuer, args.serial) if args.issuer is not None else _only(args, store)
@@ -96,7 +96,7 @@ def open_manager_or_stranger(args: argparse.Namespace) -> Iterator[tuple[RealTim
             manager, is_stranger = open_manager(args, tcp=False), False
         except _NoCertificate:
             folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="p2psip-check-")))
-            with _local_errors():
+            with local_errors():
                 made_up = authority.Authority.create().issue(["stranger.invalid"]).write(folder)
                 manager = _from_file(args, open_store(args), made_up, need_mutual_tls=False)
             is_stranger = True
@@ -114,9 +114,9 @@ def _check_choice(args: argparse.Namespace) -> None:
             "--issuer chooses from a store, --certificate goes without: give one of them.", ExitCode.USAGE
         )
     for path in args.trusted or ():
-        if path != "system" and not Path(path).exists():
+        if path != "system" and not (path and Path(path).exists()):
             raise CommandError(
-                f"There is no file or folder {path} with roots to trust (--trusted).", ExitCode.CERTIFICATE
+                f"There is no file or folder {path!r} with roots to trust (--trusted).", ExitCode.CERTIFICATE
             )
 
 
@@ -196,7 +196,7 @@ def _traced(args: argparse.Namespace, manager: RealTimeServerConnectionManager) 
 
 
 @contextlib.contextmanager
-def _local_errors() -> Iterator[None]:
+def local_errors() -> Iterator[None]:
     """Whatever fails before anything is connected is about our own certificate, whatever its reason."""
     try:
         yield

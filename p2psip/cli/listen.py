@@ -156,7 +156,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         port = args.port if args.port is not None else 5060 if args.tcp else 5061
         with usage_errors():
             start = manager.begin_start_listening(IPEndPoint(args.host, port))
-        start.result()
+        with identity.local_errors():
+            start.result()
         _announce(args, endpoint, manager)
         while not args.count or listener.printed < args.count:
             listener.print_next()

@@ -87,9 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             format="p2psip: %(levelname)s: %(message)s",
             level=logging.DEBUG if args.verbose > 1 else logging.WARNING if args.verbose else logging.CRITICAL + 1,
         )
-        code = _run(args)
-        sys.stdout.flush()
-        return int(code)
+        return int(_run(args))
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
@@ -124,7 +122,8 @@ def _run(args: argparse.Namespace) -> ExitCode:
             traceback.print_exc()
         sentence = exits.sentence(error)
         if args.json:
-            console.say_json({"error": sentence, "reason": exits.reason(error), "exit_code": int(code)})
+            with contextlib.suppress(exits.CommandError):  # the failure may be that nothing can be written
+                console.say_json({"error": sentence, "reason": exits.reason(error), "exit_code": int(code)})
         console.complain(f"{args.prog}: {console.printable(sentence)}")
         return code
 

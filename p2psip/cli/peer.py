@@ -127,11 +127,11 @@ def open_peer(args: argparse.Namespace) -> Iterator[Peer]:
     """The peer at ``args.address``; our endpoint is gone, with its connections, at the end."""
     with usage_errors():
         uri = RealTimeAddress(args.address).sip_uri
-    if args.tcp and uri is not None and uri.scheme == "sips":
-        raise CommandError(f"{args.address} goes over TLS only: leave --tcp out, or write sip:.", ExitCode.USAGE)
-    plain = args.tcp or (
-        uri is not None and uri.scheme == "sip" and (uri.parameters.get("transport") or "").lower() == "tcp"
-    )
+    scheme = "" if uri is None else uri.scheme
+    transport = "" if uri is None else (uri.parameters.get("transport") or "").lower()
+    if args.tcp and (scheme == "sips" or transport == "tls"):
+        raise CommandError(f"{args.address} is to be reached over TLS: leave --tcp out.", ExitCode.USAGE)
+    plain = args.tcp or (scheme == "sip" and transport == "tcp")
     with identity.open_manager(args, tcp=plain) as manager:
         host, port = args.proxy or (None, None)
         with usage_errors():

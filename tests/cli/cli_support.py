@@ -71,7 +71,7 @@ class CommandLine:
                 cwd=self.home,
                 env=self.environment,
                 stdin=options.pop("stdin", subprocess.DEVNULL),
-                stdout=subprocess.PIPE,
+                stdout=options.pop("stdout", subprocess.PIPE),
                 stderr=options.pop("stderr", subprocess.PIPE),
                 **options,
             )
@@ -93,7 +93,7 @@ class Running:
     def wait(self, text: bytes | None = None) -> Result:
         """Let it end by itself."""
         out, err = self.process.communicate(text, timeout=PATIENCE)
-        return Result(self.process.returncode, out.decode("utf-8"), err.decode("utf-8"))
+        return Result(self.process.returncode, (out or b"").decode("utf-8"), err.decode("utf-8"))
 
     def line(self) -> str:
         """The next line of standard output."""

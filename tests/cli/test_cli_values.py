@@ -77,6 +77,11 @@ def test_password_is_the_first_line(tmp_path: Path) -> None:
     assert common.read_password(None) is None
 
 
+def test_text_that_the_locale_cannot_read_is_sent_as_it_was_typed() -> None:
+    assert common.read_text("Gr\u00fc\u00dfe") == "Gr\u00fc\u00dfe"
+    assert common.read_text("Gr\udcc3\udcbc") == b"Gr\xc3\xbc"
+
+
 def test_missing_password_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="password file") as caught:
         common.read_password(str(tmp_path / "nowhere"))

@@ -604,6 +604,31 @@ def test_a_reader_that_goes_away_is_no_reason_to_complain(home: Home, peer: tupl
         assert (code, stream.read()) == (141, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [["demo", "--json"], ["certs"]])
+def test_output_that_cannot_be_written_is_a_sentence(tmp_path: Path, words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        result = CommandLine(tmp_path).start(*words, stdout=full).wait()
+    assert result.code == 7, result
+    assert "Standard output cannot be written" in result.sentence
+
+
+@pytest.mark.skipif(os.name != "posix", reason="standard output is closed by a shell")
+def test_without_standard_output_the_exit_code_tells(tmp_path: Path) -> None:
+    command = CommandLine(tmp_path)
+    words = ["sh", "-c", 'exec "$0" -m p2psip "$@" >&-', sys.executable, "demo"]
+    done = subprocess.run(
+        words, env=command.environment, cwd=tmp_path, stderr=subprocess.PIPE, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_listening_without_roots_is_our_own_mistake(home: Home, tmp_path: Path) -> None:
+    result = home.command.run("listen", "--port", "0", "--trusted", tmp_path)
+    assert result.code == 6, result
+    assert "--trusted" in result.sentence
+
+
 def test_result_knows_one_sentence_from_two() -> None:
     assert Result(1, "", "One.\n").sentence == "One."
     with pytest.raises(AssertionError):

@@ -55,6 +55,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["dance"],
         ["listen", "--prot", "5061"],
         ["send", "--tcp", "sips:bob@example.com", "x"],
+        ["send", "--tcp", "sip:bob@example.com;transport=TLS", "x"],
         ["send", "--tcp", "mailto:bob@example.com", "x"],
         ["listen", "--key", "some.key"],
         ["listen", "--issuer", "x", "--serial", "1", "--certificate", "some.pem"],
