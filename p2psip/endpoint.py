@@ -226,11 +226,13 @@ class RealTimeEndpoint(abc.ABC):
             raise ValueError(f"The feature parameter {name} is set already.")
         if value is not None and any(c in '"\\<>' for c in arguments.text(value, "A feature parameter's value")):
             raise ValueError(f"{value!r} cannot be the value of a feature parameter.")
-        self._features[name] = value
+        with self._lock:
+            self._features = {**self._features, name: value}  # the loop may be reading the one before
 
     def remove_feature_parameter(self, name: str) -> None:
         """Take it out of the Contact again; an unknown one is fine."""
-        self._features.pop(name, None)
+        with self._lock:
+            self._features = {known: value for known, value in self._features.items() if known != name}
 
     def get_feature_parameter_value(self, name: str) -> str | None:
         """Its value; None when it has none, or is not set."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from p2psip.core.engine import KNOWN_METHODS
 from p2psip.enums import MessageType
 from p2psip.errors import (
     AuthenticationException,
+    AuthenticationFailureReason,
     FailureResponseException,
     MessageParsingException,
     RealTimeException,
@@ -79,7 +81,11 @@ class PendingMessage:
         elif response.status_code < 300:
             self.operation.complete(SipResponseData(response))
         else:
-            self.operation.fail(_failure(self, response))
+            try:
+                failure: Exception = _failure(self, response)
+            except Exception as unexpected:  # whatever a peer wrote, somebody waits for this operation
+                failure = unexpected
+            self.operation.fail(failure)
 
 
 def _failure(message: PendingMessage, response: Response) -> FailureResponseException:
@@ -89,19 +95,51 @@ def _failure(message: PendingMessage, response: Response) -> FailureResponseExce
         f"by {target.host}:{target.port} over {target.transport}"
     )
     hint = _HINTS.get(code)
-    warnings = response.headers.get_all("Warning")
+    warnings = _values(response, "Warning")
     kind: type[FailureResponseException] = FailureResponseException
     if code in (401, 407):
         kind = AuthenticationException
     elif code == 403 and warnings:
         kind = ServerPolicyException
     sentence += f": {hint}." if hint else "."
-    return kind(
+    error = kind(
         sentence,
         SipResponseData(response),
         warnings=warnings,
-        diagnostics=[*response.headers.get_all("Reason"), *response.headers.get_all("Error-Info")],
+        diagnostics=[*_values(response, "Reason"), *_values(response, "Error-Info")],
     )
+    if isinstance(error, AuthenticationException):
+        _read_challenges(error, response)
+    return error
+
+
+_REALM = re.compile(r'\brealm\s*=\s*"((?:[^"\\]|\\.)*)"', re.IGNORECASE)
+_ALGORITHM = re.compile(r'\balgorithm\s*=\s*"?([A-Za-z0-9-]+)', re.IGNORECASE)
+
+
+def _read_challenges(error: AuthenticationException, response: Response) -> None:
+    """What credentials are wanted, in the order of the headers (RFC 3261 20.27, 20.44)."""
+    header = "WWW-Authenticate" if response.status_code == 401 else "Proxy-Authenticate"
+    protocols = []
+    for challenge in _values(response, header):
+        scheme = challenge.partition(" ")[0]
+        if not scheme:
+            continue
+        realm, algorithm = _REALM.search(challenge), _ALGORITHM.search(challenge)
+        if error.realm is None and realm is not None:
+            error.realm = re.sub(r"\\(.)", r"\1", realm[1])
+        protocols.append(scheme if algorithm is None else f"{scheme} {algorithm[1]}")
+    error.supported_authentication_protocols = tuple(protocols)
+    error.failure_reason = AuthenticationFailureReason.MISSING_CREDENTIALS
+
+
+def _values(response: Response, name: str) -> list[str]:
+    """All values of a header; where the list cannot be read, its first line as it is."""
+    try:
+        return response.headers.get_all(name)
+    except MessageParsingException:
+        value = response.headers.get(name)
+        return [value] if value else []
 
 
 def _shown(text: str | None) -> str:

@@ -108,12 +108,13 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
             if context is not None and not isinstance(context, tuple):
                 context = arguments.host_and_port(context)
             key = (address.uri, context, options.tls_target_name)
-        target = self._targets.get(key)
+        targets = self._targets  # the setter above puts another one in its place
+        target = targets.get(key)
         if target is None:
             target = self._find_target(address, options)
-            if len(self._targets) >= MAXIMUM_TARGETS:
-                self._targets.clear()
-            self._targets[key] = target
+            if len(targets) >= MAXIMUM_TARGETS:
+                targets.clear()
+            targets[key] = target
         return target
 
     def _find_target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:

@@ -269,11 +269,28 @@ def test_octets_that_are_no_text_keep_no_sentence_from_being_printed(pair: TcpPa
     assert str(error).encode()
 
 
+@pytest.mark.parametrize("name", ["Warning", "Reason", "Error-Info", "WWW-Authenticate"])
+@pytest.mark.parametrize("value", ["", ",", '"', "<", "a,,b"])
+def test_a_failure_that_cannot_be_read_is_a_failure_all_the_same(pair: TcpPair, name: str, value: str) -> None:
+    pair.bob.message_received += lambda sender, args: args.send_response(401, headers=[(name, value)])
+    operation = pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri)
+    error = operation.exception(BOUND)
+    assert isinstance(error, p2psip.AuthenticationException)
+    assert error.response_data.header(name) == value
+
+
 def test_a_challenge_is_an_authentication_exception(pair: TcpPair) -> None:
-    challenge = 'Digest realm="contoso.com", nonce="1"'
-    pair.bob.message_received += lambda sender, args: args.send_response(401, headers=[("WWW-Authenticate", challenge)])
-    with pytest.raises(p2psip.AuthenticationException):
+    challenges = [
+        ("WWW-Authenticate", 'Digest realm="contoso \\"east\\"", nonce="1", algorithm=SHA-256'),
+        ("WWW-Authenticate", ""),
+        ("WWW-Authenticate", 'Digest nonce="1", REALM = "other"'),
+    ]
+    pair.bob.message_received += lambda sender, args: args.send_response(401, headers=challenges)
+    with pytest.raises(p2psip.AuthenticationException) as failure:
         pair.alice.send_message(MessageType.MESSAGE, pair.bob.uri, timeout=BOUND)
+    assert failure.value.realm == 'contoso "east"'
+    assert failure.value.supported_authentication_protocols == ("Digest SHA-256", "Digest")
+    assert failure.value.failure_reason is p2psip.AuthenticationFailureReason.MISSING_CREDENTIALS
 
 
 def test_no_answer_in_time() -> None:
