@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import ipaddress
 import re
@@ -412,11 +413,19 @@ def checked_content_type(content_type: str) -> str:
 
 
 def _charset(content_type: str | None) -> str:
+    """What the content type says, UTF-8 when it says nothing. Raises LookupError for what is no charset."""
     for parameter in (content_type or "").split(";")[1:]:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset":
-            return value.strip().strip('"')
+            charset = value.strip().strip('"')
+            if charset.isascii() and len(charset) <= 40 and codecs.lookup(charset).name not in _NO_CHARSETS:
+                return charset
+            raise LookupError(f"unknown charset: {charset[:40]!r}")
     return "utf-8"
+
+
+_NO_CHARSETS = frozenset({"idna", "mbcs", "oem", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
+"""Codecs of Python that are no charsets of MIME; with some of them a peer could have us decode for minutes."""
 
 
 def encode_body(content_type: str | None, body: bytes | str) -> bytes:

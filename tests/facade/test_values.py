@@ -132,3 +132,11 @@ def test_allowed_domains_are_a_set_of_domains() -> None:
 def test_a_content_is_what_it_says(content_type: Any, body: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         ContentDescription(content_type, body)
+
+
+@pytest.mark.parametrize("charset", ["idna", "IDNA", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"])
+def test_a_codec_that_is_no_charset_is_not_used(charset: str) -> None:
+    content_type = f"text/plain;charset={charset}"
+    assert decode_body(content_type, b"abc") is None
+    with pytest.raises(ValueError, match="charset"):
+        encode_body(content_type, "abc")
