@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import threading
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -134,6 +135,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         self._tls_options = tls_options
         self._local_host_given = local_host is not None
         self._allowed_domains = AllowedDomains(self._domains_changed)
+        self._certificate_lock = threading.RLock()
         super().__init__(local_host or certificate.default_host, settings, self._contexts())
 
     def _contexts(self) -> TlsContexts:
@@ -160,9 +162,10 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         Raises:
             TlsFailureException: As at construction.
         """
-        store = self._source[0] if isinstance(self._source[0], CertificateStore) else CertificateStore.default()
-        self._use(store.find(certificate_issuer_name, certificate_serial_number))
-        self._source = (store, certificate_issuer_name, certificate_serial_number)
+        with self._certificate_lock:
+            store = self._source[0] if isinstance(self._source[0], CertificateStore) else CertificateStore.default()
+            self._use(store.find(certificate_issuer_name, certificate_serial_number))
+            self._source = (store, certificate_issuer_name, certificate_serial_number)
 
     def reload_certificates(self) -> None:
         """Read certificate, key, trusted roots and CRLs again from where they came from.
@@ -173,11 +176,12 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         Raises:
             TlsFailureException: As at construction.
         """
-        first, second, third = self._source
-        if isinstance(first, CertificateStore):
-            self._use(first.find(second, third))
-        else:
-            self._use(LocalCertificate.from_files(first, second, password=third))
+        with self._certificate_lock:
+            first, second, third = self._source
+            if isinstance(first, CertificateStore):
+                self._use(first.find(second, third))
+            else:
+                self._use(LocalCertificate.from_files(first, second, password=third))
 
     def _use(self, certificate: LocalCertificate) -> None:
         self._check_alive("change its certificate")
@@ -191,10 +195,12 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
             self._local_host = certificate.default_host
         self._swap(contexts)
 
-    def _swap(self, contexts: TlsContexts) -> None:
+    def _swap(self, contexts: TlsContexts, *, unless_listening: bool = False) -> None:
         """New connections use these."""
 
         def swap() -> None:
+            if unless_listening:
+                self._check_not_listening()  # once more: another thread may have begun it meanwhile
             self._stack.network.use_tls(contexts)
             self._hosts_changed()
 
@@ -217,22 +223,25 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         if bool(value) == self._need_mutual_tls:
             return
         self._check_alive("change need_mutual_tls")
-        if self.is_listening:
-            raise RealTimeInvalidOperationException(
-                "need_mutual_tls cannot change while the connection manager listens: stop_listening() first."
-            )
+        self._check_not_listening()
         if not value and self._allowed_domains:
             raise RealTimeInvalidOperationException(
                 "allowed_domains needs mutual TLS, because the domains are looked up in the peer's certificate: "
                 "empty it before need_mutual_tls is switched off."
             )
-        self._need_mutual_tls = bool(value)
-        try:
-            contexts = self._contexts()
-        except BaseException:
-            self._need_mutual_tls = not value
-            raise
-        self._swap(contexts)
+        with self._certificate_lock:
+            previous, self._need_mutual_tls = self._need_mutual_tls, bool(value)
+            try:
+                self._swap(self._contexts(), unless_listening=True)
+            except BaseException:
+                self._need_mutual_tls = previous
+                raise
+
+    def _check_not_listening(self) -> None:
+        if self.is_listening:
+            raise RealTimeInvalidOperationException(
+                "need_mutual_tls cannot change while the connection manager listens: stop_listening() first."
+            )
 
     @property
     def allowed_domains(self) -> AllowedDomains:

@@ -336,6 +336,15 @@ def test_rules_about_mutual_tls(authority: CertificateAuthority) -> None:
             manager.need_mutual_tls = False
 
 
+def test_mutual_tls_does_not_change_under_a_listener_that_is_about_to_be(authority: CertificateAuthority) -> None:
+    with tls_manager(authority, "bob.example") as manager:
+        operation = manager.begin_start_listening(IPEndPoint(IPAddress.LOOPBACK, 0))
+        with pytest.raises(RealTimeInvalidOperationException, match="stop_listening"):
+            manager.need_mutual_tls = False
+        assert manager.need_mutual_tls
+        operation.result(BOUND)
+
+
 def test_mutual_tls_that_cannot_be_switched_on_is_not_said_to_be_on(
     authority: CertificateAuthority, tmp_path: Path
 ) -> None:
