@@ -133,6 +133,12 @@ class Running:
         self.process.stdout.close()
         return Result(code, "", err)
 
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
     def kill(self) -> None:
         """End it, unless it has ended and been looked at."""
         assert self.process.stderr is not None

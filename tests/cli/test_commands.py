@@ -162,15 +162,15 @@ def test_check_explains_what_works(home: Home, peer: tuple[Running, str]) -> Non
 @pytest.mark.parametrize("command", [("send", "hello"), ("options", "--count=1")])
 def test_tcp_works_without_any_certificate(tmp_path: Path, command: tuple[str, str]) -> None:
     stranger = CommandLine(tmp_path)
-    running = stranger.start("listen", "--json", "--tcp", "--port", "0", "--host", "127.0.0.1", "--once")
-    announced = running.json_line()
-    assert announced["transport"] == "TCP"
-    name, argument = command
-    result = stranger.run(name, announced["address"], argument)
-    assert result.code == 0, result
-    assert "not encrypted" in result.out
-    assert heard(running)["method"] == {"send": "MESSAGE", "options": "OPTIONS"}[name]
-    assert running.end().code == 0
+    with stranger.start("listen", "--json", "--tcp", "--port", "0", "--host", "127.0.0.1", "--once") as running:
+        announced = running.json_line()
+        assert announced["transport"] == "TCP"
+        name, argument = command
+        result = stranger.run(name, announced["address"], argument)
+        assert result.code == 0, result
+        assert "not encrypted" in result.out
+        assert heard(running)["method"] == {"send": "MESSAGE", "options": "OPTIONS"}[name]
+        assert running.end().code == 0
 
 
 def test_proxy_gets_what_is_for_elsewhere(home: Home, peer: tuple[Running, str]) -> None:
@@ -200,17 +200,17 @@ def test_the_answer_stands_below_the_wire_trace(home: Home, peer: tuple[Running,
 
 
 def test_listen_prints_for_people_what_cannot_steer_the_terminal(home: Home) -> None:
-    running = home.command.start("listen", "--port", "0", "--host", "127.0.0.1", "--once")
-    first, hint = running.line(), running.line()
-    assert first.startswith("Listening on 127.0.0.1:")
-    (address,) = re.findall(r"p2psip send '(sip:[^']+)' 'Hello'", hint)
-    result = home.command.run("send", address, "one\n\x1b[31mtwo")
-    assert result.code == 0, result
-    assert re.fullmatch(
-        r"\d\d:\d\d:\d\d MESSAGE from sip:\S+@localhost \(127\.0\.0\.1:\d+ over TLSv1\.3, .*\)", running.line()
-    )
-    assert [running.line(), running.line()] == ["    one", "    \\x1b[31mtwo"]
-    assert running.end().code == 0
+    with home.command.start("listen", "--port", "0", "--host", "127.0.0.1", "--once") as running:
+        first, hint = running.line(), running.line()
+        assert first.startswith("Listening on 127.0.0.1:")
+        (address,) = re.findall(r"p2psip send '(sip:[^']+)' 'Hello'", hint)
+        result = home.command.run("send", address, "one\n\x1b[31mtwo")
+        assert result.code == 0, result
+        assert re.fullmatch(
+            r"\d\d:\d\d:\d\d MESSAGE from sip:\S+@localhost \(127\.0\.0\.1:\d+ over TLSv1\.3, .*\)", running.line()
+        )
+        assert [running.line(), running.line()] == ["    one", "    \\x1b[31mtwo"]
+        assert running.end().code == 0
 
 
 def test_listen_ends_after_its_count(home: Home) -> None:
