@@ -71,6 +71,8 @@ class StackOwner(Protocol):
     def _authorization_wanted(self) -> bool: ...
     @property
     def trace(self) -> Event[Any, Any]: ...
+    @property
+    def _strand(self) -> Strand: ...
     def _sent_by(self, connection: Connection) -> str: ...
     def _authorize(self, connection: Connection) -> None: ...
     def _connection_ready(self, connection: Connection) -> None: ...
@@ -352,7 +354,7 @@ class Stack:
             strand.on_depth(self.settings.strand_low_mark, lambda: self._relieved(strand))
         if connection not in held:
             held.append(connection)
-            connection.pause_reading("strand")
+            connection.pause_reading(f"strand {id(strand)}")
 
     def _relieved(self, strand: Strand) -> None:
         """Worker thread: the strand has come down."""
@@ -363,7 +365,7 @@ class Stack:
 
     def _release(self, strand: Strand) -> None:
         for connection in self._held.pop(strand, ()):
-            connection.resume_reading("strand")
+            connection.resume_reading(f"strand {id(strand)}")
 
     # ------------------------------------------------------------------ what the network tells
 
@@ -416,6 +418,9 @@ class Stack:
         self._recent.append((direction, connection, message))
         if self._tracing:
             self._owner._traced(direction, connection, time.time(), _octets(message))
+            strand = self._owner._strand
+            if strand.depth >= self.settings.strand_high_mark and direction == "received":
+                self._hold(strand, connection)  # those who look on do not keep up
 
     def _log_failure(self, connection: Connection) -> None:
         """An exception of the engine is a bug of ours: what led to it helps to find it."""

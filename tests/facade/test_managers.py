@@ -8,6 +8,7 @@ import threading
 import pytest
 from facade_support import BOUND, TcpPair, tcp_pair
 
+import p2psip
 from p2psip import (
     ConnectionAuthorizationRequestedEventArgs,
     ConnectionFailureException,
@@ -267,6 +268,24 @@ def test_a_full_queue_stops_reading_then_answers_503() -> None:
         assert codes.count(200) == len(seen)
         assert arrived.is_connected
         assert seen == sorted(seen, key=lambda text: int(text or -1))
+
+
+def test_a_trace_that_does_not_keep_up_slows_the_peer_down() -> None:
+    with tcp_pair(ManagerSettings(strand_high_mark=8, strand_low_mark=4)) as pair:
+        manager = pair.bob.connection_manager
+        release = threading.Event()
+        manager.trace += lambda sender, args: release.wait(BOUND)
+        operations: list[p2psip.Operation[p2psip.SipResponseData]] = []
+
+        def is_held() -> bool:
+            return manager._stack.call("a look", lambda: bool(manager._stack._held)).result(BOUND)
+
+        while not is_held():
+            assert len(operations) < 20
+            if not operations or operations[-1].done():
+                operations.append(pair.alice.begin_send_message(MessageType.OPTIONS, pair.bob.uri, timeout=BOUND))
+        release.set()
+        assert [operation.result(BOUND).response_code for operation in operations] == [200] * len(operations)
 
 
 def test_a_pending_limit_is_a_typed_error() -> None:
