@@ -7,7 +7,7 @@ fixture is used; then it needs the extra ``testing``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,20 +15,26 @@ if TYPE_CHECKING:
     from p2psip.testing import CertificateAuthority, EndpointPair, MemoryNetwork
 
 
+def _testing() -> Any:
+    try:
+        from p2psip import testing
+    except ModuleNotFoundError as error:
+        pytest.fail(f"This fixture needs {error.name}: pip install 'p2psip-endpoint[testing]'.", pytrace=False)
+    return testing
+
+
 @pytest.fixture(scope="session")
 def sip_certificate_authority() -> CertificateAuthority:
     """A certificate authority for the whole run: ``sip_certificate_authority.issue("alice.example.com")``."""
-    from p2psip.testing import CertificateAuthority
-
-    return CertificateAuthority()
+    authority: CertificateAuthority = _testing().CertificateAuthority()
+    return authority
 
 
 @pytest.fixture
 def sip_network() -> Iterator[MemoryNetwork]:
     """A network in memory: what connection managers do while the test runs stays in the process."""
-    from p2psip.testing import MemoryNetwork, living_in
-
-    with MemoryNetwork() as network, living_in(network):
+    testing = _testing()
+    with testing.MemoryNetwork() as network, testing.living_in(network):
         yield network
 
 
@@ -37,7 +43,5 @@ def sip_endpoint_pair(
     sip_certificate_authority: CertificateAuthority, sip_network: MemoryNetwork
 ) -> Iterator[EndpointPair]:
     """Two endpoints, ``alice`` and ``bob``, that reach each other over mutual TLS on the network in memory."""
-    from p2psip.testing import endpoint_pair
-
-    with endpoint_pair(authority=sip_certificate_authority, network=sip_network) as pair:
+    with _testing().endpoint_pair(authority=sip_certificate_authority, network=sip_network) as pair:
         yield pair

@@ -119,7 +119,7 @@ class RealTimeAddress:
             try:
                 parsed = self._sip_uri = SipUri.parse(uri)
             except MessageParsingException as error:
-                raise ValueError(f"{uri!r} is not an address: {error}") from error
+                raise ValueError(f"This is not an address: {error}") from error
             key = (
                 parsed.scheme,
                 (parsed.user or "").lower(),

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -231,7 +232,11 @@ class Sipp(Program):
         command += ["-trace_err", "-error_file", self._files["errors"]]
         command += ["-trace_msg", "-message_file", self._files["messages"]]
         command += ["-trace_logs", "-log_file", self._files["log"]]
-        if remote is not None:
+        if remote is None:
+            # Left to itself it takes 5060, where a stray message of somebody else would reach it.
+            with socket.create_server((LOOPBACK, 0)) as free:
+                command += ["-p", str(free.getsockname()[1])]
+        else:
             command += ["-r", "10000", "-l", str(in_flight), f"{LOOPBACK}:{remote}"]
         super().__init__(command, folder)
         self.port = 0 if remote is not None else self.expect_port(r"Transport\s+(\d+)\s")
