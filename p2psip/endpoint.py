@@ -52,7 +52,8 @@ class SipPeerToPeerEndpointSettings:
     """What an endpoint may be told at construction besides its addresses.
 
     Attributes:
-        endpoint_id: The epid; None generates one. At most 32 letters, digits, ``-`` or ``_``.
+        endpoint_id: The epid; None generates one. At most 32 letters, digits, ``-`` or ``_``; one endpoint of an
+            owner has it on one manager.
         gruu: A globally routable URI of this endpoint.
         headers: Headers that every message of this endpoint bears.
         display_name: The name in From.

@@ -193,6 +193,11 @@ class RealTimeConnectionManager(abc.ABC):
     def _endpoint_added(self, endpoint: RealTimeEndpoint) -> None:
         with self._lock:  # which dispose() takes before it looks for endpoints
             self._check_alive("take another endpoint")
+            if any(known.id == endpoint.id and known._owner == endpoint._owner for known in self._endpoints):
+                raise ValueError(
+                    f"{endpoint.owner_uri} has an endpoint with the id {endpoint.id} here: "
+                    "the id tells the endpoints of one owner apart, so give another one."
+                )
             self._endpoints.append(endpoint)
         try:
             self._stack.post(self._stack.directory.add, endpoint._record)

@@ -190,6 +190,17 @@ def test_a_terminated_endpoint_takes_no_part_in_what_its_manager_does(
     assert not endpoint._record.accepting
 
 
+def test_an_id_tells_the_endpoints_of_one_owner_apart(manager: RealTimeServerTcpConnectionManager) -> None:
+    settings = p2psip.SipPeerToPeerEndpointSettings(endpoint_id="desk")
+    first = SipPeerToPeerEndpoint("sip:a@example.com", manager, settings=settings)
+    SipPeerToPeerEndpoint("sip:b@example.com", manager, settings=settings)
+    with pytest.raises(ValueError, match="desk"):
+        SipPeerToPeerEndpoint("sip:a@EXAMPLE.com", manager, settings=settings)
+    assert len(manager.endpoints) == 2
+    first.terminate()
+    SipPeerToPeerEndpoint("sip:a@example.com", manager, settings=settings)
+
+
 def test_several_endpoints_on_one_manager() -> None:
     with tcp_pair() as pair:
         manager = pair.bob.connection_manager
