@@ -276,7 +276,7 @@ class ConnectionAuthorizationRequestedEventArgs:
         self._decide = decide
         self._decided = False
         self._delayed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back here
 
     @property
     def connection(self) -> RealTimeConnection:

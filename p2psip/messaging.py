@@ -182,7 +182,7 @@ class MessageReceivedEventArgs:
         self._endpoint = endpoint
         self._transaction = transaction
         self._request = request
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back here
         self._answered: str | None = None
         self.disable_automatic_response = False
         """Set it to answer later with :meth:`send_response`, at most ``settings.handler_limit`` (30 s) after delivery."""

@@ -121,7 +121,7 @@ class Stack:
         self.loop.add_clock(self)
         self._owner = owner
         self._tracing = owner.trace
-        self._start_lock = threading.Lock()
+        self._start_lock = threading.RLock()  # a signal handler may come back here
         self._started = False
         self._running = False
         self._held: dict[Strand, list[Connection]] = {}  # connections that a full strand keeps us from reading

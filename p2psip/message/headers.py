@@ -20,7 +20,7 @@ class Headers:
         ValueError: A name that is no token, or a value with CR, LF or NUL, or one that cannot be written as UTF-8.
     """
 
-    __slots__ = ("_changed", "_first", "_grouped", "_lines", "_views")
+    __slots__ = ("_changed", "_first", "_grouped", "_indexed", "_lines", "_views")
 
     _lines: list[str]
     _first: dict[str, str]
@@ -31,14 +31,16 @@ class Headers:
     _views: dict[str, Any]
     """Values that the views of the message have parsed."""
     _changed: bool
+    _indexed: bool
+    """One of the two is there."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         if isinstance(pairs, Headers):
             self._lines = pairs._lines.copy()
         else:
-            self._lines = [_checked_line(name, value) for name, value in pairs]
+            self._lines = _checked_lines(pairs)
         self._views = {}
-        self._changed = False
+        self._changed = self._indexed = False
 
     @classmethod
     def of_lines(cls, lines: list[str], first: dict[str, str] | None = None) -> Headers:
@@ -53,13 +55,16 @@ class Headers:
             headers._first = first
         headers._views = {}
         headers._changed = False
+        headers._indexed = first is not None
         return headers
 
     def __getattr__(self, name: str) -> Any:
         if name == "_first":
+            self._indexed = True
             first = self._first = first_lines(self._lines)
             return first
         if name == "_grouped":
+            self._indexed = True
             grouped: dict[str, list[str]] = {}
             for line in self._lines:
                 grouped.setdefault(line_key(line), []).append(line)
@@ -149,11 +154,13 @@ class Headers:
     def _forget(self) -> None:
         self._changed = True
         self._views.clear()
-        for index in ("_first", "_grouped"):
-            try:
-                delattr(self, index)
-            except AttributeError:  # nobody has asked yet
-                pass
+        if self._indexed:
+            self._indexed = False
+            for index in ("_first", "_grouped"):
+                try:
+                    delattr(self, index)
+                except AttributeError:  # nobody has asked yet
+                    pass
 
 
 def line_key(line: str) -> str:
@@ -167,6 +174,17 @@ def first_lines(lines: list[str]) -> dict[str, str]:
     for line in lines:
         first.setdefault(line_key(line), line)
     return first
+
+
+def _checked_lines(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """One look at all of them is enough where all is as usual; where it is not, each is looked at."""
+    pairs = list(pairs)
+    lines = [f"{name}: {value}" for name, value in pairs]
+    text = "\n".join(lines)
+    usual = text.isascii() and "\r" not in text and "\0" not in text and text.count("\n") < len(lines)
+    if usual and all(name in KEYS for name, _ in pairs):
+        return lines
+    return [_checked_line(name, value) for name, value in pairs]
 
 
 def _checked_line(name: str, value: str) -> str:

@@ -57,8 +57,10 @@ class Message:
             return self._raw
         body = self.body
         lines = headers._lines
-        if any(line[0] in "CcLl" and line_key(line) == "content-length" for line in lines):
-            lines = [line for line in lines if line_key(line) != "content-length"]
+        for line in lines:
+            if line[0] in "CcLl" and line_key(line) == "content-length":
+                lines = [line for line in lines if line_key(line) != "content-length"]
+                break
         text = "\r\n".join([self.start_line, *lines, f"Content-Length: {len(body)}\r\n\r\n"])
         octets = text.encode("utf-8", "surrogateescape")
         return octets + body if body else octets
