@@ -6,6 +6,7 @@ Everything here runs on the loop thread, but for the methods that say otherwise.
 from __future__ import annotations
 
 import collections
+import functools
 import logging
 import threading
 import time
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-BACKLOG = 32
+BACKLOG = 16
 """What waits for the loop, from which on those who send let it have the processor."""
 INSTANT = 1e-6
 """Seconds."""
@@ -306,23 +307,26 @@ class Stack:
 
     def _open_flow(self, effect: effects.OpenFlow) -> None:
         request = effect.client_request
+        connection = self.network.free(effect.target)
+        if connection is not None:
+            self._flow_opened(request, connection)
+        else:
+            opened = functools.partial(self._flow_opened, request)
+            self.network.acquire(effect.target, opened, functools.partial(self._flow_failed, request))
 
-        def ready(connection: Connection) -> None:
-            try:
-                request.user.flow_ready(connection)
-            except Exception as error:
-                self._forget(request.user)
-                request.user.operation.fail(error)
-                self._run()
-                return
+    def _flow_opened(self, request: ClientRequest, connection: Connection) -> None:
+        try:
+            request.user.flow_ready(connection)
+        except Exception as error:
+            self._forget(request.user)
+            request.user.operation.fail(error)
+        else:
             self.engine.flow_opened(self.loop.now, request, connection)
-            self._run()
+        self._run()
 
-        def failed(error: RealTimeException) -> None:
-            self.engine.flow_failed(self.loop.now, request, error)
-            self._run()
-
-        self.network.acquire(effect.target, ready, failed)
+    def _flow_failed(self, request: ClientRequest, error: RealTimeException) -> None:
+        self.engine.flow_failed(self.loop.now, request, error)
+        self._run()
 
     def _complete(self, effect: effects.Complete) -> None:
         effect.user.complete(effect.response, effect.error)

@@ -156,6 +156,7 @@ class Engine:
         client_request.transaction = transaction
         flow.unanswered += 1
         self._start_client(transaction)
+        client_request.leave_to_transaction()
 
     def flow_failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
         """There is no flow for that request."""

@@ -54,6 +54,12 @@ class ClientRequest:
         self.transaction: ClientTransaction | None = None
         self.is_done = False
 
+    def leave_to_transaction(self) -> None:
+        """The transaction has started. Its own timer (B or F) is enough where it is over first."""
+        engine = self._engine
+        if engine.now + 64 * engine.settings.t1 <= self._limit.deadline:
+            engine.timers.cancel(self._limit)
+
     # ------------------------------------------------------------------ what its transaction tells (ClientUser)
 
     def received(self, response: Response) -> None:

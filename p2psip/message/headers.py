@@ -29,17 +29,16 @@ class Headers:
     _grouped: dict[str, list[str]]
     """All lines of each key; made when a question about one of several comes."""
     _views: dict[str, Any]
-    """Values that the views of the message have parsed."""
+    """Values that the views of the message have parsed; made for the first of them."""
     _changed: bool
     _indexed: bool
-    """One of the two is there."""
+    """One of these three is there."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         if isinstance(pairs, Headers):
             self._lines = pairs._lines.copy()
         else:
             self._lines = _checked_lines(pairs)
-        self._views = {}
         self._changed = self._indexed = False
 
     @classmethod
@@ -53,12 +52,16 @@ class Headers:
         headers._lines = lines
         if first is not None:
             headers._first = first
-        headers._views = {}
         headers._changed = False
         headers._indexed = first is not None
         return headers
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_views":
+            self._indexed = True
+            views: dict[str, Any] = {}
+            self._views = views
+            return views
         if name == "_first":
             self._indexed = True
             first = self._first = first_lines(self._lines)
@@ -153,10 +156,9 @@ class Headers:
 
     def _forget(self) -> None:
         self._changed = True
-        self._views.clear()
         if self._indexed:
             self._indexed = False
-            for index in ("_first", "_grouped"):
+            for index in ("_first", "_grouped", "_views"):
                 try:
                     delattr(self, index)
                 except AttributeError:  # nobody has asked yet

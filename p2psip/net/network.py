@@ -152,6 +152,11 @@ class Network:
 
     # ------------------------------------------------------------------ outgoing
 
+    def free(self, target: Target) -> Connection | None:
+        """A connection that takes a request now, where ``acquire`` would find one."""
+        pool = self._pools.get(target)
+        return None if pool is None or self._closing else pool.free()
+
     def acquire(self, target: Target, ready: Ready, failed: Failed) -> None:
         """Call one of the two, once: ``ready(connection)``, at once if one is free, or ``failed(error)`` later.
 

@@ -62,7 +62,7 @@ class Pool:
         """Call one of the two, once: ``ready`` at once if a connection is free, ``failed`` never from in here."""
         if self.waiting:
             self.serve()
-        connection = None if self.waiting else self._free()
+        connection = self.free()
         if connection is not None:
             ready(connection)
             return
@@ -74,6 +74,10 @@ class Pool:
         else:
             self.waiting.append((ready, failed))
             self._connect()
+
+    def free(self) -> Connection | None:
+        """One that takes a request now, unless others wait already."""
+        return None if self.waiting else self._free()
 
     def serve(self) -> None:
         """Give the waiting requests what is free, in order."""
