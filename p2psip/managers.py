@@ -345,9 +345,14 @@ class RealTimeServerConnectionManager(RealTimeConnectionManager):
         for endpoint in self.endpoints:
             endpoint._listening_changed(state, reason)
 
+    @property
+    def _own_names(self) -> tuple[str, ...]:
+        """What this manager proves to be, besides its local host."""
+        return ()
+
     def _hosts_changed(self) -> None:
         """Loop thread: Via and the hosts that are ours follow."""
-        hosts = [host for host, _ in self._stack.network.listening_addresses]
+        hosts = [*(host for host, _ in self._stack.network.listening_addresses), *self._own_names]
         if self._local_host is not None:
             hosts.append(self._local_host)
         self._stack.directory.local_hosts = {normal_host(host) for host in hosts}

@@ -396,6 +396,9 @@ class Stack:
                 break
         self._run()
 
+    def answered(self, connection: Connection, data: bytes) -> None:
+        self._trace("sent", connection, data)
+
     def connection_closed(self, connection: Connection, error: RealTimeException | None) -> None:
         self.engine.flow_closed(self.loop.now, connection, error)
         self._run()

@@ -150,6 +150,11 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
     # ------------------------------------------------------------------ our certificate
 
     @property
+    def _own_names(self) -> tuple[str, ...]:
+        """Every name of the certificate: whoever is dialled by one of them was meant."""
+        return self._certificate.identities.names
+
+    @property
     def local_certificate(self) -> bytes:
         """The certificate in use for new connections (DER)."""
         return self._certificate.der

@@ -36,6 +36,9 @@ class ConnectionOwner(ChannelOwner, Protocol):
     def connection_open(self, connection: Connection) -> None:
         """Messages may flow from now on."""
 
+    def answered(self, connection: Connection, data: bytes) -> None:
+        """The connection itself has answered what could not be read."""
+
     def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
         """In the order of the stream."""
 
@@ -303,8 +306,10 @@ class Connection(Channel):
     def _unframeable(self, error: MessageParsingException) -> None:
         """Where the next message begins cannot be told: answer if possible, and close (RFC 3261 18.3)."""
         if error.answer is not None:
+            answer = error.answer.to_bytes()
             self.messages_sent += 1
-            self._put(error.answer.to_bytes())
+            self._put(answer)
+            self._owner.answered(self, answer)
         failure = ConnectionFailureException(
             f"{self.peer} sent what cannot be cut into SIP messages, so the connection was closed: {error}"
         )

@@ -60,6 +60,9 @@ class NetworkObserver(Protocol):
     def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
         """In the order of the stream."""
 
+    def answered(self, connection: Connection, data: bytes) -> None:
+        """What could not be cut into messages was answered, without a word of the observer."""
+
     def connection_closed(self, connection: Connection, error: RealTimeException | None) -> None:
         """No more messages. For connections that were ready; None after an orderly end."""
 
@@ -353,6 +356,9 @@ class Network:
         self._observer.connection_ready(connection)
         if connection.pool is not None:
             connection.pool.connected(connection)
+
+    def answered(self, connection: Connection, data: bytes) -> None:
+        self._observer.answered(connection, data)
 
     def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
         self._observer.messages_received(connection, messages)

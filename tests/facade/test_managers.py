@@ -335,3 +335,19 @@ def test_the_base_classes_cannot_be_made() -> None:
     for kind in (RealTimeConnectionManager, RealTimeServerConnectionManager):
         with pytest.raises(TypeError):
             kind(None, None, None)  # type: ignore[abstract]
+
+
+def test_the_trace_has_the_answer_to_what_could_not_be_read(pair: TcpPair) -> None:
+    """RFC 3261 18.3: on a stream a message needs a Content-Length; without one it is answered 400, and that was all."""
+    manager = pair.bob.connection_manager
+    broken = (
+        b"OPTIONS sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TCP a.example;branch=z9hG4bK1\r\n"
+        b"From: <sip:a@a.example>;tag=1\r\nTo: <sip:bob@example.com>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\n\r\n"
+    )
+    with (
+        manager.trace.expect(BOUND) as traced,
+        socket.create_connection(("127.0.0.1", manager.listening_port), BOUND) as sock,
+    ):
+        sock.sendall(broken)
+        assert sock.recv(65536).startswith(b"SIP/2.0 400 ")
+    assert (traced.args.direction, traced.args.start_line[:12]) == ("sent", "SIP/2.0 400 ")

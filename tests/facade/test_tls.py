@@ -450,3 +450,13 @@ def test_a_revoked_peer_is_refused_once_the_list_is_read(authority: CertificateA
         assert isinstance(failed.args.exception, TlsFailureException)
         assert failed.args.exception.failure_reason is TlsFailureReason.REMOTE_CERTIFICATE_REVOKED
         assert isinstance(operation.exception(BOUND), TlsFailureException)
+
+
+def test_every_name_of_our_certificate_is_ours(authority: CertificateAuthority) -> None:
+    with tls_manager(authority, "alice.example") as one, tls_manager(authority, "bob.example", "localhost") as two:
+        bob = SipPeerToPeerEndpoint("sip:bob@bob.example", two)
+        bob.message_received += lambda sender, args: None
+        two.start_listening(IPEndPoint(IPAddress.LOOPBACK, 0))
+        alice = SipPeerToPeerEndpoint("sip:alice@alice.example", one)
+        address = f"sip:bob@localhost:{two.listening_port}"
+        assert alice.send_message(MessageType.MESSAGE, address, body="x", timeout=BOUND).response_code == 200

@@ -85,6 +85,9 @@ class Recorder:
     def connection_ready(self, connection: Connection) -> None:
         self.note("ready", connection)
 
+    def answered(self, connection: Connection, data: bytes) -> None:
+        pass
+
     def messages_received(self, connection: Connection, messages: list[Any]) -> None:
         for each in messages:
             self.note("message", connection, each)
