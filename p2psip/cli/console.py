@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -37,7 +39,14 @@ def say(text: str = "") -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        forget_output()
         raise CommandError(f"Standard output cannot be written: {error.strerror}.", ExitCode.FAILED) from error
+
+
+def forget_output() -> None:
+    """What is still buffered must not fail once more at the end of the interpreter."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say_json(value: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import difflib
 import io
 import logging
-import os
 import re
 import sys
 import traceback
@@ -91,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        _forget_output()
+        console.forget_output()
         return ExitCode.BROKEN_PIPE
 
 
@@ -126,9 +125,3 @@ def _run(args: argparse.Namespace) -> ExitCode:
                 console.say_json({"error": sentence, "reason": exits.reason(error), "exit_code": int(code)})
         console.complain(f"{args.prog}: {console.printable(sentence)}")
         return code
-
-
-def _forget_output() -> None:
-    """Nobody reads any more: what is still buffered must not raise again at the end of the interpreter."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -51,7 +51,7 @@ class CommandLine:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("P2PSIP_", "XDG_"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("P2PSIP_", "XDG_", "PYTHON"))}
         self.environment = {
             **kept,
             "HOME": str(home),
