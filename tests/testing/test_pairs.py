@@ -35,7 +35,8 @@ def test_connections_break_when_the_test_says_so() -> None:
         pair.bob.message_received += lambda sender, args: None
         pair.alice.send_message(MessageType.MESSAGE, pair.bob.uri, body="x", timeout=10)
         pair.network.links[0].hold()
-        operation = pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body="x")
+        with pair.alice.connection_manager.trace.expect(timeout=10):  # from then on it belongs to that connection
+            operation = pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body="x")
         pair.network.links[0].cut()
         assert isinstance(operation.exception(10), ConnectionFailureException)
         pair.network.refuse("192.0.2.2")
