@@ -303,7 +303,8 @@ class RealTimeEndpoint(abc.ABC):
             ValueError, TypeError: An argument.
             OperationFailureException: The endpoint is terminated.
         """
-        self._check_alive(f"send {message_type!s}")
+        if self._termination is not None:
+            self._check_alive(f"send {message_type!s}")
         if options is not None:
             arguments.instance(options, SendMessageOptions, "options")
         method = arguments.method(message_type)
