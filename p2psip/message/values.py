@@ -89,6 +89,21 @@ class NameAddr:
         Raises:
             MessageParsingException: It is no name-addr or addr-spec with parameters.
         """
+        if brackets or len(text) > CACHED_LENGTH:
+            return cls._parse(text, brackets)
+        # Most come again and again, with another tag: what stands before the tag is remembered.
+        before, found, tag = text.rpartition(";tag=")
+        if not found:
+            known = _cached_address(text)
+            return cls(known.uri, known.display_name, known.params.copy())
+        if tag.isalnum() and tag.isascii():
+            known = _cached_address(before)
+            if "tag" not in known.params:
+                return cls(known.uri, known.display_name, {**known.params, "tag": tag})
+        return cls._parse(text, False)
+
+    @classmethod
+    def _parse(cls, text: str, brackets: bool) -> NameAddr:
         name: str | None = None
         if not text.startswith("<"):
             name, text, bare = _split_display_name(text)
@@ -102,10 +117,7 @@ class NameAddr:
         address = cls.__new__(cls)
         address.display_name = name
         address.uri = parse_uri(inner)
-        mark, _, tag = tail.partition("=")
-        if mark == ";tag" and tag.isalnum() and tag.isascii():
-            address.params = {"tag": tag}  # most have a tag and nothing else
-        elif tail:
+        if tail:
             params = address.params = parse_tail(tail, text)
             if "tag" in params:
                 _check_tag(params)
@@ -143,6 +155,11 @@ class NameAddr:
 
     def __hash__(self) -> int:
         return hash(self.uri)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached_address(text: str) -> NameAddr:
+    return NameAddr._parse(text, False)
 
 
 def _check_tag(params: dict[str, str | None]) -> None:

@@ -229,3 +229,40 @@ def test_comments_nest_without_recursion() -> None:
     assert parse_field("Retry-After", "5 " + "(" * depth + ")" * depth).comment == "(" * (depth - 1) + ")" * (depth - 1)
     with pytest.raises(MessageParsingException):
         parse_field("Retry-After", "5 " + "(" * depth)
+
+
+@pytest.mark.parametrize(
+    "tail", ["", ";tag=a1", ";tag=a.1", ";tag=", ";tag=a;x=1", ";TAG=a;tag=b", " ;tag=a", ';x="q;tag=a"', ";x;tag=a"]
+)
+@pytest.mark.parametrize(
+    "front",
+    [
+        "<sip:a@b.example>",
+        '"A;tag=b" <sip:a@b.example;tag=c>',
+        "A B <sip:a@b.example>",
+        "sip:a@b.example",
+        "<sip:a@b",
+        '"A',
+        "",
+    ],
+)
+def test_what_is_remembered_of_addresses_changes_nothing(front: str, tail: str) -> None:
+    """The short way, twice (from the cache the second time), against the long one."""
+
+    def outcome(parse: object) -> object:
+        try:
+            address = parse()  # type: ignore[operator]
+        except MessageParsingException:
+            return "refused"
+        return (address.display_name, str(address.uri), address.params)
+
+    text = front + tail
+    expected = outcome(lambda: NameAddr._parse(text, False))
+    assert outcome(lambda: NameAddr.parse(text)) == expected
+    assert outcome(lambda: NameAddr.parse(text)) == expected
+
+
+def test_addresses_do_not_share_their_parameters() -> None:
+    one, other = (NameAddr.parse("<sip:a@b.example>;x=1") for _ in range(2))
+    one.params["x"] = "2"
+    assert other.params == {"x": "1"} == NameAddr.parse("<sip:a@b.example>;x=1").params
