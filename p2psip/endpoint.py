@@ -105,6 +105,7 @@ class RealTimeEndpoint(abc.ABC):
             endpoint=self, owner=self._owner, opaque=self._opaque, gruu=self._gruu, epid=self._id
         )
         self._record.accepting = False  # until the manager listens
+        self._packages: tuple[str, ...] = ()
         self.display_name = settings.display_name
 
     # ------------------------------------------------------------------ who it is
@@ -348,6 +349,30 @@ class RealTimeEndpoint(abc.ABC):
             ("CSeq", f"1 {method}"),
             ("User-Agent", self.user_agent),
         ]
+
+    @abc.abstractmethod
+    def _next_hop(self, uri: SipUri | str, secure: bool, learned: bool) -> Target:
+        """Where a request goes whose first hop that URI names; ``learned``: a peer has named it."""
+
+    def _allowed_methods(self) -> list[str]:
+        """What this endpoint takes just now (Allow, RFC 3261 20.5)."""
+        messages = [*MESSAGE_METHODS, *sorted(self._record.allowed_methods)] if self.message_received else ["OPTIONS"]
+        sessions = SESSION_METHODS if self.session_received else ()
+        subscriptions = ("SUBSCRIBE",) if self.subscription_received else ()
+        return list(dict.fromkeys([*sessions, *messages, *subscriptions]))
+
+    def _event_packages(self) -> tuple[str, ...]:
+        return self._packages
+
+    @property
+    def event_packages(self) -> tuple[str, ...]:
+        """The event packages that others can subscribe to here; empty (the default): ``subscription_received``
+        decides. A subscription to another one is answered 489 with these in Allow-Events (RFC 6665 8.2.2)."""
+        return self._packages
+
+    @event_packages.setter
+    def event_packages(self, names: Sequence[str]) -> None:
+        self._packages = tuple(arguments.token(name, "an event package") for name in names)
 
     def _contact(self, connection: Connection, request_uri: str) -> str:
         """Where this endpoint is reached when the request travels over that connection: by ``sips:`` where the

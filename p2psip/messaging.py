@@ -29,10 +29,10 @@ from p2psip.trace import excerpt
 from p2psip.values import Participant, SipRequestData, SipResponseData, decode_body
 
 if TYPE_CHECKING:
+    from p2psip.core.directory import EndpointRecord
     from p2psip.core.engine import ClientRequest
     from p2psip.core.transaction import ServerTransaction
     from p2psip.endpoint import RealTimeEndpoint
-    from p2psip.net.connection import Connection
 
 _log = logging.getLogger(__name__)
 
@@ -67,10 +67,10 @@ class PendingMessage:
         """The requests of the same endpoint that wait."""
         return self.endpoint._pending
 
-    def flow_ready(self, connection: Connection) -> None:
-        """It goes over that connection."""
-        if self.request.method not in _WITHOUT_CONTACT:
-            self.request.headers.set("Contact", self.endpoint._contact(connection, self.request.uri))
+    @property
+    def contact_of(self) -> EndpointRecord | None:
+        """Whose Contact it bears, if any."""
+        return None if self.request.method in _WITHOUT_CONTACT else self.endpoint._record
 
     def complete(self, response: Response | None, error: RealTimeException | None) -> None:
         """The engine's last word."""
@@ -339,23 +339,16 @@ def _answer_unhandled(endpoint: RealTimeEndpoint, args: MessageReceivedEventArgs
     elif method == "INVITE":
         args._answer_by_default(480)
     else:
-        allow = ("Allow", ", ".join(_allowed_methods(endpoint)))
+        allow = ("Allow", ", ".join(endpoint._allowed_methods()))
         args._answer_by_default(405 if method in KNOWN_METHODS else 501, [allow])
 
 
 def _capabilities(endpoint: RealTimeEndpoint) -> list[tuple[str, str]]:
     """What an OPTIONS is told (RFC 3261 11.2). Bodies are the application's affair, so all of them are acceptable."""
     return [
-        ("Allow", ", ".join(_allowed_methods(endpoint))),
+        ("Allow", ", ".join(endpoint._allowed_methods())),
         ("Accept", "*/*"),
         ("Accept-Encoding", "identity"),
         ("Accept-Language", "*"),
         ("Supported", ", ".join(endpoint.supported_sip_extensions)),
     ]
-
-
-def _allowed_methods(endpoint: RealTimeEndpoint) -> list[str]:
-    """What this endpoint takes just now."""
-    if not endpoint.message_received:
-        return ["OPTIONS"]
-    return [*MESSAGE_METHODS, *sorted(endpoint._record.allowed_methods)]

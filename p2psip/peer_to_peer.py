@@ -10,6 +10,7 @@ from p2psip.endpoint import RealTimeEndpoint, SipPeerToPeerEndpointSettings
 from p2psip.enums import SipTransportType
 from p2psip.errors import ConnectionFailureException
 from p2psip.managers import RealTimeServerConnectionManager, default_manager
+from p2psip.message import SipUri
 from p2psip.net.network import Target
 from p2psip.values import ConnectionContext, RealTimeAddress, SendMessageOptions
 
@@ -116,6 +117,44 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
                 targets.clear()
             targets[key] = target
         return target
+
+    def _next_hop(self, uri: SipUri | str, secure: bool, learned: bool) -> Target:
+        """A hop of a dialog or a redirection: its URI says where and, within this endpoint's bounds, how.
+
+        Raises:
+            ConnectionFailureException: It cannot be reached, or only over less than this endpoint's transport.
+        """
+        if not isinstance(uri, SipUri):
+            raise ConnectionFailureException(f"{uri} names no host that a request could be sent to.")
+        asked = (uri.parameters.get("transport") or "").lower()
+        if asked not in ("", "tcp", "tls"):
+            raise ConnectionFailureException(f"{uri} asks for the transport {asked}; there are only tcp and tls.")
+        if secure or uri.scheme == "sips" or asked == "tls":
+            transport = SipTransportType.TLS
+        elif asked == "tcp":
+            transport = SipTransportType.TCP
+        else:
+            transport = self._default_transport
+        if learned and transport is SipTransportType.TCP and self._default_transport is SipTransportType.TLS:
+            raise ConnectionFailureException(
+                f"{uri}, which a peer named, would take {self._owner_text} from TLS to TCP: not done, because it may "
+                "not be lowered by others."
+            )
+        if transport is SipTransportType.TLS and self._manager.transport is not SipTransportType.TLS:
+            raise ConnectionFailureException(
+                f"{uri} is to be reached over TLS, but the manager of {self._owner_text} does TCP only: "
+                "make the endpoint on a RealTimeServerTlsConnectionManager."
+            )
+        try:
+            host = arguments.host(uri.parameters.get("maddr") or uri.host)
+        except ValueError as error:
+            raise ConnectionFailureException(f"{uri} names no host that a request could be sent to.") from error
+        return Target(
+            transport.name,
+            host,
+            uri.port or DEFAULT_PORTS[transport],
+            host if transport is SipTransportType.TLS else None,
+        )
 
     def _find_target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:
         """The transport rule: what the address asks for, else the endpoint's default; the proxy's is only raised."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from p2psip.config import ManagerSettings
 from p2psip.core import effects
 from p2psip.core.directory import Directory, EndpointRecord
-from p2psip.core.engine import ClientRequest, Engine
+from p2psip.core.engine import Engine
+from p2psip.core.request import Acknowledgement, ClientRequest
 from p2psip.core.transaction import ServerTransaction
 from p2psip.errors import (
     ConnectionFailureException,
@@ -58,10 +59,12 @@ class Waiter(Protocol):
     client_request: ClientRequest | None
 
     @property
+    def contact_of(self) -> EndpointRecord | None: ...
+
+    @property
     def operation(self) -> Operation[Any]: ...
     @property
     def pending(self) -> set[Any]: ...
-    def flow_ready(self, connection: Connection) -> None: ...
     def complete(self, response: Response | None, error: RealTimeException | None) -> None: ...
 
 
@@ -132,6 +135,8 @@ class Stack:
             effects.Send: self._send_effect,
             effects.OpenFlow: self._open_flow,
             effects.Deliver: self._deliver,
+            effects.Arrived: self._arrived,
+            effects.Tell: self._tell,
             effects.Complete: self._complete,
             effects.Provisional: self._provisional,
             effects.Expired: self._expired,
@@ -223,7 +228,12 @@ class Stack:
             return
         waiter.pending.add(waiter)
         waiter.client_request = self.engine.send_request(
-            self.loop.now, waiter.request, waiter.target, waiter, timeout=waiter.timeout
+            self.loop.now,
+            waiter.request,
+            waiter.target,
+            waiter,
+            timeout=waiter.timeout,
+            contact_of=waiter.contact_of,
         )
         self._run()
 
@@ -306,30 +316,33 @@ class Stack:
         effect.flow.send(effect.data)
 
     def _open_flow(self, effect: effects.OpenFlow) -> None:
-        request = effect.client_request
-        connection = self.network.free(effect.target)
-        if connection is not None:
+        request, target, connection = effect.client_request, effect.target, effect.flow
+        if connection is not None and connection.is_connected:
+            self._flow_opened(request, connection)
+        elif isinstance(target, RealTimeException):
+            self._flow_failed(request, target)
+        elif (connection := self.network.free(target)) is not None:
             self._flow_opened(request, connection)
         else:
             opened = functools.partial(self._flow_opened, request)
-            self.network.acquire(effect.target, opened, functools.partial(self._flow_failed, request))
+            self.network.acquire(target, opened, functools.partial(self._flow_failed, request))
 
-    def _flow_opened(self, request: ClientRequest, connection: Connection) -> None:
-        try:
-            request.user.flow_ready(connection)
-        except Exception as error:
-            self._forget(request.user)
-            request.user.operation.fail(error)
-        else:
-            self.engine.flow_opened(self.loop.now, request, connection)
+    def _flow_opened(self, request: ClientRequest | Acknowledgement, connection: Connection) -> None:
+        self.engine.flow_opened(self.loop.now, request, connection)
         self._run()
 
-    def _flow_failed(self, request: ClientRequest, error: RealTimeException) -> None:
+    def _flow_failed(self, request: ClientRequest | Acknowledgement, error: RealTimeException) -> None:
         self.engine.flow_failed(self.loop.now, request, error)
         self._run()
 
     def _complete(self, effect: effects.Complete) -> None:
         effect.user.complete(effect.response, effect.error)
+
+    def _arrived(self, effect: effects.Arrived) -> None:
+        effect.record.endpoint._arrived(effect.usage)
+
+    def _tell(self, effect: effects.Tell) -> None:
+        effect.usage.user._happened(effect.event)
 
     def _provisional(self, effect: effects.Provisional) -> None:
         """Nobody waits for provisional answers to requests outside of sessions."""
@@ -339,7 +352,8 @@ class Stack:
             effect.transaction.user._expired(self.settings.handler_limit)
 
     def _deliver(self, effect: effects.Deliver) -> None:
-        endpoint, transaction = effect.record.endpoint, effect.transaction
+        endpoint: Any = effect.record.endpoint
+        transaction = effect.transaction
         strand: Strand = endpoint._strand
         depth = strand.depth
         if depth >= self.settings.strand_high_mark:

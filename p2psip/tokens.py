@@ -33,3 +33,7 @@ class SecretTokens:
 
     def branch(self) -> str:
         return "z9hG4bK" + self.tag()
+
+    def fraction(self) -> float:
+        """From 0 up to 1."""
+        return secrets.randbelow(1 << 30) / (1 << 30)

@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from p2psip.core.flow import Flow
 from p2psip.errors import MessageParsingException
 from p2psip.message import Request, SipUri, normalise_escapes
 
 
+class Endpoint(Protocol):
+    """What the core asks an endpoint of the facade."""
+
+    @property
+    def user_agent(self) -> str: ...
+    def _contact(self, flow: Flow, request_uri: str) -> str:
+        """The value of Contact where a request to that URI, or the answer to it, goes over that flow."""
+
+    def _next_hop(self, uri: SipUri | str, secure: bool, learned: bool) -> Any:
+        """The target of a request to that URI. ``secure``: only TLS will do. ``learned``: a peer or proxy has named
+        the URI, which must not lower the transport from TLS. Raises ConnectionFailureException or ValueError when there is
+        no way."""
+
+    def _allowed_methods(self) -> Sequence[str]:
+        """What it takes just now, for Allow."""
+
+    def _arrived(self, usage: Any) -> None:
+        """A peer offers a session, a subscription or a transfer; called by whoever carries out effects."""
+
+    def _event_packages(self) -> Sequence[str]:
+        """The packages that can be subscribed to here, for Allow-Events; empty: any."""
+
+
 class EndpointRecord:
     """What the core knows of an endpoint.
 
     Attributes:
-        endpoint: The facade's object; the core does not look at it.
+        endpoint: The facade's object.
         owner: The owner's URI.
         opaque: The value of the opaque parameter in the endpoint's own URI.
         gruu: Its globally routable URI, or None.
@@ -27,7 +50,7 @@ class EndpointRecord:
 
     __slots__ = ("accepting", "allowed_methods", "endpoint", "epid", "extensions", "gruu", "opaque", "owner")
 
-    def __init__(self, endpoint: Any, owner: SipUri, opaque: str, gruu: SipUri | None, epid: str) -> None:
+    def __init__(self, endpoint: Endpoint, owner: SipUri, opaque: str, gruu: SipUri | None, epid: str) -> None:
         self.endpoint = endpoint
         self.owner = owner
         self.opaque = opaque

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from p2psip.errors import RealTimeException
 from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
     from p2psip.core.directory import EndpointRecord
-    from p2psip.core.request import ClientRequest
+    from p2psip.core.request import Acknowledgement, ClientRequest
     from p2psip.core.transaction import ServerTransaction
 
 
@@ -28,13 +27,19 @@ class Send:
 
 
 class OpenFlow:
-    """Find or make a flow to the target, then call ``engine.flow_opened`` or ``engine.flow_failed``."""
+    """Find or make a flow to the target, then call ``engine.flow_opened`` or ``engine.flow_failed``.
 
-    __slots__ = ("client_request", "target")
+    Attributes:
+        flow: To be used instead while it is connected; or None.
+        target: An exception when there is no place to go: then the request fails with it, unless there is the flow.
+    """
 
-    def __init__(self, client_request: ClientRequest, target: Any) -> None:
+    __slots__ = ("client_request", "flow", "target")
+
+    def __init__(self, client_request: ClientRequest | Acknowledgement, target: Any, flow: Any) -> None:
         self.client_request = client_request
         self.target = target
+        self.flow = flow
 
 
 class Deliver:
@@ -48,12 +53,39 @@ class Deliver:
         self.request = request
 
 
+class Arrived:
+    """A usage has begun by a request of a peer: a session, a subscription or a transfer is offered to the endpoint.
+
+    Whoever carries this out sets ``usage.user``.
+    """
+
+    __slots__ = ("record", "usage")
+
+    def __init__(self, record: EndpointRecord, usage: Any) -> None:
+        self.record = record
+        self.usage = usage
+
+
+class Tell:
+    """Something has happened to a usage; for ``usage.user``, looked up when this is carried out."""
+
+    __slots__ = ("event", "usage")
+
+    def __init__(self, usage: Any, event: Any) -> None:
+        self.usage = usage
+        self.event = event
+
+
 class Complete:
-    """The last word about a request of ours: its final response, or the error in its place."""
+    """The last word about a request of ours: its final response, or the error in its place.
+
+    An operation of a usage ends with a response too, or with the request that it was waiting for: ACK or PRACK; with
+    neither where there is nothing to say.
+    """
 
     __slots__ = ("error", "response", "user")
 
-    def __init__(self, user: Any, response: Response | None, error: RealTimeException | None) -> None:
+    def __init__(self, user: Any, response: Response | Request | None, error: Exception | None) -> None:
         self.user = user
         self.response = response
         self.error = error
@@ -78,4 +110,4 @@ class Expired:
         self.transaction = transaction
 
 
-Effect = Send | OpenFlow | Deliver | Complete | Provisional | Expired
+Effect = Send | OpenFlow | Deliver | Arrived | Tell | Complete | Provisional | Expired

@@ -6,15 +6,17 @@ to ``effects``. A transaction that is over has left no trace when the call that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from p2psip.config import ManagerSettings
+from p2psip.core.dialog import Dialogs
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Deliver, Effect, OpenFlow, Send
 from p2psip.core.flow import Flow
-from p2psip.core.request import NOBODY, ClientRequest
+from p2psip.core.request import NOBODY, Acknowledgement, ClientRequest, throttled
 from p2psip.core.tables import Input
+from p2psip.core.tokens import Tokens
 from p2psip.core.transaction import (
     ClientTransaction,
     InviteClientTransaction,
@@ -23,12 +25,10 @@ from p2psip.core.transaction import (
     NonInviteServerTransaction,
     ServerTransaction,
 )
-from p2psip.core.uas import KNOWN_METHODS, Refusal, answer, find_endpoint, inspect
+from p2psip.core.uas import KNOWN_METHODS, Refusal, answer, find_endpoint, inspect, merge_key, server_key
 from p2psip.core.usage import Usage, UsageFinder
 from p2psip.errors import (
     MessageParsingException,
-    OperationFailureException,
-    OperationFailureReason,
     RealTimeException,
     fresh,
 )
@@ -39,18 +39,14 @@ _T = TypeVar("_T")
 
 __all__ = ["KNOWN_METHODS", "ClientRequest", "Engine", "Tokens"]
 
-MAGIC_COOKIE = "z9hG4bK"
 CANCELLED_METHODS = ("INVITE", *sorted(KNOWN_METHODS - {"ACK", "CANCEL", "INVITE"}))
 """What a CANCEL may be meant for, which it does not say."""
 RETRY_AFTER = "5"
 """Seconds in the 503 of an overloaded engine."""
 
 
-class Tokens(Protocol):
-    """Where identifiers come from that nobody may guess (RFC 3261 8.1.1.7, 19.3)."""
-
-    def branch(self) -> str: ...
-    def tag(self) -> str: ...
+Acceptor = Callable[[float, ServerTransaction, EndpointRecord], object]
+"""Takes a request that is the first of a dialog: the time, its transaction, whose it is."""
 
 
 class _Traffic:
@@ -69,7 +65,10 @@ class Engine:
 
     Attributes:
         effects: What is to be done, in order; see :meth:`take_effects`.
+        dialogs: All dialogs, of all endpoints.
         usages: Asked in order for the usage that a request belongs to, before it counts as outside of any dialog.
+        acceptors: Who takes a request outside of any dialog, by method: what begins sessions and subscriptions.
+            All others are delivered to their endpoint.
         now: The time of the input that is being handled.
     """
 
@@ -77,7 +76,9 @@ class Engine:
         self.settings = settings
         self.tokens = tokens
         self.directory = directory
-        self.usages: list[UsageFinder] = []
+        self.dialogs = Dialogs()
+        self.usages: list[UsageFinder] = [self.dialogs]
+        self.acceptors: dict[str, Acceptor] = {}
         self.effects: list[Effect] = []
         self.timers = Timers()
         self.now = 0.0
@@ -104,18 +105,25 @@ class Engine:
         *,
         timeout: float | None = None,
         usage: Usage | None = None,
+        flow: Flow | None = None,
+        contact_of: EndpointRecord | None = None,
     ) -> ClientRequest:
-        """Send a request to the target; its end comes as the effect Complete, or to the usage.
+        """Send a request to the target; its end comes as the effect Complete, or to the usage, and never before this
+        method has returned.
 
         Args:
-            request: Complete but for Via. It is the engine's from now on.
-            target: Passed on in the effect OpenFlow; ``transport``, ``host`` and ``port`` appear in sentences.
+            request: Complete but for Via, and for Contact where ``contact_of`` is given. It is the engine's from now
+                on.
+            target: Passed on in the effect OpenFlow; ``transport``, ``host`` and ``port`` appear in sentences. An
+                exception says why there is none.
             user: Passed on in the effects Provisional and Complete.
             timeout: Seconds for everything, below ``settings.request_ceiling``; None means that ceiling. Timer F
                 (B for INVITE) runs from the first byte written. For an INVITE all of them end with the first
                 provisional response; how long it may ring is the usage's to say.
             usage: The part of a dialog that is told instead of the user. An INVITE needs one, because each 2xx to it
                 is to be acknowledged.
+            flow: Used in place of one to the target, as long as it is connected.
+            contact_of: Whose Contact the request is to bear, which depends on the flow.
 
         RFC 3261 8.1, 17.1.
         """
@@ -124,30 +132,49 @@ class Engine:
         self.now = now
         ceiling = self.settings.request_ceiling
         client_request = ClientRequest(
-            self, request, target, user, usage, ceiling if timeout is None or timeout > ceiling else timeout
+            self, request, target, user, usage, ceiling if timeout is None or timeout > ceiling else timeout, contact_of
         )
         self._opening[client_request] = None
         if self._ended is not None:
-            client_request.fail(fresh(self._ended))
+            self._fail_soon(client_request, fresh(self._ended))
         elif self._count() > self.settings.maximum_transactions:
-            client_request.fail(
-                _throttled(client_request, f"{self.settings.maximum_transactions} transactions are under way")
+            self._fail_soon(
+                client_request,
+                throttled(client_request, f"{self.settings.maximum_transactions} transactions are under way"),
             )
         else:
-            self.effects.append(OpenFlow(client_request, target))
+            self.effects.append(OpenFlow(client_request, target, flow))
         return client_request
 
-    def flow_opened(self, now: float, client_request: ClientRequest, flow: Flow) -> None:
+    def _fail_soon(self, client_request: ClientRequest, error: RealTimeException) -> None:
+        """An effect can be queued at once. A usage is called, and must know its request by then."""
+        if client_request.usage is None:
+            client_request.fail(error)
+        else:
+            self.timers.start(self.now, 0.0, client_request.fail, error)
+
+    def flow_opened(self, now: float, client_request: ClientRequest | Acknowledgement, flow: Flow) -> None:
         """The flow for that request is there: write it."""
         if client_request.is_done or client_request.flow is not None:
             return
         self.now = now
+        if isinstance(client_request, Acknowledgement):
+            client_request.flow = flow
+            self.send_ack(now, flow, client_request.request)
+            return
         if flow.unanswered >= self.settings.maximum_unanswered_per_connection:
             client_request.fail(
-                _throttled(client_request, f"{flow.unanswered} requests on its connection wait for an answer")
+                throttled(client_request, f"{flow.unanswered} requests on its connection wait for an answer")
             )
             return
         request = client_request.request
+        if client_request.contact_of is not None:
+            try:
+                contact = client_request.contact_of.endpoint._contact(flow, request.uri)
+            except Exception as error:  # somebody waits for this request, whatever has gone wrong
+                client_request.fail(error)
+                return
+            request.headers.set("Contact", contact)
         branch = self._put_via(request, flow)
         kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
         transaction = kind(self, flow, (branch, request.method), request, client_request)
@@ -158,17 +185,24 @@ class Engine:
         self._start_client(transaction)
         client_request.leave_to_transaction()
 
-    def flow_failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
-        """There is no flow for that request."""
+    def flow_failed(
+        self, now: float, client_request: ClientRequest | Acknowledgement, error: RealTimeException
+    ) -> None:
+        """There is no flow for that request. An ACK is sent when the 2xx comes again."""
         self.now = now
-        if client_request.flow is None:
+        if isinstance(client_request, ClientRequest) and client_request.flow is None:
             client_request.fail(fresh(error))
 
-    def cancel_request(self, now: float, client_request: ClientRequest) -> bool:
+    def cancel_request(
+        self, now: float, client_request: ClientRequest, headers: Sequence[tuple[str, str]] = ()
+    ) -> bool:
         """The user wants the request no more.
 
         An INVITE that was sent is cancelled: by CANCEL as soon as there is a provisional response, after which it
         ends with a final response as ever, a 2xx perhaps. Everything else is forgotten.
+
+        Args:
+            headers: For the CANCEL: Reason, say (RFC 3326).
 
         Returns:
             True when the end will be reported, False when the request is forgotten and nobody will be told.
@@ -177,19 +211,25 @@ class Engine:
         """
         self.now = now
         if client_request.request.method == "INVITE" and client_request.transaction is not None:
-            client_request.transaction.take(Input.CANCEL)
+            client_request.transaction.take(Input.CANCEL, headers)
             return True
         client_request.forget()
         return False
 
-    def send_ack(self, now: float, flow: Flow, ack: Request) -> None:
+    def send_ack(self, now: float, flow: Flow | None, ack: Request, target: Any = None) -> None:
         """Send the ACK to a 2xx, complete but for Via. It has a branch of its own and no answer.
 
         When the 2xx comes again the same ACK is to be sent again, and stays as it is.
 
+        Args:
+            flow: Used while it is connected, else one to the target.
+
         RFC 3261 13.2.2.4.
         """
         self.now = now
+        if flow is None or not flow.is_connected:
+            self.effects.append(OpenFlow(Acknowledgement(ack, target), target, None))
+            return
         if "Via" not in ack.headers:
             self._put_via(ack, flow)
         self.effects.append(Send(flow, ack.to_bytes()))
@@ -224,6 +264,7 @@ class Engine:
         traffic = self._flows.get(flow)
         if traffic is not None:
             _for_each((*traffic.clients, *traffic.servers), lambda each: each.take(Input.TRANSPORT_ERROR, error))
+        self.dialogs.flow_closed(now, flow)
 
     def _receive_response(self, response: Response) -> None:
         """RFC 3261 18.1.2: what is bad or matches nothing is dropped.
@@ -250,7 +291,7 @@ class Engine:
     def _receive_request(self, flow: Flow, request: Request) -> None:
         try:
             request.validate()
-            key = _server_key(request)
+            key = server_key(request)
         except MessageParsingException as error:
             if error.status_code is not None and request.method != "ACK":
                 self._refuse(flow, request, error.status_code)
@@ -290,15 +331,19 @@ class Engine:
     def _deliver(self, transaction: ServerTransaction, record: EndpointRecord) -> None:
         """Hand the request to its endpoint, unless it came there by another way as well or cannot be understood."""
         request = transaction.request
-        merge_key = (record, *_merge_key(request))
-        refusal = Refusal(482) if merge_key in self._merges else inspect(request, record)
+        key = (record, *merge_key(request))
+        refusal = Refusal(482) if key in self._merges else inspect(request, record)
         if refusal is not None:
             transaction.refuse(refusal)
             return
-        transaction.merge_key = merge_key
+        transaction.merge_key = key
         transaction.record = record
-        self._merges[merge_key] = transaction
-        self.effects.append(Deliver(record, transaction, request))
+        self._merges[key] = transaction
+        acceptor = self.acceptors.get(request.method)
+        if acceptor is not None:
+            acceptor(self.now, transaction, record)
+        else:
+            self.effects.append(Deliver(record, transaction, request))
 
     def _receive_cancel(self, flow: Flow, request: Request, key: tuple[object, ...]) -> None:
         """RFC 3261 9.2. It is answered for whatever it matches; only an INVITE is ended by it."""
@@ -391,6 +436,7 @@ class Engine:
                 each.take(Input.TRANSPORT_ERROR, error)
 
         _for_each(pending, end)
+        _for_each(self.dialogs.usages(), lambda usage: usage.abandon(now, error))
 
     # ------------------------------------------------------------------ what transactions and requests tell
 
@@ -398,9 +444,11 @@ class Engine:
         """The request has ended before there was a flow."""
         self._opening.pop(client_request, None)
 
-    def send_cancel(self, invite: InviteClientTransaction) -> None:
+    def send_cancel(self, invite: InviteClientTransaction, headers: Sequence[tuple[str, str]]) -> None:
         """Cancel the INVITE, in a transaction of its own (RFC 3261 9.1)."""
         cancel = create_cancel(invite.request)
+        for name, value in headers:
+            cancel.headers.add(name, value)
         branch = cancel.top_via.branch
         self._start_client(NonInviteClientTransaction(self, invite.flow, (branch, "CANCEL"), cancel, NOBODY))
 
@@ -450,23 +498,6 @@ class Engine:
         return traffic
 
 
-def _server_key(request: Request) -> tuple[object, ...]:
-    """What a request shares with its copies, and an ACK with its INVITE; a CANCEL differs from what it cancels in the
-    last part, the method (RFC 3261 17.2.3)."""
-    method = "INVITE" if request.method == "ACK" else request.method
-    via = request.top_via
-    branch = via.branch
-    if branch is not None and branch.startswith(MAGIC_COOKIE) and branch != MAGIC_COOKIE:
-        return (branch, via.sent_by, method)
-    # An element of RFC 2543, whose branch says little. The top Via differs between hops.
-    return (request.uri, request.from_tag, request.call_id, request.cseq.number, str(via), method)
-
-
-def _merge_key(request: Request) -> tuple[object, ...]:
-    """What two copies of one request share that came by different ways (RFC 3261 8.2.2.2)."""
-    return (request.call_id, request.from_tag, request.cseq)
-
-
 def _for_each(things: Iterable[_T], function: Callable[[_T], object]) -> None:
     """Call the function with each of them, whether or not one call fails; then raise the first error."""
     errors = []
@@ -477,11 +508,3 @@ def _for_each(things: Iterable[_T], function: Callable[[_T], object]) -> None:
             errors.append(error)
     if errors:
         raise errors[0]
-
-
-def _throttled(client_request: ClientRequest, why: str) -> OperationFailureException:
-    return OperationFailureException(
-        f"{client_request} was not sent, because {why}; wait for answers before sending more, or raise the limit "
-        "in the settings.",
-        OperationFailureReason.THROTTLED,
-    )

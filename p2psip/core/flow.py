@@ -11,6 +11,9 @@ class Flow(Protocol):
     unanswered: int
     """Requests that we sent on it and that have no final answer yet; written by the engine."""
 
+    is_incoming: bool
+    is_connected: bool
+
     @property
     def transport(self) -> str: ...
     @property
@@ -21,3 +24,5 @@ class Flow(Protocol):
     def local(self) -> tuple[str, int]: ...
     @property
     def remote(self) -> tuple[str, int]: ...
+    def covers(self, host: str) -> bool:
+        """The peer has proved that it is this host: by its address, or by its certificate."""

@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.effects import Complete, Provisional
 from p2psip.core.tables import Input
-from p2psip.errors import ConnectionFailureException, OperationTimeoutException, RealTimeException, fresh
+from p2psip.errors import (
+    ConnectionFailureException,
+    OperationFailureException,
+    OperationFailureReason,
+    OperationTimeoutException,
+    RealTimeException,
+    fresh,
+)
 from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
+    from p2psip.core.directory import EndpointRecord
     from p2psip.core.engine import Engine
     from p2psip.core.transaction import ClientTransaction
     from p2psip.core.usage import Usage
@@ -21,9 +29,11 @@ class ClientRequest:
     Attributes:
         user: Who is told, by the effects Provisional and Complete. Requests of usages tell the usage instead.
         request: What is sent. The engine puts our Via in front when the flow is known.
-        target: Where to: ``transport``, ``host`` and ``port``, for whoever opens flows and for sentences.
+        target: Where to: ``transport``, ``host`` and ``port``, for whoever opens flows and for sentences; an exception
+            where no place could be found.
         flow: The flow that carries it, or None before there is one.
         transaction: The client transaction; None before and after it.
+        contact_of: Whose Contact it is to bear, or None.
         is_done: The final response or an error has been reported, or the user has lost interest.
     """
 
@@ -31,6 +41,7 @@ class ClientRequest:
         "_engine",
         "_limit",
         "_limit_seconds",
+        "contact_of",
         "flow",
         "is_done",
         "request",
@@ -41,7 +52,14 @@ class ClientRequest:
     )
 
     def __init__(
-        self, engine: Engine, request: Request, target: Any, user: Any, usage: Usage | None, seconds: float
+        self,
+        engine: Engine,
+        request: Request,
+        target: Any,
+        user: Any,
+        usage: Usage | None,
+        seconds: float,
+        contact_of: EndpointRecord | None = None,
     ) -> None:
         self._engine = engine
         self._limit_seconds = seconds
@@ -50,6 +68,7 @@ class ClientRequest:
         self.target = target
         self.user = user
         self.usage = usage
+        self.contact_of = contact_of
         self.flow: Any = None
         self.transaction: ClientTransaction | None = None
         self.is_done = False
@@ -96,7 +115,7 @@ class ClientRequest:
 
     # ------------------------------------------------------------------ its end
 
-    def fail(self, error: RealTimeException) -> None:
+    def fail(self, error: Exception) -> None:
         """Report the error, if nothing final was reported before."""
         if self.is_done:
             return
@@ -104,7 +123,7 @@ class ClientRequest:
         if self.usage is None:
             self._engine.effects.append(Complete(self.user, None, error))
         else:
-            self.usage.failed(self._engine.now, self, error)
+            self.usage.failed(self._engine.now, self, error)  # type: ignore[arg-type]
 
     def forget(self) -> None:
         """End it without a word; late answers find nothing."""
@@ -144,6 +163,8 @@ class ClientRequest:
 
     def _where(self) -> str:
         target = self.target
+        if isinstance(target, RealTimeException):  # which did not matter, because there was a flow
+            return "its peer" if self.flow is None else f"{self.flow.remote[0]}:{self.flow.remote[1]}"
         host = f"[{target.host}]" if ":" in target.host else target.host
         return f"{host}:{target.port} over {target.transport}"
 
@@ -152,6 +173,19 @@ class ClientRequest:
             f"{self} was sent to {self._where()} and not answered within {seconds:g} s; check that a SIP "
             "endpoint is running there, and send it again if it may come twice."
         )
+
+
+class Acknowledgement:
+    """An ACK that waits for a flow; nobody waits for it."""
+
+    __slots__ = ("flow", "request", "target")
+
+    is_done = False
+
+    def __init__(self, request: Request, target: Any) -> None:
+        self.request = request
+        self.target = target
+        self.flow: Any = None
 
 
 class Nobody:
@@ -170,3 +204,12 @@ class Nobody:
 
 
 NOBODY = Nobody()
+
+
+def throttled(client_request: ClientRequest, why: str) -> OperationFailureException:
+    """A limit of ours keeps the request back."""
+    return OperationFailureException(
+        f"{client_request} was not sent, because {why}; wait for answers before sending more, or raise the limit "
+        "in the settings.",
+        OperationFailureReason.THROTTLED,
+    )

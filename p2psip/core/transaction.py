@@ -44,7 +44,7 @@ class Context(Protocol):
     def client_ended(self, transaction: ClientTransaction) -> None: ...
     def server_answered(self, transaction: ServerTransaction) -> None: ...
     def server_ended(self, transaction: ServerTransaction) -> None: ...
-    def send_cancel(self, transaction: InviteClientTransaction) -> None: ...
+    def send_cancel(self, transaction: InviteClientTransaction, headers: Sequence[tuple[str, str]]) -> None: ...
 
 
 class ClientUser(Protocol):
@@ -209,13 +209,14 @@ class NonInviteClientTransaction(ClientTransaction):
 class InviteClientTransaction(ClientTransaction):
     """RFC 3261 17.1.1 and RFC 6026 8.4. Its user sees every 2xx and sends the ACK to each."""
 
-    __slots__ = ("_cancel",)
+    __slots__ = ("_cancel", "_cancel_headers")
 
     table = INVITE_CLIENT
 
     def __init__(self, context: Context, flow: Any, key: object, request: Request, user: ClientUser) -> None:
         super().__init__(context, flow, key, request, user)
         self._cancel = ""  # "held" until a provisional response comes, then "sent"
+        self._cancel_headers: Sequence[tuple[str, str]] = ()
 
     def receive(self, response: Response) -> None:
         code = response.status_code
@@ -240,18 +241,19 @@ class InviteClientTransaction(ClientTransaction):
     def acknowledge(self, response: Response) -> None:
         self.context.effects.append(Send(self.flow, create_ack(self.request, response).to_bytes()))
 
-    def hold_cancel(self, message: Message) -> None:
+    def hold_cancel(self, headers: Sequence[tuple[str, str]]) -> None:
         self._cancel = "held"
+        self._cancel_headers = headers
 
     def send_held_cancel(self, message: Message) -> None:
         if self._cancel == "held":
-            self.send_cancel(message)
+            self.send_cancel(self._cancel_headers)
 
-    def send_cancel(self, message: Message) -> None:
+    def send_cancel(self, headers: Sequence[tuple[str, str]]) -> None:
         if self._cancel != "sent":
             self._cancel = "sent"
             self._run(64 * self.context.settings.t1, Input.CANCEL_LIMIT)
-            self.context.send_cancel(self)
+            self.context.send_cancel(self, headers)
 
 
 class ServerTransaction(Transaction):

@@ -35,6 +35,8 @@ KNOWN_METHODS = frozenset(
 )
 """Methods that the library knows, whether or not anybody takes them: 405 where nobody does, 501 for all others."""
 
+MAGIC_COOKIE = "z9hG4bK"
+
 DIALOG_METHODS = frozenset(("BYE", "PRACK", "UPDATE"))
 """Methods that mean nothing outside of a dialog, even without a tag in To."""
 
@@ -133,3 +135,20 @@ def _top_via(request: Request, flow: Flow) -> str | None:
         params["rport"] = str(port)  # RFC 3581 4
     text = str(Via(via.transport, via.host, via.port, params, protocol=via.protocol, version=via.version))
     return ", ".join([text, *split_list(line)[1:]]) if comma else text
+
+
+def server_key(request: Request) -> tuple[object, ...]:
+    """What a request shares with its copies, and an ACK with its INVITE; a CANCEL differs from what it cancels in the
+    last part, the method (RFC 3261 17.2.3)."""
+    method = "INVITE" if request.method == "ACK" else request.method
+    via = request.top_via
+    branch = via.branch
+    if branch is not None and branch.startswith(MAGIC_COOKIE) and branch != MAGIC_COOKIE:
+        return (branch, via.sent_by, method)
+    # An element of RFC 2543, whose branch says little. The top Via differs between hops.
+    return (request.uri, request.from_tag, request.call_id, request.cseq.number, str(via), method)
+
+
+def merge_key(request: Request) -> tuple[object, ...]:
+    """What two copies of one request share that came by different ways (RFC 3261 8.2.2.2)."""
+    return (request.call_id, request.from_tag, request.cseq)

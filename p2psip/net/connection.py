@@ -170,6 +170,13 @@ class Connection(Channel):
         """The peer's certificate has run out meanwhile."""
         return self.tls is not None and self._owner.loop.clock.time() > self.tls.not_after
 
+    def covers(self, host: str) -> bool:
+        """The peer has proved that it is this host: by its address, or by its certificate."""
+        host = host.strip("[]").lower()
+        return host == self.remote[0] or (
+            self.tls is not None and self.tls.identities is not None and self.tls.identities.covers(host)
+        )
+
     @property
     def is_busy(self) -> bool:
         """Above its send mark, or above its limit of unanswered requests: another one should be used."""

@@ -43,8 +43,12 @@ class FakeFlow:
         self.remote = remote
         self.sent_by = sent_by or f"{local[0]}:{local[1]}"
         self.is_incoming = False
+        self.is_connected = True
         self.unanswered = 0
         self.peer: FakeFlow | None = None
+
+    def covers(self, host: str) -> bool:
+        return host == self.remote[0]
 
 
 class CountingTokens:
@@ -61,6 +65,9 @@ class CountingTokens:
         return f"tag{self._name}{next(self._count)}"
 
     call_id = tag
+
+    def fraction(self) -> float:
+        return 0.5
 
 
 def make_record(

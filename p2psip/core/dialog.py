@@ -1,0 +1,469 @@
+"""Dialogs: what two peers know of each other while a session or a subscription lasts (RFC 3261 12, RFC 5057).
+
+A dialog lives as long as one of its usages does. It checks the order of the peer's requests and finds the usage that
+each belongs to; it knows the way to the peer and writes our requests. What the requests mean is the usages' affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from p2psip.core.uas import Refusal, inspect
+from p2psip.core.usage import Usage
+from p2psip.errors import MessageParsingException, RealTimeException
+from p2psip.message import NameAddr, Request, Response, SipUri, parse_uri
+
+if TYPE_CHECKING:
+    from p2psip.core.directory import EndpointRecord
+    from p2psip.core.engine import Engine
+    from p2psip.core.flow import Flow
+    from p2psip.core.request import ClientRequest
+    from p2psip.core.transaction import ServerTransaction
+
+MAXIMUM_SEQUENCE = 2**31 - 1
+DEFAULT_PORTS = {"TCP": 5060, "TLS": 5061, "UDP": 5060}
+
+TARGET_REFRESHES = frozenset(("INVITE", "NOTIFY", "SUBSCRIBE", "UPDATE"))
+"""Requests whose Contact, and that of a 2xx to them, is the peer's new address (RFC 3261 12.2, 3311, 6665)."""
+WITH_CONTACT = TARGET_REFRESHES | {"REFER"}
+
+Pairs = Sequence[tuple[str, str]]
+"""Headers that the application gave: names and values, checked before they come here."""
+
+
+class Content(NamedTuple):
+    """A body and what it is. The core never looks into it."""
+
+    content_type: str
+    body: bytes
+
+    @classmethod
+    def of(cls, message: Request | Response) -> Content | None:
+        """What the message carries; None for no body."""
+        body = message.body
+        return cls(message.headers.get("Content-Type") or "application/octet-stream", body) if body else None
+
+
+class DialogUsage(Usage, Protocol):
+    """A usage that shares a dialog, and what happens to all usages alike."""
+
+    user: Any
+    """Who is told, by the effect Tell."""
+
+    def takes(self, request: Request) -> bool:
+        """A request in the dialog, CANCEL and ACK apart, is for this usage."""
+
+    def flow_lost(self, now: float, flow: Flow) -> None:
+        """The connection of the dialog is gone. The next request finds another one."""
+
+    def abandon(self, now: float, error: RealTimeException) -> None:
+        """The engine ends: end without sending anything, and fail every operation with a fresh copy of the error."""
+
+
+class Dialog:
+    """One dialog. It is the ``usage`` that the engine finds for a request; from then on the right usage is.
+
+    Attributes:
+        local, remote: From and To of our requests, with their tags, octet for octet as they were agreed.
+        local_sequence: The number in CSeq of our last request.
+        remote_sequence: The same of the peer's, or None before its first.
+        route_set: The values of Route in our requests, nearest hop first.
+        remote_target: The peer's URI: the Request-URI of our requests.
+        secure: Begun by a ``sips:`` request over TLS: goes over TLS only, to ``sips:`` only.
+        transport: What it began over; no Contact lowers it from TLS to TCP.
+        flow: The connection that it used last; None when that is gone.
+        is_early: No 2xx yet.
+    """
+
+    __slots__ = (
+        "_engine",
+        "_usages",
+        "call_id",
+        "flow",
+        "is_early",
+        "local",
+        "local_sequence",
+        "local_tag",
+        "record",
+        "remote",
+        "remote_sequence",
+        "remote_tag",
+        "remote_target",
+        "route_set",
+        "secure",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        record: EndpointRecord,
+        *,
+        call_id: str,
+        local: str,
+        remote: str,
+        local_tag: str | None,
+        remote_tag: str | None,
+        local_sequence: int,
+        remote_sequence: int | None,
+        route_set: list[str],
+        remote_target: str,
+        secure: bool,
+        flow: Flow,
+        is_early: bool,
+    ) -> None:
+        self._engine = engine
+        self._usages: list[DialogUsage] = []
+        self.record = record
+        self.call_id = call_id
+        self.local = local
+        self.remote = remote
+        self.local_tag = local_tag
+        self.remote_tag = remote_tag
+        self.local_sequence = local_sequence
+        self.remote_sequence = remote_sequence
+        self.route_set = route_set
+        self.remote_target = remote_target
+        self.secure = secure
+        self.transport = flow.transport
+        self.flow: Flow | None = flow
+        self.is_early = is_early
+
+    @classmethod
+    def of_response(
+        cls, engine: Engine, record: EndpointRecord, request: Request, response: Response, flow: Flow
+    ) -> Dialog:
+        """The caller's side, from a response of 101 to 299 to its request.
+
+        RFC 3261 12.1.2.
+        """
+        return cls(
+            engine,
+            record,
+            call_id=request.call_id or "",
+            local=request.headers.get("From") or "",
+            remote=response.headers.get("To") or "",
+            local_tag=request.from_tag,
+            remote_tag=response.to_tag,
+            local_sequence=request.cseq.number,
+            remote_sequence=None,
+            route_set=_routes(response)[::-1],
+            remote_target=contact_uri(response) or request.uri,
+            secure=_is_secure(request, flow),
+            flow=flow,
+            is_early=response.status_code < 200,
+        )
+
+    @classmethod
+    def of_request(cls, engine: Engine, record: EndpointRecord, transaction: ServerTransaction) -> Dialog:
+        """The called side, from the request that begins the dialog; it has the transaction's To tag.
+
+        RFC 3261 12.1.1.
+        """
+        request = transaction.request
+        to = request.headers.get("To") or ""
+        return cls(
+            engine,
+            record,
+            call_id=request.call_id or "",
+            local=to if request.to_tag is not None else f"{to};tag={transaction.to_tag}",
+            remote=request.headers.get("From") or "",
+            local_tag=request.to_tag or transaction.to_tag,
+            remote_tag=request.from_tag,
+            local_sequence=0,
+            remote_sequence=request.cseq.number,
+            route_set=_routes(request),
+            remote_target=contact_uri(request) or str(request.from_.uri),
+            secure=_is_secure(request, transaction.flow),
+            flow=transaction.flow,
+            is_early=True,
+        )
+
+    @classmethod
+    def of_notify(
+        cls, engine: Engine, record: EndpointRecord, subscribe: Request, transaction: ServerTransaction
+    ) -> Dialog:
+        """The subscriber's side, from a NOTIFY that comes before, or instead of, the 2xx to the SUBSCRIBE.
+
+        RFC 6665 4.4.1.
+        """
+        dialog = cls.of_request(engine, record, transaction)
+        dialog.local = subscribe.headers.get("From") or ""
+        dialog.local_sequence = subscribe.cseq.number
+        dialog.secure = _is_secure(subscribe, transaction.flow)
+        dialog.is_early = False
+        return dialog
+
+    @property
+    def key(self) -> tuple[str, str | None, str | None]:
+        """What it is known by (RFC 3261 12)."""
+        return (self.call_id, self.local_tag, self.remote_tag)
+
+    def __repr__(self) -> str:
+        return f"<Dialog {self.call_id} with {self.remote_target}{', early' if self.is_early else ''}>"
+
+    # ------------------------------------------------------------------ its usages
+
+    @property
+    def usages(self) -> tuple[DialogUsage, ...]:
+        """Who shares it."""
+        return tuple(self._usages)
+
+    def add(self, usage: DialogUsage) -> None:
+        """One more usage; with the first one the dialog becomes known to the engine."""
+        self._usages.append(usage)
+        self._engine.dialogs.keep(self)
+
+    def remove(self, usage: DialogUsage) -> None:
+        """The usage has ended, and with the last one the dialog. It is no error if it is not there."""
+        if usage in self._usages:
+            self._usages.remove(usage)
+            if not self._usages:
+                self._engine.dialogs.drop(self)
+
+    # ------------------------------------------------------------------ requests of the peer
+
+    def received(self, now: float, transaction: ServerTransaction) -> None:
+        """A request in the dialog: in its order, understood, and for one of the usages (RFC 3261 12.2.2)."""
+        request = transaction.request
+        refusal = self._refusal(request) or inspect(request, self.record)
+        if refusal is not None:
+            transaction.usage = None
+            transaction.refuse(refusal)
+            return
+        if self.flow is None or not self.flow.is_connected:
+            self._engine.dialogs.move(self, transaction.flow)  # the peer came back by another connection
+        transaction.record = self.record
+        for usage in self._usages:
+            if usage.takes(request):
+                transaction.usage = usage
+                usage.received(now, transaction)
+                return
+        transaction.usage = None
+        transaction.refuse(Refusal(481))
+
+    def _refusal(self, request: Request) -> Refusal | None:
+        """Gaps are fine. A lower number is out of order; the same one came by another way (RFC 3261 8.2.2.2)."""
+        number = request.cseq.number
+        if self.remote_sequence is not None and number <= self.remote_sequence:
+            return Refusal(500 if number < self.remote_sequence else 482)
+        self.remote_sequence = number
+        return None
+
+    def acknowledged(self, now: float, flow: Flow, ack: Request) -> None:
+        """An ACK to a 2xx that did not find its transaction any more."""
+        for usage in self.usages:
+            usage.acknowledged(now, flow, ack)
+
+    def refresh_target(self, message: Request | Response) -> None:
+        """A target refresh request was accepted, or ours was: the peer is where its Contact says from now on."""
+        uri = contact_uri(message)
+        if uri is not None:
+            self.remote_target = uri
+
+    # What follows in a transaction or a request is told to the usage that has it.
+
+    def cancelled(self, now: float, transaction: ServerTransaction) -> None: ...
+
+    def transaction_failed(
+        self, now: float, transaction: ServerTransaction, error: RealTimeException | None
+    ) -> None: ...
+
+    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None: ...
+
+    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None: ...
+
+    # ------------------------------------------------------------------ requests of ours
+
+    def create_request(
+        self, method: str, headers: Pairs = (), content: Content | None = None, *, sequence: int | None = None
+    ) -> Request:
+        """A request in the dialog, complete but for Via and Contact.
+
+        Args:
+            sequence: The number in CSeq; None takes the next one.
+
+        RFC 3261 12.2.1.1.
+        """
+        if sequence is None:
+            # 2**31 requests in one dialog are not to be expected.
+            sequence = self.local_sequence = self.local_sequence + 1
+        uri, routes = self._path()
+        pairs = [
+            ("Max-Forwards", "70"),
+            *(("Route", route) for route in routes),
+            ("From", self.local),
+            ("To", self.remote),
+            ("Call-ID", self.call_id),
+            ("CSeq", f"{sequence} {method}"),
+        ]
+        if method != "ACK":
+            pairs.append(("User-Agent", self.record.endpoint.user_agent))
+        pairs += headers
+        if content is not None:
+            pairs.append(("Content-Type", content.content_type))
+        return Request(method, uri, pairs, b"" if content is None else content.body)
+
+    def send(self, now: float, request: Request, usage: Usage, *, timeout: float | None = None) -> ClientRequest:
+        """Send a request that :meth:`create_request` made; the usage is told what becomes of it."""
+        return self._engine.send_request(
+            now,
+            request,
+            self._target(),
+            None,
+            timeout=timeout,
+            usage=usage,
+            flow=self._serving_flow(),
+            contact_of=self.record if request.method in WITH_CONTACT else None,
+        )
+
+    def send_ack(self, now: float, ack: Request) -> None:
+        """Send an ACK to a 2xx; the same one again whenever the 2xx comes again."""
+        self._engine.send_ack(now, self._serving_flow(), ack, self._target())
+
+    def use_flow(self, flow: Flow) -> None:
+        """A request of ours was answered over that flow: it leads to the peer."""
+        if self.flow is not flow:
+            self._engine.dialogs.move(self, flow)
+
+    def _path(self) -> tuple[str, list[str]]:
+        """Request-URI and Route. A first router without ``lr`` is one of RFC 2543 and wants itself in the Request-URI
+        (RFC 3261 12.2.1.1)."""
+        if self.route_set:
+            first = NameAddr.parse(self.route_set[0], brackets=True).uri
+            if isinstance(first, SipUri) and "lr" not in first.parameters:
+                return str(first), [*self.route_set[1:], f"<{self.remote_target}>"]
+        return self.remote_target, self.route_set
+
+    def _next_hop(self) -> SipUri | str:
+        if self.route_set:
+            return NameAddr.parse(self.route_set[0], brackets=True).uri
+        return parse_uri(self.remote_target)
+
+    def _target(self) -> Any:
+        """Where requests go when a new connection is needed; or the error that says why they cannot."""
+        try:
+            return self.record.endpoint._next_hop(self._next_hop(), self.secure, self.transport == "TLS")
+        except RealTimeException as error:
+            return error
+
+    def _serving_flow(self) -> Flow | None:
+        """The dialog's connection, if it leads where its requests have to go.
+
+        With a route set it leads to the first router, who asked to stay on the path. Without one the next hop is the
+        peer, and the connection is the peer's own when the peer has opened it, or when the peer has proved that it
+        is the host of its Contact. Otherwise a proxy is in between that wants to see no more of the dialog.
+        """
+        flow = self.flow
+        if flow is None or not flow.is_connected or (self.secure and flow.transport != "TLS"):
+            return None
+        if self.route_set or flow.is_incoming:
+            return flow
+        hop = self._next_hop()
+        if not isinstance(hop, SipUri):
+            return None
+        port = hop.port or DEFAULT_PORTS[flow.transport]
+        return flow if port == flow.remote[1] and flow.covers(hop.host) else None
+
+
+class Dialogs:
+    """All dialogs of one engine, by what their requests bear. The engine's first finder."""
+
+    def __init__(self) -> None:
+        self._dialogs: dict[tuple[str, str | None, str | None], Dialog] = {}
+        self._flows: dict[Flow, dict[Dialog, None]] = {}
+        self._expected: dict[tuple[str, str | None], Usage] = {}
+
+    def __len__(self) -> int:
+        return len(self._dialogs)
+
+    def __iter__(self) -> Iterator[Dialog]:
+        return iter(list(self._dialogs.values()))
+
+    def usages(self) -> list[DialogUsage]:
+        """Every usage of every dialog."""
+        return list(dict.fromkeys(usage for dialog in self._dialogs.values() for usage in dialog.usages))
+
+    def get(self, call_id: str, local_tag: str | None, remote_tag: str | None) -> Dialog | None:
+        """The dialog with that name, as Replaces and Join give it (RFC 3891 3)."""
+        return self._dialogs.get((call_id, local_tag, remote_tag))
+
+    def find(self, request: Request, flow: Any) -> Usage | None:
+        """The dialog of a request, else whoever expects one (:meth:`expect`)."""
+        tag = request.to_tag
+        if tag is None:
+            return None
+        call_id = request.call_id or ""
+        dialog = self._dialogs.get((call_id, tag, request.from_tag))
+        return dialog if dialog is not None else self._expected.get((call_id, tag))
+
+    def expect(self, call_id: str, local_tag: str | None, usage: Usage) -> None:
+        """The usage takes requests of dialogs that are not known yet: NOTIFY may come before the 2xx to SUBSCRIBE, and
+        from several notifiers (RFC 6665 4.4.1)."""
+        self._expected[(call_id, local_tag)] = usage
+
+    def expect_no_more(self, call_id: str, local_tag: str | None) -> None:
+        """The opposite. It is no error if nobody did."""
+        self._expected.pop((call_id, local_tag), None)
+
+    # ------------------------------------------------------------------ what dialogs and the engine tell
+
+    def keep(self, dialog: Dialog) -> None:
+        """It has a usage."""
+        if self._dialogs.get(dialog.key) is not dialog:
+            self._dialogs[dialog.key] = dialog
+            if dialog.flow is not None:
+                self._flows.setdefault(dialog.flow, {})[dialog] = None
+
+    def drop(self, dialog: Dialog) -> None:
+        """It has no usage any more."""
+        if self._dialogs.get(dialog.key) is dialog:
+            del self._dialogs[dialog.key]
+            self._leave(dialog)
+
+    def move(self, dialog: Dialog, flow: Flow) -> None:
+        """It uses another flow from now on."""
+        self._leave(dialog)
+        dialog.flow = flow
+        if self._dialogs.get(dialog.key) is dialog:
+            self._flows.setdefault(flow, {})[dialog] = None
+
+    def _leave(self, dialog: Dialog) -> None:
+        flow = dialog.flow
+        there = None if flow is None else self._flows.get(flow)
+        if flow is not None and there is not None:
+            there.pop(dialog, None)
+            if not there:
+                del self._flows[flow]
+
+    def flow_closed(self, now: float, flow: Flow) -> None:
+        """The flow is gone; dialogs live on."""
+        for dialog in self._flows.pop(flow, {}):
+            dialog.flow = None
+            for usage in dialog.usages:
+                usage.flow_lost(now, flow)
+
+
+def contact_uri(message: Request | Response) -> str | None:
+    """The URI of the first Contact as text; None where there is none, or none that can be read."""
+    try:
+        contacts = message.contact
+    except MessageParsingException:
+        return None
+    # RFC 3261 19.1.1: a Request-URI has no headers.
+    return str(contacts[0].uri).partition("?")[0] if isinstance(contacts, list) and contacts else None
+
+
+def _routes(message: Request | Response) -> list[str]:
+    """Record-Route, a value each, as written. Unreadable: none, and requests go straight to the peer."""
+    try:
+        routes: Iterable[str] = message.headers.get_all("Record-Route")
+        return [route for route in routes if NameAddr.parse(route, brackets=True)]
+    except MessageParsingException:
+        return []
+
+
+def _is_secure(request: Request, flow: Flow) -> bool:
+    """RFC 3261 12.1.1 and 12.1.2."""
+    return request.uri[:5].lower() == "sips:" and flow.transport == "TLS"
