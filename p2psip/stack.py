@@ -33,6 +33,7 @@ from p2psip.net.loop import Clock, Loop, LoopEnded
 from p2psip.net.network import Network, SocketFactory, Target
 from p2psip.net.pool import Pool
 from p2psip.net.resolver import Resolver
+from p2psip.pressure import Pressure
 from p2psip.sync import Dispatcher, Event, OnError, Operation, Strand, forbid_blocking
 from p2psip.tokens import SecretTokens
 from p2psip.trace import excerpt
@@ -128,7 +129,7 @@ class Stack:
         self._start_lock = threading.RLock()  # a signal handler may come back here
         self._started = False
         self._running = False
-        self._held: dict[Strand, list[Connection]] = {}  # connections that a full strand keeps us from reading
+        self.pressure = Pressure(self.loop.post, settings)
         self._drains: list[tuple[Any, Operation[None]]] = []
         self._recent: collections.deque[tuple[str, Connection, bytes]] = collections.deque(maxlen=RECENT)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -178,6 +179,15 @@ class Stack:
             self.loop.post(self._respond, transaction, response)
         except LoopEnded:
             _log.debug("No answer %d: the connection manager is closed.", response.status_code)
+
+    def command(self, operation: Operation[Any], function: Callable[..., object], *args: object) -> None:
+        """Give the engine a command, ``function(now, *args)``, that ends the operation sooner or later."""
+
+        def run() -> None:
+            function(self.loop.now, *args)
+            self._run()
+
+        self.post_operation(operation, run)
 
     def call(self, name: str, function: Callable[..., Any], *args: object) -> Operation[Any]:
         """Run it on the loop thread; the operation has its result or its error."""
@@ -353,37 +363,18 @@ class Stack:
 
     def _deliver(self, effect: effects.Deliver) -> None:
         endpoint: Any = effect.record.endpoint
-        transaction = effect.transaction
-        strand: Strand = endpoint._strand
-        depth = strand.depth
-        if depth >= self.settings.strand_high_mark:
-            self._hold(strand, transaction.flow)
-            if depth >= 2 * self.settings.strand_high_mark:
-                busy = transaction.create_response(503, headers=[("Retry-After", "5")])
-                self.engine.respond(self.loop.now, transaction, busy)
-                return
-        endpoint._deliver(transaction, effect.request)
+        self.deliver(endpoint._strand, effect.transaction, endpoint._deliver, effect.transaction, effect.request)
 
-    def _hold(self, strand: Strand, connection: Connection) -> None:
-        """Read no more from the connection until the strand has come down to its low mark."""
-        held = self._held.get(strand)
-        if held is None:
-            held = self._held[strand] = []
-            strand.on_depth(self.settings.strand_low_mark, lambda: self._relieved(strand))
-        if connection not in held:
-            held.append(connection)
-            connection.pause_reading(f"strand {id(strand)}")
-
-    def _relieved(self, strand: Strand) -> None:
-        """Worker thread: the strand has come down."""
-        try:
-            self.loop.post(self._release, strand)
-        except LoopEnded:
-            pass
-
-    def _release(self, strand: Strand) -> None:
-        for connection in self._held.pop(strand, ()):
-            connection.resume_reading(f"strand {id(strand)}")
+    def deliver(
+        self, strand: Strand, transaction: ServerTransaction, function: Callable[..., object], *args: object
+    ) -> None:
+        """Call ``function(*args)``, which posts the request of that transaction to the strand, or answer 503 where
+        the strand has too much already."""
+        if self.pressure.is_too_high(strand, transaction.flow):
+            busy = transaction.create_response(503, headers=[("Retry-After", "5")])
+            self.engine.respond(self.loop.now, transaction, busy)
+        else:
+            function(*args)
 
     # ------------------------------------------------------------------ what the network tells
 
@@ -416,9 +407,7 @@ class Stack:
     def connection_closed(self, connection: Connection, error: RealTimeException | None) -> None:
         self.engine.flow_closed(self.loop.now, connection, error)
         self._run()
-        for held in self._held.values():
-            if connection in held:
-                held.remove(connection)
+        self.pressure.forget(connection)
         self._owner._connection_closed(connection, error)
 
     def connection_pool_added(self, pool: Pool) -> None:
@@ -439,9 +428,8 @@ class Stack:
         self._recent.append((direction, connection, message))
         if self._tracing:
             self._owner._traced(direction, connection, time.time(), _octets(message))
-            strand = self._owner._strand
-            if strand.depth >= self.settings.strand_high_mark and direction == "received":
-                self._hold(strand, connection)  # those who look on do not keep up
+            if direction == "received":  # those who look on may not keep up
+                self.pressure.is_too_high(self._owner._strand, connection)
 
     def _log_failure(self, connection: Connection) -> None:
         """An exception of the engine is a bug of ours: what led to it helps to find it."""

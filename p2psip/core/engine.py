@@ -6,8 +6,8 @@ to ``effects``. A transaction that is over has left no trace when the call that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from p2psip.config import ManagerSettings
 from p2psip.core.dialog import Dialogs
@@ -17,6 +17,7 @@ from p2psip.core.flow import Flow
 from p2psip.core.request import NOBODY, Acknowledgement, ClientRequest, throttled
 from p2psip.core.tables import Input
 from p2psip.core.tokens import Tokens
+from p2psip.core.traffic import Traffic, for_each
 from p2psip.core.transaction import (
     ClientTransaction,
     InviteClientTransaction,
@@ -35,8 +36,6 @@ from p2psip.errors import (
 from p2psip.message import Malformed, Request, Response, create_cancel, stateless_tag
 from p2psip.timers import Timers
 
-_T = TypeVar("_T")
-
 __all__ = ["KNOWN_METHODS", "ClientRequest", "Engine", "Tokens"]
 
 CANCELLED_METHODS = ("INVITE", *sorted(KNOWN_METHODS - {"ACK", "CANCEL", "INVITE"}))
@@ -47,17 +46,6 @@ RETRY_AFTER = "5"
 
 Acceptor = Callable[[float, ServerTransaction, EndpointRecord], object]
 """Takes a request that is the first of a dialog: the time, its transaction, whose it is."""
-
-
-class _Traffic:
-    """What is under way on one flow."""
-
-    __slots__ = ("clients", "servers", "unanswered")
-
-    def __init__(self) -> None:
-        self.clients: dict[ClientTransaction, None] = {}
-        self.servers: dict[ServerTransaction, None] = {}
-        self.unanswered = 0  # requests of the peer without final answer
 
 
 class Engine:
@@ -86,7 +74,7 @@ class Engine:
         self._clients: dict[object, ClientTransaction] = {}
         self._servers: dict[object, ServerTransaction] = {}
         self._merges: dict[object, ServerTransaction] = {}
-        self._flows: dict[Flow, _Traffic] = {}
+        self._flows: dict[Flow, Traffic] = {}
         self._ended: RealTimeException | None = None
 
     def take_effects(self) -> list[Effect]:
@@ -263,7 +251,7 @@ class Engine:
         self.now = now
         traffic = self._flows.get(flow)
         if traffic is not None:
-            _for_each((*traffic.clients, *traffic.servers), lambda each: each.take(Input.TRANSPORT_ERROR, error))
+            for_each((*traffic.clients, *traffic.servers), lambda each: each.take(Input.TRANSPORT_ERROR, error))
         self.dialogs.flow_closed(now, flow)
 
     def _receive_response(self, response: Response) -> None:
@@ -435,8 +423,8 @@ class Engine:
             else:
                 each.take(Input.TRANSPORT_ERROR, error)
 
-        _for_each(pending, end)
-        _for_each(self.dialogs.usages(), lambda usage: usage.abandon(now, error))
+        for_each(pending, end)
+        for_each(self.dialogs.usages(), lambda usage: usage.abandon(now, error))
 
     # ------------------------------------------------------------------ what transactions and requests tell
 
@@ -491,20 +479,8 @@ class Engine:
         transaction.start()
         return transaction
 
-    def _traffic(self, flow: Flow) -> _Traffic:
+    def _traffic(self, flow: Flow) -> Traffic:
         traffic = self._flows.get(flow)
         if traffic is None:
-            traffic = self._flows[flow] = _Traffic()
+            traffic = self._flows[flow] = Traffic()
         return traffic
-
-
-def _for_each(things: Iterable[_T], function: Callable[[_T], object]) -> None:
-    """Call the function with each of them, whether or not one call fails; then raise the first error."""
-    errors = []
-    for thing in things:
-        try:
-            function(thing)
-        except Exception as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
