@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from p2psip import arguments
 from p2psip._version import __version__
 from p2psip.arguments import Headers
+from p2psip.capabilities import Capabilities
 from p2psip.core.directory import EndpointRecord
+from p2psip.core.flow import Flow
 from p2psip.enums import EndpointState, EndpointTransitionReason, MessageType
 from p2psip.errors import (
     ConnectionFailureException,
     OperationFailureException,
     OperationFailureReason,
 )
+from p2psip.hosting import Hosting
 from p2psip.managers import RealTimeServerConnectionManager, default_manager
-from p2psip.message import Request, quote_display_name
-from p2psip.messaging import MESSAGE_METHODS, MessageReceivedEventArgs, PendingMessage, answer_message
-from p2psip.net.connection import Connection
+from p2psip.message import Request, SipUri, quote_display_name
+from p2psip.messaging import MessageReceivedEventArgs, PendingMessage, answer_message
 from p2psip.net.loop import LoopEnded
 from p2psip.net.network import Target
 from p2psip.stack import Stack
@@ -65,7 +67,7 @@ class SipPeerToPeerEndpointSettings:
     display_name: str = ""
 
 
-class RealTimeEndpoint(abc.ABC):
+class RealTimeEndpoint(Capabilities, Hosting, abc.ABC):
     """What all endpoints have in common. Usable from any thread; use :class:`SipPeerToPeerEndpoint`."""
 
     state_changed: Event[RealTimeEndpoint, EndpointStateChangedEventArgs] = Event()
@@ -97,7 +99,6 @@ class RealTimeEndpoint(abc.ABC):
         self._termination: Operation[None] | None = None
         self._draining = False
         self._pending: set[PendingMessage] = set()  # loop thread only
-        self._features: dict[str, str | None] = {}
         self._application_user_agent = ""
         self.application_context: Any = None
         self._strand = self._stack.dispatcher.strand(f"endpoint {self._owner_text}", owner=self)
@@ -105,7 +106,8 @@ class RealTimeEndpoint(abc.ABC):
             endpoint=self, owner=self._owner, opaque=self._opaque, gruu=self._gruu, epid=self._id
         )
         self._record.accepting = False  # until the manager listens
-        self._packages: tuple[str, ...] = ()
+        Capabilities.__init__(self)
+        Hosting.__init__(self)
         self.display_name = settings.display_name
 
     # ------------------------------------------------------------------ who it is
@@ -187,58 +189,6 @@ class RealTimeEndpoint(abc.ABC):
     def is_terminated(self) -> bool:
         """``terminate()`` was called, here or by the end of its manager; nothing can be begun any more."""
         return self._termination is not None
-
-    # ------------------------------------------------------------------ what it understands
-
-    def allow_method(self, name: str) -> None:
-        """Deliver requests of a method that the library does not know to ``message_received``, instead of answering
-        501. Does not block.
-
-        Raises:
-            ValueError: Not a method name, or one that belongs to sessions or subscriptions.
-        """
-        method = arguments.method(name)
-        if method not in MESSAGE_METHODS:
-            self._record.allowed_methods.add(method)
-
-    def add_sip_extension(self, name: str) -> None:
-        """Accept the option tag ``name`` in Require; unknown ones are answered 420. It cannot be removed.
-
-        Raises:
-            ValueError: Empty, not a token, or added before.
-        """
-        arguments.token(name, "an option tag")
-        if name.lower() in self._record.extensions:
-            raise ValueError(f"The extension {name} is supported already.")
-        self._record.extensions.add(name.lower())
-
-    @property
-    def supported_sip_extensions(self) -> tuple[str, ...]:
-        """The option tags accepted in Require."""
-        return tuple(sorted(self._record.extensions))
-
-    def add_feature_parameter(self, name: str, value: str | None = None) -> None:
-        """Add a feature parameter (RFC 3840) to the Contact of this endpoint.
-
-        Raises:
-            ValueError: Not a token, a malformed value, or added before.
-        """
-        arguments.token(name, "a feature parameter")
-        if name in self._features:
-            raise ValueError(f"The feature parameter {name} is set already.")
-        if value is not None and any(c in '"\\<>' for c in arguments.text(value, "A feature parameter's value")):
-            raise ValueError(f"{value!r} cannot be the value of a feature parameter.")
-        with self._lock:
-            self._features = {**self._features, name: value}  # the loop may be reading the one before
-
-    def remove_feature_parameter(self, name: str) -> None:
-        """Take it out of the Contact again; an unknown one is fine."""
-        with self._lock:
-            self._features = {known: value for known, value in self._features.items() if known != name}
-
-    def get_feature_parameter_value(self, name: str) -> str | None:
-        """Its value; None when it has none, or is not set."""
-        return self._features.get(name)
 
     # ------------------------------------------------------------------ sending
 
@@ -354,27 +304,7 @@ class RealTimeEndpoint(abc.ABC):
     def _next_hop(self, uri: SipUri | str, secure: bool, learned: bool) -> Target:
         """Where a request goes whose first hop that URI names; ``learned``: a peer has named it."""
 
-    def _allowed_methods(self) -> list[str]:
-        """What this endpoint takes just now (Allow, RFC 3261 20.5)."""
-        messages = [*MESSAGE_METHODS, *sorted(self._record.allowed_methods)] if self.message_received else ["OPTIONS"]
-        sessions = SESSION_METHODS if self.session_received else ()
-        subscriptions = ("SUBSCRIBE",) if self.subscription_received else ()
-        return list(dict.fromkeys([*sessions, *messages, *subscriptions]))
-
-    def _event_packages(self) -> tuple[str, ...]:
-        return self._packages
-
-    @property
-    def event_packages(self) -> tuple[str, ...]:
-        """The event packages that others can subscribe to here; empty (the default): ``subscription_received``
-        decides. A subscription to another one is answered 489 with these in Allow-Events (RFC 6665 8.2.2)."""
-        return self._packages
-
-    @event_packages.setter
-    def event_packages(self, names: Sequence[str]) -> None:
-        self._packages = tuple(arguments.token(name, "an event package") for name in names)
-
-    def _contact(self, connection: Connection, request_uri: str) -> str:
+    def _contact(self, flow: Flow, request_uri: str) -> str:
         """Where this endpoint is reached when the request travels over that connection: by ``sips:`` where the
         request asks for it (RFC 3261 8.1.1.8)."""
         if self._gruu is not None:
@@ -382,15 +312,15 @@ class RealTimeEndpoint(abc.ABC):
         else:
             user = f"{self._owner.user}@" if self._owner.user else ""
             scheme = "sips" if request_uri[:5].lower() == "sips:" else self._owner.scheme
-            transport = "" if scheme == "sips" else f";transport={connection.transport.lower()}"
-            uri = f"{scheme}:{user}{connection.sent_by}{transport};opaque={self._opaque}"
+            transport = "" if scheme == "sips" else f";transport={flow.transport.lower()}"
+            uri = f"{scheme}:{user}{flow.sent_by}{transport};opaque={self._opaque}"
         features = "".join(f";{n}" if v is None else f';{n}="{v}"' for n, v in self._features.items())
         return f"<{uri}>{features}"
 
     # ------------------------------------------------------------------ receiving (called on the loop thread)
 
     def _deliver(self, transaction: ServerTransaction, request: Request) -> None:
-        self._strand.post(answer_message, self, transaction, request)
+        self._strand.post(answer_message, self, transaction, request, self)
 
     # ------------------------------------------------------------------ states and the end
 
@@ -478,10 +408,13 @@ class RealTimeEndpoint(abc.ABC):
         return operation
 
     def _end(self, operation: Operation[None]) -> None:
-        try:
-            self._stack.remove_endpoint(self._record, self._pending)
-        finally:
-            self._ended(operation)
+        def ended() -> None:
+            try:
+                self._stack.remove_endpoint(self._record, self._pending)
+            finally:
+                self._ended(operation)
+
+        self._end_sessions(ended)
 
     def _ended(self, operation: Operation[None]) -> None:
         self._set_state(EndpointState.DISCONNECTED, EndpointTransitionReason.TERMINATED_LOCALLY)

@@ -52,6 +52,92 @@ class EndpointTransitionReason(enum.IntEnum):
     STOPPED_LISTENING = 13
 
 
+class SignalingState(enum.IntEnum):
+    """Where a session is."""
+
+    IDLE = 0
+    CONNECTING = 1
+    ALERTED = 2
+    CONNECTED = 3
+    DISCONNECTED = 4
+    INCOMING = 5
+    REDIRECTING = 6
+
+
+class SignalingTransitionReason(enum.IntEnum):
+    """Why a session changed its state."""
+
+    NONE = 0
+    DECLINED = 1
+    CANCELED = 2
+    TERMINATED_LOCALLY = 3
+    TERMINATED_REMOTELY = 4
+    BUSY = 5
+    TEMPORARILY_UNAVAILABLE = 6
+    NOT_ACCEPTABLE = 7
+    NOT_ACCEPTABLE_MEDIA = 8
+    TIMEOUT = 9
+    UNREACHABLE = 10
+    SESSION_TIMER_EXPIRED = 11
+    PROVISION_RESPONSE_RECEIVED = 12
+    SESSION_DOES_NOT_EXIST = 13
+    RECOVERY_FAILED = 14
+
+
+class RouteSetStatus(enum.IntEnum):
+    """Whether a session has a connection to its peer. While it is recovering the next request looks for a new one."""
+
+    HEALTHY = 0
+    RECOVERING = 1
+
+
+class ExtensionFeatureSupport(enum.IntEnum):
+    """What is made of an extension of SIP."""
+
+    UNSUPPORTED = 0
+    SUPPORTED = 1
+    REQUIRED = 2
+
+
+class RedirectAction(enum.IntEnum):
+    """What a handler of ``redirecting`` wants to be done."""
+
+    TRY_ALL = 0
+    """Follow this target and, where it fails, the next ones without asking."""
+    TRY_NONE = 1
+    """Follow none: the session ends with the response that redirects it."""
+    TRY_THIS = 2
+    """Follow this target; ask again where it fails."""
+    SKIP_THIS = 3
+    """Not this one; ask again for the next."""
+
+
+class ReferState(enum.IntEnum):
+    """Where a transfer is: the first five are about the request, the others about what the peer reports."""
+
+    IDLE = 0
+    REFER_REQUESTED = 1
+    REFER_ACCEPTED = 2
+    REFER_REJECTED = 3
+    REFER_FAILED = 4
+    TRYING = 5
+    ALERTED = 6
+    SUCCEEDED = 7
+    FAILED = 8
+    REDIRECTED = 9
+
+
+class SubscriptionSignalingState(enum.IntEnum):
+    """Where a subscription of ours is."""
+
+    IDLE = 0
+    SUBSCRIBING = 1
+    SUBSCRIBED = 2
+    WAITING_FOR_RETRY = 3
+    TERMINATING = 4
+    TERMINATED = 5
+
+
 class ResponseCode(enum.IntEnum):
     """The status codes of SIP, under UCMA's names where it has one."""
 

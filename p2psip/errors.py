@@ -140,6 +140,7 @@ class FailureResponseException(RealTimeException):
         response_data: The response (``SipResponseData``), or None.
         warnings: The values of its Warning headers (RFC 3261 20.43).
         diagnostics: The values of its Reason and Error-Info headers.
+        retry_after: Seconds after which it may go better (Retry-After, RFC 3261 20.33), or None.
     """
 
     def __init__(
@@ -149,11 +150,13 @@ class FailureResponseException(RealTimeException):
         *,
         warnings: Sequence[str] = (),
         diagnostics: Sequence[str] = (),
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.response_data = response_data
         self.warnings = tuple(warnings)
         self.diagnostics = tuple(diagnostics)
+        self.retry_after = retry_after
 
 
 class AuthenticationException(FailureResponseException):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from p2psip import arguments
 from p2psip.arguments import Headers
@@ -14,18 +13,14 @@ from p2psip.connections import RealTimeConnection
 from p2psip.core.engine import KNOWN_METHODS
 from p2psip.enums import MessageType
 from p2psip.errors import (
-    AuthenticationException,
-    AuthenticationFailureReason,
-    FailureResponseException,
     MessageParsingException,
     RealTimeException,
     RealTimeInvalidOperationException,
-    ServerPolicyException,
 )
+from p2psip.failures import response_failure, shown
 from p2psip.message import Request, Response
 from p2psip.net.network import Target
-from p2psip.sync import Operation
-from p2psip.trace import excerpt
+from p2psip.sync import Event, Operation
 from p2psip.values import Participant, SipRequestData, SipResponseData, decode_body
 
 if TYPE_CHECKING:
@@ -82,91 +77,25 @@ class PendingMessage:
             self.operation.complete(SipResponseData(response))
         else:
             try:
-                failure: Exception = _failure(self, response)
+                failure: Exception = response_failure(
+                    response,
+                    f"{self.request.method} to {self.request.uri}",
+                    f"{self.target.host}:{self.target.port} over {self.target.transport}",
+                )
             except Exception as unexpected:  # whatever a peer wrote, somebody waits for this operation
                 failure = unexpected
             self.operation.fail(failure)
 
 
-def _failure(message: PendingMessage, response: Response) -> FailureResponseException:
-    code, target = response.status_code, message.target
-    sentence = (
-        f"{message.request.method} to {message.request.uri} was answered {code} {_shown(response.reason)} "
-        f"by {target.host}:{target.port} over {target.transport}"
-    )
-    hint = _HINTS.get(code)
-    warnings = _values(response, "Warning")
-    kind: type[FailureResponseException] = FailureResponseException
-    if code in (401, 407):
-        kind = AuthenticationException
-    elif code == 403 and warnings:
-        kind = ServerPolicyException
-    sentence += f": {hint}." if hint else "."
-    error = kind(
-        sentence,
-        SipResponseData(response),
-        warnings=warnings,
-        diagnostics=[*_values(response, "Reason"), *_values(response, "Error-Info")],
-    )
-    if isinstance(error, AuthenticationException):
-        _read_challenges(error, response)
-    return error
+class MessageSource(Protocol):
+    """Where messages come in."""
 
-
-_REALM = re.compile(r'\brealm\s*=\s*"((?:[^"\\]|\\.)*)"', re.IGNORECASE)
-_ALGORITHM = re.compile(r'\balgorithm\s*=\s*"?([A-Za-z0-9-]+)', re.IGNORECASE)
-
-
-def _read_challenges(error: AuthenticationException, response: Response) -> None:
-    """What credentials are wanted, in the order of the headers (RFC 3261 20.27, 20.44)."""
-    header = "WWW-Authenticate" if response.status_code == 401 else "Proxy-Authenticate"
-    protocols = []
-    for challenge in _values(response, header):
-        scheme = challenge.partition(" ")[0]
-        if not scheme:
-            continue
-        realm, algorithm = _REALM.search(challenge), _ALGORITHM.search(challenge)
-        if error.realm is None and realm is not None:
-            error.realm = re.sub(r"\\(.)", r"\1", realm[1])
-        protocols.append(scheme if algorithm is None else f"{scheme} {algorithm[1]}")
-    error.supported_authentication_protocols = tuple(protocols)
-    error.failure_reason = AuthenticationFailureReason.MISSING_CREDENTIALS
-
-
-def _values(response: Response, name: str) -> list[str]:
-    """All values of a header; where the list cannot be read, its first line as it is."""
-    try:
-        return response.headers.get_all(name)
-    except MessageParsingException:
-        value = response.headers.get(name)
-        return [value] if value else []
-
-
-def _shown(text: str | None) -> str:
-    """What a peer wrote, for sentences and logs: octets that are no UTF-8 must not keep them from being printed."""
-    return excerpt((text or "").encode("utf-8", "surrogateescape"))
-
-
-_HINTS = {
-    401: "it wants credentials",
-    403: "it refuses this sender or this request",
-    404: "it knows no such user; check the address",
-    405: "it has no use for this method",
-    407: "the proxy wants credentials",
-    408: "a proxy on the way got no answer",
-    415: "it cannot read this content type",
-    416: "it cannot route this kind of URI",
-    420: "it does not know an extension that the message requires",
-    480: "the user is there, but not available now",
-    485: "several endpoints bear this address; give the endpoint id",
-    500: "something went wrong there; its log says what",
-    501: "it does not know this method",
-    503: "it is overloaded; try again later",
-}
+    @property
+    def message_received(self) -> Event[Any, Any]: ...
 
 
 class MessageReceivedEventArgs:
-    """A request outside of any session, and the way to answer it. Usable from any thread."""
+    """A request outside of any session, or in one, and the way to answer it. Usable from any thread."""
 
     __slots__ = (
         "__weakref__",
@@ -174,12 +103,16 @@ class MessageReceivedEventArgs:
         "_endpoint",
         "_lock",
         "_request",
+        "_source",
         "_transaction",
         "disable_automatic_response",
     )
 
-    def __init__(self, endpoint: RealTimeEndpoint, transaction: ServerTransaction, request: Request) -> None:
+    def __init__(
+        self, endpoint: RealTimeEndpoint, transaction: ServerTransaction, request: Request, source: MessageSource
+    ) -> None:
         self._endpoint = endpoint
+        self._source = source
         self._transaction = transaction
         self._request = request
         self._lock = threading.RLock()  # a signal handler may come back here
@@ -279,7 +212,7 @@ class MessageReceivedEventArgs:
         with self._lock:
             if self._answered is not None:
                 raise RealTimeInvalidOperationException(
-                    f"The {self._request.method} from {_shown(self._request.headers.get('From'))} cannot be answered "
+                    f"The {self._request.method} from {shown(self._request.headers.get('From'))} cannot be answered "
                     f"{int(code)}: {self._answered}."
                 )
             self._answered = f"it was answered {int(code)} before"
@@ -299,21 +232,24 @@ class MessageReceivedEventArgs:
             if self._answered is not None:
                 return
             self._answered = f"it was answered 500 because nobody had answered it within {seconds:g} s"
-        handlers = ", ".join(getattr(h, "__qualname__", repr(h)) for h in self._endpoint.message_received.handlers)
+        handlers = ", ".join(getattr(h, "__qualname__", repr(h)) for h in self._source.message_received.handlers)
         _log.warning(
             "%s %s from %s was answered 500: the handlers (%s) did not answer within %g s",
             self._endpoint.owner_uri,
             self._request.method,
-            _shown(self._request.headers.get("From")),
+            shown(self._request.headers.get("From")),
             handlers,
             seconds,
         )
 
 
-def answer_message(endpoint: RealTimeEndpoint, transaction: ServerTransaction, request: Request) -> None:
-    """Raise ``message_received`` and answer in its place where nobody does. On the endpoint's strand."""
-    args = MessageReceivedEventArgs(endpoint, transaction, request)
-    method, event = request.method, endpoint.message_received
+def answer_message(
+    endpoint: RealTimeEndpoint, transaction: ServerTransaction, request: Request, source: MessageSource
+) -> None:
+    """Raise ``message_received`` of the source, an endpoint or a session of it, and answer in its place where nobody
+    does. On the source's strand."""
+    args = MessageReceivedEventArgs(endpoint, transaction, request, source)
+    method, event = request.method, source.message_received
     if not event or (method not in _TYPES and method not in endpoint._record.allowed_methods):
         _answer_unhandled(endpoint, args, method)
         return
@@ -330,7 +266,7 @@ def answer_message(endpoint: RealTimeEndpoint, transaction: ServerTransaction, r
         else:
             args._answer_by_default(200, _capabilities(endpoint) if method == "OPTIONS" else ())
 
-    event.raise_event(endpoint, args, failed, handlers_done)
+    event.raise_event(source, args, failed, handlers_done)
 
 
 def _answer_unhandled(endpoint: RealTimeEndpoint, args: MessageReceivedEventArgs, method: str) -> None:

@@ -1,0 +1,104 @@
+"""What an endpoint understands, and tells its peers of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from p2psip import arguments
+from p2psip.core.directory import EndpointRecord
+from p2psip.messaging import MESSAGE_METHODS
+from p2psip.sync import Event
+
+if TYPE_CHECKING:
+    from p2psip.session_events import SessionReceivedEventArgs
+
+SESSION_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "REFER", "NOTIFY")
+"""What may come in a session."""
+
+
+class Capabilities:
+    """The part of an endpoint that knows methods, extensions, feature parameters and event packages."""
+
+    _lock: threading.RLock
+    _record: EndpointRecord
+    _sessions: dict[Any, None]
+    message_received: Event[Any, Any]
+    session_received: Event[Any, SessionReceivedEventArgs]
+    subscription_received: Event[Any, Any]
+    refer_received: Event[Any, Any]
+
+    def __init__(self) -> None:
+        self._features: dict[str, str | None] = {}
+        self._packages: tuple[str, ...] = ()
+
+    def allow_method(self, name: str) -> None:
+        """Deliver requests of a method that the library does not know to ``message_received``, instead of answering
+        501. Does not block.
+
+        Raises:
+            ValueError: Not a method name, or one that belongs to sessions or subscriptions.
+        """
+        method = arguments.method(name)
+        if method not in MESSAGE_METHODS:
+            self._record.allowed_methods.add(method)
+
+    def add_sip_extension(self, name: str) -> None:
+        """Accept the option tag ``name`` in Require; unknown ones are answered 420. It cannot be removed.
+
+        Raises:
+            ValueError: Empty, not a token, or added before.
+        """
+        arguments.token(name, "an option tag")
+        if name.lower() in self._record.extensions:
+            raise ValueError(f"The extension {name} is supported already.")
+        self._record.extensions.add(name.lower())
+
+    @property
+    def supported_sip_extensions(self) -> tuple[str, ...]:
+        """The option tags accepted in Require."""
+        return tuple(sorted(self._record.extensions))
+
+    def add_feature_parameter(self, name: str, value: str | None = None) -> None:
+        """Add a feature parameter (RFC 3840) to the Contact of this endpoint.
+
+        Raises:
+            ValueError: Not a token, a malformed value, or added before.
+        """
+        arguments.token(name, "a feature parameter")
+        if name in self._features:
+            raise ValueError(f"The feature parameter {name} is set already.")
+        if value is not None and any(c in '"\\<>' for c in arguments.text(value, "A feature parameter's value")):
+            raise ValueError(f"{value!r} cannot be the value of a feature parameter.")
+        with self._lock:
+            self._features = {**self._features, name: value}  # the loop may be reading the one before
+
+    def remove_feature_parameter(self, name: str) -> None:
+        """Take it out of the Contact again; an unknown one is fine."""
+        with self._lock:
+            self._features = {known: value for known, value in self._features.items() if known != name}
+
+    def get_feature_parameter_value(self, name: str) -> str | None:
+        """Its value; None when it has none, or is not set."""
+        return self._features.get(name)
+
+    def _allowed_methods(self) -> list[str]:
+        """What this endpoint takes just now (Allow, RFC 3261 20.5)."""
+        messages = [*MESSAGE_METHODS, *sorted(self._record.allowed_methods)] if self.message_received else ["OPTIONS"]
+        sessions = SESSION_METHODS if self.session_received or self._sessions else ()
+        subscriptions = ("SUBSCRIBE",) if self.subscription_received else ()
+        return list(dict.fromkeys([*sessions, *messages, *subscriptions]))
+
+    def _event_packages(self) -> tuple[str, ...]:
+        return self._packages
+
+    @property
+    def event_packages(self) -> tuple[str, ...]:
+        """The event packages that others can subscribe to here; empty (the default): ``subscription_received``
+        decides. A subscription to another one is answered 489 with these in Allow-Events (RFC 6665 8.2.2)."""
+        return self._packages
+
+    @event_packages.setter
+    def event_packages(self, names: Sequence[str]) -> None:
+        self._packages = tuple(arguments.token(name, "an event package") for name in names)
