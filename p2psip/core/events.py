@@ -236,3 +236,22 @@ class PublicationChanged:
     is_active: bool
     entity_tag: str | None
     error: Exception | None
+
+
+_REASONS = {
+    480: SessionReason.TEMPORARILY_UNAVAILABLE,
+    481: SessionReason.SESSION_DOES_NOT_EXIST,
+    486: SessionReason.BUSY,
+    487: SessionReason.CANCELED,
+    488: SessionReason.NOT_ACCEPTABLE_MEDIA,
+    600: SessionReason.BUSY,
+    606: SessionReason.NOT_ACCEPTABLE_MEDIA,
+    406: SessionReason.NOT_ACCEPTABLE,
+    408: SessionReason.TIMEOUT,
+    504: SessionReason.TIMEOUT,
+}
+
+
+def end_reason(response: Response) -> SessionReason:
+    """Why a session ended that was answered like this."""
+    return _REASONS.get(response.status_code, SessionReason.DECLINED)

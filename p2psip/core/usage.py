@@ -45,3 +45,23 @@ class UsageFinder(Protocol):
     """Finds the usage that a request belongs to."""
 
     def find(self, request: Request, flow: Any) -> Usage | None: ...
+
+
+class ClientUsage:
+    """Base of a usage that has only a request of ours: what it is told of the peer's requests does not occur."""
+
+    __slots__ = ()
+
+    def received(self, now: float, transaction: ServerTransaction) -> None: ...
+
+    def acknowledged(self, now: float, flow: Any, ack: Request) -> None: ...
+
+    def cancelled(self, now: float, transaction: ServerTransaction) -> None: ...
+
+    def transaction_failed(
+        self, now: float, transaction: ServerTransaction, error: RealTimeException | None
+    ) -> None: ...
+
+    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None: ...
+
+    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None: ...

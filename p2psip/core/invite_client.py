@@ -1,0 +1,383 @@
+"""The INVITE that we send: forks, cancelling, redirections, and the ACK to its 2xx (RFC 3261 13.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from p2psip.core.dialog import Content, Dialog, Pairs
+from p2psip.core.events import (
+    InvitationAccepted,
+    ProvisionalReceived,
+    Redirected,
+    SessionReason,
+    SessionState,
+    end_reason,
+)
+from p2psip.core.usage import ClientUsage
+from p2psip.errors import (
+    ConnectionFailureException,
+    MessageParsingException,
+    OperationFailureException,
+    OperationFailureReason,
+    OperationTimeoutException,
+    RealTimeException,
+    TlsFailureException,
+    fresh,
+)
+from p2psip.message import NameAddr, Request, Response, SipUri, parse_uri
+from p2psip.timers import Timer
+
+if TYPE_CHECKING:
+    from p2psip.core.request import ClientRequest
+    from p2psip.core.session import Session
+
+
+class OutgoingInvite(ClientUsage):
+    """From the first INVITE to the ACK, over all redirections; afterwards it answers 2xx that come again or late."""
+
+    def __init__(self, session: Session, operation: Any) -> None:
+        self._session = session
+        self._operation = operation
+        self._client_request: ClientRequest | None = None
+        self._early: dict[str | None, Dialog] = {}
+        self._winner: str | None = None
+        self._is_won = False
+        self._is_over = False  # given up: a 2xx that comes nevertheless is acknowledged and ended
+        self._success: Response | None = None
+        self._acks: dict[str | None, tuple[Dialog, Request]] = {}
+        self._offer: Content | None = None
+        self._limit: Timer | None = None  # the caller's time-out
+        self._ring: Timer | None = None
+        self._guard: Timer | None = None
+        self._from = ""
+        self._to = ""
+        self._uri = ""
+        self._headers: Pairs = ()
+        self._tried: set[str] = set()
+        self._redirection: Response | None = None
+
+    def start(
+        self, now: float, uri: str, to: str, target: Any, offer: Content | None, headers: Pairs, timeout: float | None
+    ) -> None:
+        session = self._session
+        engine = session.engine
+        self._offer, self._to, self._headers = offer, to, headers
+        self._from = f"{session.options.local_from or f'<{session.record.owner}>;tag='}{engine.tokens.tag()}"
+        if timeout is not None:
+            self._limit = engine.timers.start(now, timeout, self._out_of_time, timeout)
+        self._send(now, uri, target, 1)
+
+    def _send(self, now: float, uri: str, target: Any, sequence: int) -> None:
+        session = self._session
+        self._uri = uri
+        self._tried.add(uri.lower())
+        pairs = [
+            ("Max-Forwards", "70"),
+            ("From", self._from),
+            ("To", self._to),
+            ("Call-ID", session.call_id),
+            ("CSeq", f"{sequence} INVITE"),
+            ("User-Agent", session.record.endpoint.user_agent),
+            *session.supported(),
+            *self._headers,
+        ]
+        offer = self._offer
+        if offer is not None:
+            pairs.append(("Content-Type", offer.content_type))
+        session.request = Request("INVITE", uri, pairs, b"" if offer is None else offer.body)
+        if len(session.engine.dialogs) >= session.engine.settings.maximum_dialogs:
+            target = OperationFailureException(
+                f"INVITE to {uri} was not sent, because {session.engine.settings.maximum_dialogs} dialogs are open; "
+                "end some, or raise the limit in the settings.",
+                OperationFailureReason.THROTTLED,
+            )
+        self._client_request = session.engine.send_request(
+            now, session.request, target, None, usage=self, contact_of=session.record
+        )
+
+    # ------------------------------------------------------------------ responses
+
+    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
+        code = response.status_code
+        if 200 <= code < 300:
+            self._succeeded(now, client_request, response)
+        elif client_request is not self._client_request:
+            return
+        elif code >= 300:
+            self._declined(now, response)
+        else:
+            self._rings(now, client_request, response)
+
+    def _rings(self, now: float, client_request: ClientRequest, response: Response) -> None:
+        session = self._session
+        if self._is_over or self._is_won:
+            return
+        if self._ring is None:
+            limit = session.options.ring_limit
+            limit = session.engine.settings.ring_limit if limit is None else limit
+            self._ring = session.engine.timers.start(now, limit, self._rang_too_long, limit)
+        if response.status_code == 100:
+            return
+        tag = response.to_tag
+        if tag is not None and tag not in self._early and len(self._early) < 64:
+            dialog = self._early[tag] = Dialog.of_response(
+                session.engine, session.record, client_request.request, response, client_request.flow
+            )
+            dialog.add(session)
+            session.dialog = dialog
+        session.learn(response)
+        session.tell(ProvisionalReceived(response, tag, False, Content.of(response), False))
+        session.change(SessionState.ALERTED, SessionReason.PROVISION_RESPONSE_RECEIVED, response)
+
+    def _succeeded(self, now: float, client_request: ClientRequest, response: Response) -> None:
+        """The first 2xx makes the session; one of another fork is acknowledged and ended (RFC 3261 13.2.2.4)."""
+        tag = response.to_tag
+        known = self._acks.get(tag)
+        if known is not None:
+            known[0].send_ack(now, known[1])
+            return
+        if self._is_won and tag == self._winner:
+            return  # again, and the application has not answered the offer yet
+        session = self._session
+        dialog = Dialog.of_response(
+            session.engine, session.record, client_request.request, response, client_request.flow
+        )
+        if self._is_over or self._is_won:
+            self._end_fork(now, dialog, tag, client_request)
+            return
+        self._is_won, self._winner, self._success = True, tag, response
+        early = self._early.pop(tag, None)
+        if early is not None:  # its requests were numbered already (RFC 3261 13.2.2.4)
+            early.route_set, early.is_early = dialog.route_set, False
+            early.refresh_target(response)
+            dialog = early
+        else:
+            dialog.add(session)
+        self._leave_early()
+        self._stop_timers()
+        session.dialog = dialog
+        session.learn(response)
+        if self._offer is not None:
+            session.local_content = self._offer
+            session.remote_content = Content.of(response)
+        self._guard = session.engine.timers.start(now, session.engine.settings.handler_limit, self._acknowledge_unasked)
+        session.tell(InvitationAccepted(response, Content.of(response), self._offer is None))
+
+    def _end_fork(self, now: float, dialog: Dialog, tag: str | None, client_request: ClientRequest) -> None:
+        from_winner = self._session if self._is_over and not self._acks else None
+        ack = dialog.create_request("ACK", sequence=client_request.request.cseq.number)
+        self._acks[tag] = (dialog, ack)
+        dialog.send_ack(now, ack)
+        Farewell(from_winner, dialog).send(now)
+
+    def acknowledge(self, now: float, answer: Content | None, headers: Pairs) -> None:
+        """The application, or nobody, had something to say: the session is up."""
+        session, dialog, success = self._session, self._session.dialog, self._success
+        if success is None or dialog is None or self._winner in self._acks or self._is_over:
+            return
+        self._stop_timers()
+        assert session.request is not None
+        ack = dialog.create_request("ACK", headers, answer, sequence=session.request.cseq.number)
+        self._acks[self._winner] = (dialog, ack)
+        dialog.send_ack(now, ack)
+        if self._offer is None:
+            session.remote_content, session.local_content = Content.of(success), answer
+        session.change(SessionState.CONNECTED, SessionReason.NONE, success)
+        self._complete(success, None)
+
+    def _acknowledge_unasked(self) -> None:
+        self.acknowledge(self._session.engine.now, None, ())
+
+    def _declined(self, now: float, response: Response) -> None:
+        self._client_request = None
+        self._leave_early()
+        if self._is_over:
+            self._session.said_farewell()
+            return
+        if 300 <= response.status_code < 400:
+            targets = self._targets(response)
+            if targets:
+                self._redirection = response
+                self._session.change(SessionState.REDIRECTING, SessionReason.NONE, response)
+                self._guard = self._session.engine.timers.start(
+                    now, self._session.engine.settings.handler_limit, self._give_up_unasked
+                )
+                self._session.tell(Redirected(response, targets))
+                return
+        self._finish(now, response)
+
+    def _finish(self, now: float, response: Response) -> None:
+        self._stop_timers()
+        self._is_over = True
+        self._session.end(now, end_reason(response), response)
+        self._complete(response, None)
+
+    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
+        if client_request is not self._client_request:
+            return
+        self._client_request = None
+        self._leave_early()
+        self._stop_timers()
+        if self._is_over:
+            self._session.said_farewell()
+            return
+        self._is_over = True
+        unreachable = isinstance(error, ConnectionFailureException | TlsFailureException)
+        reason = SessionReason.UNREACHABLE if unreachable else SessionReason.TIMEOUT
+        self._session.end(now, reason, None)
+        self._complete(None, error)
+
+    # ------------------------------------------------------------------ redirections (RFC 3261 8.1.3.4)
+
+    def _targets(self, response: Response) -> list[str]:
+        """The SIP addresses of Contact, the most wanted first, without those that were tried."""
+        if len(self._tried) > self._session.options.maximum_redirects:
+            return []
+        try:
+            contacts = response.contact
+        except MessageParsingException:
+            return []
+        if not isinstance(contacts, list):
+            return []
+        found = [c for c in contacts if isinstance(c.uri, SipUri) and str(c.uri).lower() not in self._tried]
+        found.sort(key=_preference, reverse=True)
+        return list(dict.fromkeys(str(contact.uri).partition("?")[0] for contact in found))
+
+    def follow(self, now: float, uri: str, headers: Pairs) -> None:
+        session = self._session
+        if self._redirection is None or self._is_over:
+            return
+        self._redirection = None
+        self._stop_guard()
+        assert session.request is not None
+        secure = session.request.uri[:5].lower() == "sips:"
+        target: Any
+        try:
+            target = session.record.endpoint._next_hop(parse_uri(uri), secure, True)
+        except RealTimeException as error:
+            target = error
+        self._headers = headers
+        session.change(SessionState.CONNECTING, SessionReason.NONE, None)
+        self._send(now, uri, target, session.request.cseq.number + 1)
+
+    def give_up(self, now: float) -> None:
+        response, self._redirection = self._redirection, None
+        if response is not None and not self._is_over:
+            self._finish(now, response)
+
+    def _give_up_unasked(self) -> None:
+        self.give_up(self._session.engine.now)
+
+    # ------------------------------------------------------------------ the end
+
+    def terminate(self, now: float, headers: Pairs) -> None:
+        """The user wants it no more, before it is up."""
+        self._abort(now, headers, SessionReason.TERMINATED_LOCALLY, None)
+
+    def _out_of_time(self, seconds: float) -> None:
+        self._limit = None
+        self._abort(
+            self._session.engine.now,
+            (),
+            SessionReason.TIMEOUT,
+            OperationTimeoutException(
+                f"The call to {self._uri} was not answered within {seconds:g} s, and was taken back."
+            ),
+        )
+
+    def _rang_too_long(self, seconds: float) -> None:
+        self._ring = None
+        self._abort(
+            self._session.engine.now,
+            (),
+            SessionReason.TIMEOUT,
+            OperationTimeoutException(
+                f"{self._uri} rang for {seconds:g} s and nobody answered; the call was taken back."
+            ),
+        )
+
+    def _abort(self, now: float, headers: Pairs, reason: SessionReason, error: Exception | None) -> None:
+        session = self._session
+        if self._is_over:
+            return
+        self._stop_timers()
+        if self._is_won and session.dialog is not None:  # a 2xx that is not acknowledged yet
+            self.acknowledge(now, None, ())
+            if session.state is SessionState.CONNECTED:
+                session.hang_up(now, headers, reason)
+            return
+        self._is_over = True
+        request, self._redirection = self._client_request, None
+        if request is not None and session.engine.cancel_request(now, request, headers):
+            session.expect_farewell()
+            session.end(now, reason, None)
+        else:
+            self._client_request = None
+            session.end(now, reason, None)
+            session.said_farewell()
+        self._complete(None, error if error is not None else session.ended_error())
+
+    def peer_hung_up(self, now: float) -> None:
+        """BYE before the ACK, or in an early dialog, is the end of the call all the same."""
+        if self._is_over or self._winner in self._acks:
+            return
+        self._stop_timers()
+        if self._is_won:
+            self.acknowledge(now, None, ())
+        else:
+            self._is_over = True
+            if self._client_request is not None:
+                self._session.engine.cancel_request(now, self._client_request)
+            self._complete(None, self._session.ended_error())
+
+    def abandon(self, error: RealTimeException) -> None:
+        self._stop_timers()
+        self._is_over = True
+        self._client_request = None
+        self._leave_early()
+        self._complete(None, fresh(error))
+
+    def _leave_early(self) -> None:
+        """Dialogs that did not win."""
+        early, self._early = self._early, {}
+        for dialog in early.values():
+            dialog.remove(self._session)
+
+    def _complete(self, response: Response | None, error: Exception | None) -> None:
+        operation, self._operation = self._operation, None
+        self._session.complete(operation, response, error)
+
+    def _stop_guard(self) -> None:
+        self._session.engine.timers.cancel(self._guard)
+        self._guard = None
+
+    def _stop_timers(self) -> None:
+        timers = self._session.engine.timers
+        for timer in (self._limit, self._ring, self._guard):
+            timers.cancel(timer)
+        self._limit = self._ring = self._guard = None
+
+
+class Farewell(ClientUsage):
+    """A BYE, to a session that was up, or to a call that was answered although nobody wants it. Whatever becomes of it, the session is over (RFC 3261 15.1.1)."""
+
+    __slots__ = ("_dialog", "_session")
+
+    def __init__(self, session: Session | None, dialog: Dialog) -> None:
+        self._session = session
+        self._dialog = dialog
+
+    def send(self, now: float, headers: Pairs = ()) -> None:
+        self._dialog.send(now, self._dialog.create_request("BYE", headers), self)
+
+    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
+        if response.status_code >= 200 and self._session is not None:
+            self._session.said_farewell()
+
+    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
+        if self._session is not None:
+            self._session.said_farewell()
+
+
+def _preference(contact: NameAddr) -> float:
+    return float(contact.params.get("q") or 1)

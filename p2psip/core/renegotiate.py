@@ -1,0 +1,246 @@
+"""Changing a session that is up: re-INVITE and UPDATE, both ways (RFC 3261 14, RFC 3311)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from p2psip.core.dialog import Content, Pairs
+from p2psip.core.events import AnswerReceived, OfferCancelled, OfferReceived, SessionReason, SessionState
+from p2psip.core.invite_server import AwaitedAck
+from p2psip.core.usage import ClientUsage
+from p2psip.errors import (
+    OperationFailureException,
+    OperationFailureReason,
+    OperationTimeoutException,
+    RealTimeException,
+)
+from p2psip.message import Request, Response
+from p2psip.timers import Timer
+
+if TYPE_CHECKING:
+    from p2psip.core.request import ClientRequest
+    from p2psip.core.session import Session
+    from p2psip.core.transaction import ServerTransaction
+
+MAXIMUM_TRIES = 5
+"""Of one re-INVITE against a peer that always has one of its own under way."""
+
+
+class Renegotiation(ClientUsage):
+    """At most one offer is under way at a time, ours or the peer's."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._operation: Any = None
+        self._offer: Content | None = None
+        self._headers: Pairs = ()
+        self._tries = 0
+        self._client_request: ClientRequest | None = None
+        self._ack: tuple[int, Request] | None = None  # to the last 2xx, which may come again
+        self._retry: Timer | None = None
+        self._theirs: ServerTransaction | None = None  # not answered yet
+        self._awaited: AwaitedAck | None = None
+        self._accepted: tuple[Any, bool] = (None, False)  # the operation that waits for the ACK; we made the offer
+
+    @property
+    def _is_ours_pending(self) -> bool:
+        return self._client_request is not None or self._retry is not None
+
+    # ------------------------------------------------------------------ ours
+
+    def begin(self, now: float, offer: Content, headers: Pairs, operation: Any) -> None:
+        if self._is_ours_pending or self._theirs is not None or self._awaited is not None:
+            self._session.complete(
+                operation,
+                None,
+                OperationFailureException(
+                    f"The session {self._session.call_id} is being renegotiated already: wait for the end of that, and "
+                    "try again.",
+                    OperationFailureReason.INVALID_SESSION_STATE,
+                ),
+            )
+            return
+        self._operation, self._offer, self._headers, self._tries = operation, offer, headers, 0
+        self._send(now)
+
+    def _send(self, now: float) -> None:
+        session = self._session
+        dialog, offer = session.dialog, self._offer
+        assert dialog is not None
+        self._retry = None
+        self._tries += 1
+        request = dialog.create_request("INVITE", [*session.supported(), *self._headers], offer)
+        self._client_request = dialog.send(now, request, self)
+
+    def _send_again(self) -> None:
+        self._send(self._session.engine.now)
+
+    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
+        session, code = self._session, response.status_code
+        if code < 200:
+            return
+        sequence = client_request.request.cseq.number
+        if code < 300 and self._ack is not None and self._ack[0] == sequence:
+            if session.dialog is not None:
+                session.dialog.send_ack(now, self._ack[1])
+            return
+        if code < 300 and session.dialog is not None:
+            session.dialog.refresh_target(response)
+            ack = session.dialog.create_request("ACK", sequence=sequence)
+            self._ack = (sequence, ack)
+            session.dialog.send_ack(now, ack)
+        if client_request is not self._client_request:
+            return
+        self._client_request = None
+        if code == 491 and self._tries < MAXIMUM_TRIES and session.state is SessionState.CONNECTED:
+            self._retry = session.engine.timers.start(now, self._wait(), self._send_again)
+            return
+        if code < 300:
+            session.local_content, session.remote_content = self._offer, Content.of(response)
+        self._complete(response, None)
+        session.failed_by(now, response)
+
+    def _wait(self) -> float:
+        """RFC 3261 14.1: whoever chose the Call-ID waits longer; in steps of 10 ms."""
+        fraction = self._session.engine.tokens.fraction()
+        seconds = 2.0 * fraction if self._session.is_incoming else 2.1 + 1.9 * fraction
+        return round(seconds, 2)
+
+    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
+        if client_request is not self._client_request:
+            return
+        self._client_request = None
+        self._complete(None, error)
+        if isinstance(error, OperationTimeoutException) and self._session.state is SessionState.CONNECTED:
+            self._session.hang_up(now, (), SessionReason.TIMEOUT)  # RFC 3261 14.1
+
+    def cancel(self, now: float, headers: Pairs) -> bool:
+        """Take ours back; its operation ends with 487, or with the 2xx that was faster."""
+        if self._retry is not None:
+            self._session.engine.timers.cancel(self._retry)
+            self._retry = None
+            self._complete(None, self._session.ended_error())
+            return True
+        if self._client_request is None:
+            return False
+        return self._session.engine.cancel_request(now, self._client_request, headers) or self._forgotten()
+
+    def _forgotten(self) -> bool:
+        self._client_request = None
+        self._complete(None, self._session.ended_error())
+        return True
+
+    # ------------------------------------------------------------------ the peer's
+
+    def received(self, now: float, transaction: ServerTransaction) -> None:
+        session, request = self._session, transaction.request
+        session.learn(request)
+        content = Content.of(request)
+        is_update = request.method == "UPDATE"
+        if session.state is not SessionState.CONNECTED and not is_update:
+            # Our 2xx, or our first INVITE, has no ACK yet.
+            session.respond(transaction, 491 if not session.is_incoming else 500, headers=[("Retry-After", "1")])
+        elif is_update and content is None:
+            self._refresh(transaction)
+            session.respond(transaction, 200)
+        elif self._is_ours_pending:
+            session.respond(transaction, 491)
+        elif self._theirs is not None or self._awaited is not None:
+            session.respond(transaction, 500, headers=[("Retry-After", "1")])  # RFC 3261 14.2, RFC 3311 5.2
+        else:
+            self._theirs = transaction
+            session.tell(OfferReceived(transaction, content))
+
+    def _refresh(self, transaction: ServerTransaction) -> None:
+        if self._session.dialog is not None:
+            self._session.dialog.refresh_target(transaction.request)
+
+    def accept(
+        self, now: float, transaction: ServerTransaction, content: Content | None, headers: Pairs, operation: Any
+    ) -> None:
+        session = self._session
+        if transaction is not self._theirs:
+            session.refuse(operation, "changed, because the offer was taken back or answered before")
+            return
+        session.engine.now = now
+        self._theirs = None
+        self._refresh(transaction)
+        response = session.respond(transaction, 200, None, headers, content)
+        offer = Content.of(transaction.request)
+        session.local_content = content
+        session.remote_content = offer or session.remote_content
+        if transaction.request.method == "INVITE":
+            self._accepted = (operation, offer is None)
+            self._awaited = AwaitedAck(session, transaction, response, self._not_acknowledged)
+        else:
+            session.complete(operation, None, None)
+
+    def decline(
+        self, now: float, transaction: ServerTransaction, code: int, reason: str | None, headers: Pairs
+    ) -> None:
+        if transaction is self._theirs:
+            self._theirs = None
+            self._session.respond(transaction, code, reason, headers)
+
+    def acknowledged(self, now: float, flow: Any, ack: Request) -> None:
+        awaited = self._awaited
+        if awaited is None or ack.cseq.number != awaited.sequence:
+            return
+        awaited.stop()
+        self._awaited = None
+        (operation, is_offer_ours), self._accepted = self._accepted, (None, False)
+        content = Content.of(ack)
+        if is_offer_ours and content is not None:
+            self._session.remote_content = content
+            self._session.tell(AnswerReceived(ack, content))
+        self._session.complete(operation, ack, None)
+
+    def _not_acknowledged(self) -> None:
+        session = self._session
+        self._awaited = None
+        (operation, _), self._accepted = self._accepted, (None, False)
+        session.complete(
+            operation,
+            None,
+            OperationTimeoutException(
+                f"The change of the session {session.call_id} was accepted, but no ACK came within "
+                f"{64 * session.engine.settings.t1:g} s; the session was ended."
+            ),
+        )
+        if session.state is SessionState.CONNECTED:
+            session.hang_up(session.engine.now, (), SessionReason.TIMEOUT)
+
+    def cancelled(self, now: float, transaction: ServerTransaction) -> None:
+        if transaction is self._theirs:
+            self._theirs = None
+            self._session.tell(OfferCancelled(transaction))
+
+    def transaction_failed(
+        self, now: float, transaction: ServerTransaction, error: RealTimeException | None = None
+    ) -> None:
+        """Lost, or answered 500 because nobody did."""
+        self.cancelled(now, transaction)
+
+    # ------------------------------------------------------------------ the end
+
+    def end(self, now: float) -> None:
+        """The session is over."""
+        session = self._session
+        session.engine.timers.cancel(self._retry)
+        self._retry = None
+        if self._awaited is not None:
+            self._awaited.stop()
+            self._awaited = None
+        (operation, _), self._accepted = self._accepted, (None, False)
+        session.complete(operation, None, session.ended_error())
+        theirs, self._theirs = self._theirs, None
+        if theirs is not None and not theirs.is_answered:
+            session.respond(theirs, 487)
+        request, self._client_request = self._client_request, None
+        if request is not None:
+            session.engine.cancel_request(now, request)
+        self._complete(None, session.ended_error())
+
+    def _complete(self, response: Response | None, error: Exception | None) -> None:
+        operation, self._operation = self._operation, None
+        self._session.complete(operation, response, error)

@@ -1,0 +1,500 @@
+"""Sessions: what an INVITE begins and a BYE ends (RFC 3261 13 to 15).
+
+A session is a usage of its dialog. How it is begun lies in :mod:`p2psip.core.invite_client` and
+:mod:`p2psip.core.invite_server`, how it is changed in :mod:`p2psip.core.renegotiate`; here is its state, what is sent
+and received while it is up, and its end. Bodies are opaque: who offers and who answers is known here, what is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from p2psip.core.dialog import Content, Dialog, Pairs
+from p2psip.core.effects import Arrived, Complete, Tell
+from p2psip.core.events import RequestReceived, SessionReason, SessionState, SessionStateChanged, TerminatedByPeer
+from p2psip.core.invite_client import Farewell, OutgoingInvite
+from p2psip.core.invite_server import IncomingInvite, examine, named_dialog
+from p2psip.core.renegotiate import Renegotiation
+from p2psip.core.session_request import SessionRequest
+from p2psip.core.uas import Refusal
+from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException
+from p2psip.message import Request, Response
+
+if TYPE_CHECKING:
+    from p2psip.core.directory import EndpointRecord
+    from p2psip.core.engine import Engine
+    from p2psip.core.flow import Flow
+    from p2psip.core.request import ClientRequest
+    from p2psip.core.transaction import ServerTransaction
+
+SESSION_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "UPDATE", "INFO", "MESSAGE", "OPTIONS")
+"""What can be sent within a session, for Allow."""
+
+NOT_OURS = frozenset(("NOTIFY", "SUBSCRIBE", "REFER", "PRACK"))
+"""Requests in a dialog that are not a session's."""
+
+DIALOG_IS_GONE = frozenset((404, 410, 416, 482, 483, 484, 485, 502, 604))
+"""Answers that say that the peer cannot be reached any more in this dialog (RFC 5057 5.1)."""
+
+
+@dataclasses.dataclass(slots=True)
+class SessionOptions:
+    """What may be chosen before a session begins.
+
+    Attributes:
+        local_from: The value of From up to its tag; None takes the endpoint's.
+        maximum_redirects: How many targets of 3xx answers are tried, all together.
+        ring_limit: Seconds from the first provisional response to the final one; None takes the settings'.
+    """
+
+    local_from: str | None = None
+    maximum_redirects: int = 5
+    ring_limit: float | None = None
+
+
+class Session:
+    """The INVITE usage of a dialog, on either side. Commands end their operation exactly once and never raise.
+
+    Attributes:
+        user: Told of what happens, by the effect Tell.
+        dialog: The confirmed dialog, else the newest early one; None before there is any.
+        local_content, remote_content: The descriptions that were agreed last.
+        peer_allow: The methods in the peer's last Allow.
+        is_offer_pending: The INVITE's offer, or ours in a 2xx, has no answer yet.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_farewells",
+        "_incoming",
+        "_outgoing",
+        "_pending",
+        "call_id",
+        "dialog",
+        "engine",
+        "is_incoming",
+        "local_content",
+        "options",
+        "peer_allow",
+        "reason",
+        "record",
+        "remote_content",
+        "renegotiation",
+        "replaced",
+        "request",
+        "state",
+        "user",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        record: EndpointRecord,
+        user: Any,
+        options: SessionOptions | None = None,
+        *,
+        call_id: str | None = None,
+    ) -> None:
+        self.engine = engine
+        self.record = record
+        self.user = user
+        self.options = options or SessionOptions()
+        self.call_id = call_id or engine.tokens.call_id()
+        self.state = SessionState.IDLE
+        self.reason = SessionReason.NONE
+        self.is_incoming = False
+        self.dialog: Dialog | None = None
+        self.request: Request | None = None
+        self.replaced: Session | None = None
+        self.local_content: Content | None = None
+        self.remote_content: Content | None = None
+        self.peer_allow: frozenset[str] = frozenset()
+        self.renegotiation = Renegotiation(self)
+        self._outgoing: OutgoingInvite | None = None
+        self._incoming: IncomingInvite | None = None
+        self._pending: dict[SessionRequest, None] = {}
+        self._farewells: list[Any] = []
+
+    # ------------------------------------------------------------------ the beginning, our side
+
+    def establish(
+        self,
+        now: float,
+        uri: str,
+        to: str,
+        target: Any,
+        offer: Content | None,
+        headers: Pairs,
+        operation: Any,
+        timeout: float | None = None,
+    ) -> None:
+        """Send the INVITE; the operation ends with the 2xx once its ACK is sent."""
+        if self.state is not SessionState.IDLE:
+            self.refuse(operation, "established")
+            return
+        self._outgoing = OutgoingInvite(self, operation)
+        self.change(SessionState.CONNECTING, SessionReason.NONE, None)
+        self._outgoing.start(now, uri, to, target, offer, headers, timeout)
+
+    def acknowledge(self, now: float, answer: Content | None, headers: Pairs) -> None:
+        """Send the ACK after InvitationAccepted. Nothing happens when it is sent already."""
+        if self._outgoing is not None:
+            self._outgoing.acknowledge(now, answer, headers)
+
+    def follow(self, now: float, uri: str, headers: Pairs) -> None:
+        """After Redirected: the next INVITE."""
+        if self._outgoing is not None:
+            self._outgoing.follow(now, uri, headers)
+
+    def give_up(self, now: float) -> None:
+        """After Redirected: the 3xx is the end."""
+        if self._outgoing is not None:
+            self._outgoing.give_up(now)
+
+    # ------------------------------------------------------------------ the beginning, the peer's side
+
+    def arrive(self, now: float, transaction: ServerTransaction) -> None:
+        """An INVITE has begun it."""
+        self.is_incoming = True
+        self.call_id = transaction.request.call_id or ""
+        self.state = SessionState.INCOMING
+        self.request = transaction.request
+        self.learn(transaction.request)
+        self.dialog = Dialog.of_request(self.engine, self.record, transaction)
+        self.dialog.add(self)
+        self._incoming = IncomingInvite(self, transaction)
+        self._incoming.start(now)
+
+    def accept(self, now: float, content: Content | None, headers: Pairs, operation: Any) -> None:
+        """Answer 200; the operation ends with the ACK."""
+        if self._incoming is None or self.state is not SessionState.INCOMING:
+            self.refuse(operation, "accepted")
+        else:
+            self._incoming.accept(now, content, headers, operation)
+
+    def send_provisional(
+        self, now: float, code: int, reason: str | None, headers: Pairs, content: Content | None, operation: Any
+    ) -> None:
+        """Answer 101 to 199."""
+        if self._incoming is None or self.state is not SessionState.INCOMING:
+            self.refuse(operation, f"answered {code}")
+        else:
+            self._incoming.send_provisional(now, code, reason, headers, content)
+            self.complete(operation, None, None)
+
+    def reject(
+        self,
+        now: float,
+        code: int,
+        reason: str | None,
+        headers: Pairs,
+        operation: Any = None,
+        content: Content | None = None,
+    ) -> None:
+        """Answer 300 to 699."""
+        if self._incoming is None or self.state is not SessionState.INCOMING:
+            self.refuse(operation, f"answered {code}")
+        else:
+            self._incoming.reject(now, code, reason, headers, content)
+            self.complete(operation, None, None)
+
+    # ------------------------------------------------------------------ while it is up
+
+    def send_request(
+        self,
+        now: float,
+        method: str,
+        headers: Pairs,
+        content: Content | None,
+        operation: Any,
+        timeout: float | None = None,
+    ) -> None:
+        """MESSAGE, INFO and the like; the operation ends with the final response."""
+        if self.state is not SessionState.CONNECTED or self.dialog is None:
+            self.refuse(operation, f"used for {method}")
+            return
+        usage = SessionRequest(self, operation)
+        self._pending[usage] = None
+        request = self.dialog.create_request(method, headers, content)
+        self.dialog.send(now, request, usage, timeout=timeout)
+
+    def renegotiate(self, now: float, offer: Content, headers: Pairs, operation: Any) -> None:
+        """Offer another description, by re-INVITE; the operation ends with the final response."""
+        if self.state is not SessionState.CONNECTED:
+            self.refuse(operation, "renegotiated")
+        else:
+            self.renegotiation.begin(now, offer, headers, operation)
+
+    def cancel_renegotiation(self, now: float, headers: Pairs = ()) -> bool:
+        """Take our re-INVITE back; False when none is under way."""
+        return self.renegotiation.cancel(now, headers)
+
+    def accept_offer(
+        self,
+        now: float,
+        transaction: ServerTransaction,
+        content: Content | None,
+        headers: Pairs = (),
+        operation: Any = None,
+    ) -> None:
+        """Answer the peer's re-INVITE or UPDATE 200; the operation ends with the ACK, or at once."""
+        self.renegotiation.accept(now, transaction, content, headers, operation)
+
+    def decline_offer(
+        self,
+        now: float,
+        transaction: ServerTransaction,
+        code: int,
+        reason: str | None = None,
+        headers: Pairs = (),
+    ) -> None:
+        """Answer it 300 or above; the session goes on as it was."""
+        self.renegotiation.decline(now, transaction, code, reason, headers)
+
+    # ------------------------------------------------------------------ the end
+
+    def terminate(self, now: float, headers: Pairs, operation: Any) -> None:
+        """End it in whatever state it is; the operation ends when the peer has been told, or cannot be."""
+        state = self.state
+        if state is SessionState.IDLE:
+            self.end(now, SessionReason.TERMINATED_LOCALLY, None)
+            self.complete(operation, None, None)
+        elif state is SessionState.DISCONNECTED:
+            if self._farewells:
+                self._farewells.append(operation)
+            else:
+                self.complete(operation, None, None)
+        elif state is SessionState.INCOMING and self._incoming is not None:
+            self._incoming.reject(now, 603, None, headers, None, SessionReason.TERMINATED_LOCALLY)
+            self.complete(operation, None, None)
+        else:
+            self._farewells.append(operation)
+            if state is SessionState.CONNECTED:
+                self.hang_up(now, headers, SessionReason.TERMINATED_LOCALLY)
+            elif self._outgoing is not None:
+                self._outgoing.terminate(now, headers)
+            elif self._incoming is not None:
+                self._incoming.terminate(now, headers)
+
+    def hang_up(
+        self, now: float, headers: Pairs, reason: SessionReason, message: Request | Response | None = None
+    ) -> None:
+        """Send BYE: for us the session is over, the dialog lives until BYE is answered."""
+        dialog = self.dialog
+        assert dialog is not None
+        self.expect_farewell()
+        self.end(now, reason, message)
+        Farewell(self, dialog).send(now, headers)
+
+    def expect_farewell(self) -> None:
+        """The end takes a while: the dialog is left when :meth:`said_farewell` is called."""
+        if not self._farewells:
+            self._farewells.append(None)
+
+    def said_farewell(self) -> None:
+        """The peer knows, or cannot be told."""
+        farewells, self._farewells = self._farewells, []
+        for operation in farewells:
+            self.complete(operation, None, None)
+        self.leave()
+
+    def end(self, now: float, reason: SessionReason, message: Request | Response | None) -> None:
+        """It is over: stop all timers, fail all operations. Unless somebody says farewell the dialog is left."""
+        if self.state is SessionState.DISCONNECTED:
+            return
+        self.change(SessionState.DISCONNECTED, reason, message)
+        self.renegotiation.end(now)
+        pending, self._pending = self._pending, {}
+        for usage in pending:
+            usage.overtaken()
+        if not self._farewells:
+            self.leave()
+
+    def leave(self) -> None:
+        """Nothing more is to be sent or received."""
+        if self.dialog is not None:
+            self.dialog.remove(self)
+
+    def abandon(self, now: float, error: RealTimeException) -> None:
+        """The engine has ended."""
+        for part in (self._outgoing, self._incoming):
+            if part is not None:
+                part.abandon(error)
+        self.end(now, SessionReason.TERMINATED_LOCALLY, None)
+        self.said_farewell()
+
+    # ------------------------------------------------------------------ what the dialog and the engine tell
+
+    def takes(self, request: Request) -> bool:
+        return request.method not in NOT_OURS
+
+    def received(self, now: float, transaction: ServerTransaction) -> None:
+        method = transaction.request.method
+        if method == "BYE":
+            self.respond(transaction, 200)
+            self._bye_received(now, transaction.request)
+        elif self.state is SessionState.DISCONNECTED:
+            self.respond(transaction, 481)
+        elif method in ("INVITE", "UPDATE"):
+            self.renegotiation.received(now, transaction)
+        else:
+            self.tell(RequestReceived(transaction))
+
+    def _bye_received(self, now: float, bye: Request) -> None:
+        if self.state is SessionState.DISCONNECTED:
+            return  # ours has crossed it
+        self.tell(TerminatedByPeer(bye))
+        if self._incoming is not None:
+            self._incoming.peer_hung_up(now)
+        if self._outgoing is not None:
+            self._outgoing.peer_hung_up(now)
+        self.end(now, SessionReason.TERMINATED_REMOTELY, bye)
+
+    def acknowledged(self, now: float, flow: Any, ack: Request) -> None:
+        if self._incoming is not None and self._incoming.acknowledged(now, ack):
+            return
+        self.renegotiation.acknowledged(now, flow, ack)
+
+    def cancelled(self, now: float, transaction: ServerTransaction) -> None:
+        if self._incoming is not None and self._incoming.transaction is transaction:
+            self._incoming.cancelled(now)
+        else:
+            self.renegotiation.cancelled(now, transaction)
+
+    def transaction_failed(self, now: float, transaction: ServerTransaction, error: RealTimeException | None) -> None:
+        if self._incoming is not None and self._incoming.transaction is transaction:
+            self._incoming.failed(now, error)
+        else:
+            self.renegotiation.transaction_failed(now, transaction)
+
+    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
+        """Each request of ours has a usage of its own."""
+
+    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
+        """As above."""
+
+    def flow_lost(self, now: float, flow: Flow) -> None:
+        """The next request finds another one."""
+
+    # ------------------------------------------------------------------ for its parts
+
+    def change(self, state: SessionState, reason: SessionReason, message: Request | Response | None) -> None:
+        """Another state; the user is told."""
+        previous, self.state = self.state, state
+        self.reason = reason
+        if previous is not state:
+            self.tell(SessionStateChanged(previous, state, reason, message))
+
+    def tell(self, event: Any) -> None:
+        self.engine.effects.append(Tell(self, event))
+
+    def complete(self, operation: Any, message: Request | Response | None, error: Exception | None) -> None:
+        if operation is not None:
+            self.engine.effects.append(Complete(operation, message, error))
+
+    def refuse(self, operation: Any, what: str) -> None:
+        """The command comes at the wrong time."""
+        why = {
+            SessionState.IDLE: "it has not been begun",
+            SessionState.CONNECTING: "it is being established",
+            SessionState.ALERTED: "it is being established",
+            SessionState.CONNECTED: "it is established already",
+            SessionState.INCOMING: "it has not been accepted",
+            SessionState.REDIRECTING: "it is being redirected",
+            SessionState.DISCONNECTED: {
+                SessionReason.CANCELED: "the caller has taken the call back",
+                SessionReason.TERMINATED_REMOTELY: "the peer has ended it",
+            }.get(self.reason, "it has ended"),
+        }[self.state]
+        self.complete(
+            operation,
+            None,
+            OperationFailureException(
+                f"The session {self.call_id} cannot be {what}: {why}.", OperationFailureReason.INVALID_SESSION_STATE
+            ),
+        )
+
+    def ended_error(self) -> OperationFailureException:
+        """For an operation that the end of the session has overtaken."""
+        who = "the peer" if self.reason is SessionReason.TERMINATED_REMOTELY else "this side"
+        return OperationFailureException(
+            f"The session {self.call_id} was ended by {who} before this was done.",
+            OperationFailureReason.SESSION_TERMINATED,
+        )
+
+    def respond(
+        self,
+        transaction: ServerTransaction,
+        code: int,
+        reason: str | None = None,
+        headers: Pairs = (),
+        content: Content | None = None,
+    ) -> Response:
+        """Answer a request of the session; the response as it was sent."""
+        kept = [*headers]
+        if transaction.request.method in ("INVITE", "UPDATE") and code < 300:
+            kept += self.capabilities(transaction)
+        response = transaction.create_response(
+            code,
+            reason,
+            headers=kept,
+            content_type=None if content is None else content.content_type,
+            body=b"" if content is None else content.body,
+        )
+        transaction.respond(response)
+        return response
+
+    def capabilities(self, transaction: ServerTransaction) -> list[tuple[str, str]]:
+        contact = self.record.endpoint._contact(transaction.flow, transaction.request.uri)
+        return [("Contact", contact), *self.supported()]
+
+    def supported(self) -> list[tuple[str, str]]:
+        """What both INVITE and the answers to it say of us."""
+        methods = dict.fromkeys([*SESSION_METHODS, *self.record.endpoint._allowed_methods()])
+        return [("Allow", ", ".join(methods)), ("Supported", ", ".join(sorted({"replaces", *self.record.extensions})))]
+
+    def learn(self, message: Request | Response) -> None:
+        """What the peer says of itself."""
+        try:
+            allowed = message.headers.get_all("Allow")
+        except RealTimeException:
+            return
+        if allowed:
+            self.peer_allow = frozenset(allowed)
+
+    def failed_by(self, now: float, response: Response) -> bool:
+        """A final response to a request in the session says that the session is gone (RFC 5057 5.1)."""
+        code = response.status_code
+        if code == 481 or code in DIALOG_IS_GONE:
+            self.end(now, SessionReason.SESSION_DOES_NOT_EXIST, response)
+            return True
+        if code == 408 and self.state is SessionState.CONNECTED:
+            self.hang_up(now, (), SessionReason.TIMEOUT, response)
+            return True
+        return False
+
+    def forget_request(self, usage: SessionRequest) -> None:
+        self._pending.pop(usage, None)
+
+
+def receive_invite(engine: Engine, now: float, transaction: ServerTransaction, record: EndpointRecord) -> None:
+    """An INVITE outside of any dialog: begin a session and offer it to the endpoint."""
+    request = transaction.request
+    refusal = examine(engine, request)
+    name = named_dialog(request, "Replaces") or named_dialog(request, "Join")
+    replaced: Session | None = None
+    if refusal is None and name is not None:
+        dialog = engine.dialogs.get(*name)
+        sessions = [usage for usage in dialog.usages if isinstance(usage, Session)] if dialog is not None else []
+        replaced = sessions[0] if sessions else None
+        if replaced is None:
+            refusal = Refusal(481)  # RFC 3891 3
+    if refusal is not None:
+        transaction.refuse(refusal)
+        return
+    session = Session(engine, record, None)
+    session.replaced = replaced
+    transaction.usage = session
+    session.arrive(now, transaction)
+    engine.effects.append(Arrived(record, session))

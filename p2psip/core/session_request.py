@@ -1,0 +1,40 @@
+"""A request within a session, and who waits for its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from p2psip.core.usage import ClientUsage
+from p2psip.errors import RealTimeException
+from p2psip.message import Response
+
+if TYPE_CHECKING:
+    from p2psip.core.request import ClientRequest
+    from p2psip.core.session import Session
+
+
+class SessionRequest(ClientUsage):
+    """One request within a session, and the operation that waits for its answer."""
+
+    __slots__ = ("_operation", "_session")
+
+    def __init__(self, session: Session, operation: Any) -> None:
+        self._session = session
+        self._operation = operation
+
+    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
+        if response.status_code >= 200:
+            session = self._session
+            session.forget_request(self)
+            operation, self._operation = self._operation, None
+            session.complete(operation, response, None)
+            session.failed_by(now, response)
+
+    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
+        self._session.forget_request(self)
+        operation, self._operation = self._operation, None
+        self._session.complete(operation, None, error)
+
+    def overtaken(self) -> None:
+        operation, self._operation = self._operation, None
+        self._session.complete(operation, None, self._session.ended_error())
