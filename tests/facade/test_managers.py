@@ -278,7 +278,7 @@ def test_a_trace_that_does_not_keep_up_slows_the_peer_down() -> None:
         operations: list[p2psip.Operation[p2psip.SipResponseData]] = []
 
         def is_held() -> bool:
-            return manager._stack.call("a look", lambda: bool(manager._stack._held)).result(BOUND)
+            return manager._stack.call("a look", lambda: bool(manager._stack.pressure._held)).result(BOUND)
 
         while not is_held():
             assert len(operations) < 20
