@@ -143,6 +143,7 @@ class OutgoingInvite(ClientUsage):
             session.engine, session.record, client_request.request, response, client_request.flow
         )
         if self._is_over or self._is_won:
+            self._leave_early()
             self._end_fork(now, dialog, tag, client_request)
             return
         self._is_won, self._winner, self._success = True, tag, response

@@ -79,6 +79,7 @@ class Renegotiation(ClientUsage):
         session, code = self._session, response.status_code
         if code < 200:
             return
+        session.way_found(client_request)
         sequence = client_request.request.cseq.number
         if code < 300 and self._ack is not None and self._ack[0] == sequence:
             if session.dialog is not None:

@@ -12,13 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.effects import Arrived, Complete, Tell
-from p2psip.core.events import RequestReceived, SessionReason, SessionState, SessionStateChanged, TerminatedByPeer
+from p2psip.core.events import (
+    RequestReceived,
+    RouteSetChanged,
+    SessionReason,
+    SessionState,
+    SessionStateChanged,
+    TerminatedByPeer,
+)
 from p2psip.core.invite_client import Farewell, OutgoingInvite
 from p2psip.core.invite_server import IncomingInvite, examine, named_dialog
 from p2psip.core.renegotiate import Renegotiation
+from p2psip.core.session_errors import connection_lost, overtaken, wrong_time
 from p2psip.core.session_request import SessionRequest
 from p2psip.core.uas import Refusal
-from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException
+from p2psip.errors import (
+    OperationFailureException,
+    RealTimeException,
+)
 from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
@@ -61,7 +72,7 @@ class Session:
         dialog: The confirmed dialog, else the newest early one; None before there is any.
         local_content, remote_content: The descriptions that were agreed last.
         peer_allow: The methods in the peer's last Allow.
-        is_offer_pending: The INVITE's offer, or ours in a 2xx, has no answer yet.
+        replaced: The session that Replaces or Join in the peer's INVITE names.
     """
 
     __slots__ = (
@@ -376,6 +387,15 @@ class Session:
 
     def flow_lost(self, now: float, flow: Flow) -> None:
         """The next request finds another one."""
+        if self.state is SessionState.CONNECTED:
+            self.tell(RouteSetChanged(connection_lost(flow)))
+
+    def way_found(self, client_request: ClientRequest) -> None:
+        """A request of ours was answered: its connection leads to the peer."""
+        dialog = self.dialog
+        if dialog is not None and dialog.flow is None and client_request.flow.is_connected:
+            dialog.use_flow(client_request.flow)
+            self.tell(RouteSetChanged(None))
 
     # ------------------------------------------------------------------ for its parts
 
@@ -395,33 +415,11 @@ class Session:
 
     def refuse(self, operation: Any, what: str) -> None:
         """The command comes at the wrong time."""
-        why = {
-            SessionState.IDLE: "it has not been begun",
-            SessionState.CONNECTING: "it is being established",
-            SessionState.ALERTED: "it is being established",
-            SessionState.CONNECTED: "it is established already",
-            SessionState.INCOMING: "it has not been accepted",
-            SessionState.REDIRECTING: "it is being redirected",
-            SessionState.DISCONNECTED: {
-                SessionReason.CANCELED: "the caller has taken the call back",
-                SessionReason.TERMINATED_REMOTELY: "the peer has ended it",
-            }.get(self.reason, "it has ended"),
-        }[self.state]
-        self.complete(
-            operation,
-            None,
-            OperationFailureException(
-                f"The session {self.call_id} cannot be {what}: {why}.", OperationFailureReason.INVALID_SESSION_STATE
-            ),
-        )
+        self.complete(operation, None, wrong_time(self, what))
 
     def ended_error(self) -> OperationFailureException:
         """For an operation that the end of the session has overtaken."""
-        who = "the peer" if self.reason is SessionReason.TERMINATED_REMOTELY else "this side"
-        return OperationFailureException(
-            f"The session {self.call_id} was ended by {who} before this was done.",
-            OperationFailureReason.SESSION_TERMINATED,
-        )
+        return overtaken(self)
 
     def respond(
         self,

@@ -25,6 +25,7 @@ class SessionRequest(ClientUsage):
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         if response.status_code >= 200:
             session = self._session
+            session.way_found(client_request)
             session.forget_request(self)
             operation, self._operation = self._operation, None
             session.complete(operation, response, None)
