@@ -19,6 +19,7 @@ from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.engine import Engine
 from p2psip.core.request import Acknowledgement, ClientRequest
 from p2psip.core.transaction import ServerTransaction
+from p2psip.core.usages import install
 from p2psip.errors import (
     ConnectionFailureException,
     OperationFailureException,
@@ -119,6 +120,7 @@ class Stack:
         self.directory = Directory()
         self.tokens = SecretTokens()
         self.engine = Engine(settings, self.tokens, self.directory)
+        install(self.engine)
         world = self.environment
         self.loop = Loop(name, self._loop_ended) if world is None else Loop(name, self._loop_ended, world.clock)
         resolver = Resolver(self.loop, settings, {} if world is None else world.hosts)

@@ -13,6 +13,8 @@ from p2psip.core.events import (
     SessionState,
     end_reason,
 )
+from p2psip.core.reliable import Prack, ReliableReceiver, rseq
+from p2psip.core.session_options import ExtensionSupport
 from p2psip.core.usage import ClientUsage
 from p2psip.errors import (
     ConnectionFailureException,
@@ -55,6 +57,10 @@ class OutgoingInvite(ClientUsage):
         self._headers: Pairs = ()
         self._tried: set[str] = set()
         self._redirection: Response | None = None
+        self._target: Any = None
+        self._receivers: dict[str | None, ReliableReceiver] = {}
+        self._offered: tuple[Dialog, Request, Response] | None = None
+        self._is_answered = False  # the peer's offer, in a PRACK
 
     def start(
         self, now: float, uri: str, to: str, target: Any, offer: Content | None, headers: Pairs, timeout: float | None
@@ -69,7 +75,7 @@ class OutgoingInvite(ClientUsage):
 
     def _send(self, now: float, uri: str, target: Any, sequence: int) -> None:
         session = self._session
-        self._uri = uri
+        self._uri, self._target = uri, target
         self._tried.add(uri.lower())
         pairs = [
             ("Max-Forwards", "70"),
@@ -79,8 +85,11 @@ class OutgoingInvite(ClientUsage):
             ("CSeq", f"{sequence} INVITE"),
             ("User-Agent", session.record.endpoint.user_agent),
             *session.supported(),
+            *session.timer.request_headers(),
             *self._headers,
         ]
+        if session.options.reliable is ExtensionSupport.REQUIRED:
+            pairs.append(("Require", "100rel"))
         offer = self._offer
         if offer is not None:
             pairs.append(("Content-Type", offer.content_type))
@@ -126,8 +135,31 @@ class OutgoingInvite(ClientUsage):
             dialog.add(session)
             session.dialog = dialog
         session.learn(response)
-        session.tell(ProvisionalReceived(response, tag, False, Content.of(response), False))
+        content, is_reliable = Content.of(response), False
+        needs_answer = False
+        if tag in self._early and rseq(response) is not None:
+            if not self._receivers.setdefault(tag, ReliableReceiver()).accepts(response):
+                return  # again, or out of order (RFC 3262 4)
+            is_reliable = True
+            needs_answer = content is not None and self._offer is None and not self._is_answered
+            if needs_answer:
+                self._offered = (self._early[tag], client_request.request, response)
+            else:
+                Prack().send(now, self._early[tag], client_request.request, response, None)
+                if content is not None and self._offer is not None:
+                    session.local_content, session.remote_content = self._offer, content
+        session.tell(ProvisionalReceived(response, tag, is_reliable, content, needs_answer))
         session.change(SessionState.ALERTED, SessionReason.PROVISION_RESPONSE_RECEIVED, response)
+
+    def answer_provisional(self, now: float, answer: Content | None) -> None:
+        """The application answers the offer of a reliable provisional response."""
+        offered, self._offered = self._offered, None
+        if offered is None or self._is_over:
+            return
+        dialog, invite, response = offered
+        self._is_answered = True
+        self._session.remote_content, self._session.local_content = Content.of(response), answer
+        Prack().send(now, dialog, invite, response, answer)
 
     def _succeeded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         """The first 2xx makes the session; one of another fork is acknowledged and ended (RFC 3261 13.2.2.4)."""
@@ -160,9 +192,12 @@ class OutgoingInvite(ClientUsage):
         session.learn(response)
         if self._offer is not None:
             session.local_content = self._offer
-            session.remote_content = Content.of(response)
+            session.remote_content = Content.of(response) or session.remote_content
         self._guard = session.engine.timers.start(now, session.engine.settings.handler_limit, self._acknowledge_unasked)
-        session.tell(InvitationAccepted(response, Content.of(response), self._offer is None))
+        session.timer.accept_response(now, response)
+        content = Content.of(response)
+        needs_answer = self._offer is None and not self._is_answered and content is not None
+        session.tell(InvitationAccepted(response, content, needs_answer))
 
     def _end_fork(self, now: float, dialog: Dialog, tag: str | None, client_request: ClientRequest) -> None:
         from_winner = self._session if self._is_over and not self._acks else None
@@ -181,7 +216,7 @@ class OutgoingInvite(ClientUsage):
         ack = dialog.create_request("ACK", headers, answer, sequence=session.request.cseq.number)
         self._acks[self._winner] = (dialog, ack)
         dialog.send_ack(now, ack)
-        if self._offer is None:
+        if self._offer is None and not self._is_answered:
             session.remote_content, session.local_content = Content.of(success), answer
         session.change(SessionState.CONNECTED, SessionReason.NONE, success)
         self._complete(success, None)
@@ -194,6 +229,11 @@ class OutgoingInvite(ClientUsage):
         self._leave_early()
         if self._is_over:
             self._session.said_farewell()
+            return
+        if response.status_code == 422 and self._session.timer.too_small(response) and self._session.request:
+            # RFC 4028 7.4: the same once more, with the interval that the peer wants.
+            request = self._session.request
+            self._send(now, request.uri, self._target, request.cseq.number + 1)
             return
         if 300 <= response.status_code < 400:
             targets = self._targets(response)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from p2psip.core.dialog import Content, Pairs, contact_uri
+from p2psip.core.dialog import Content, Pairs
 from p2psip.core.events import InvitationCompleted, SessionReason, SessionState, TerminatedByPeer, end_reason
-from p2psip.core.uas import Refusal
+from p2psip.core.reliable import ReliableSender, option_tags
+from p2psip.core.session_options import ExtensionSupport
 from p2psip.errors import (
     OperationTimeoutException,
     RealTimeException,
@@ -17,33 +18,8 @@ from p2psip.message import Request, Response
 from p2psip.timers import Timer
 
 if TYPE_CHECKING:
-    from p2psip.core.engine import Engine
     from p2psip.core.session import Session
     from p2psip.core.transaction import ServerTransaction
-
-
-def examine(engine: Engine, request: Request) -> Refusal | None:
-    """Why an INVITE outside of any dialog cannot begin a session."""
-    if len(engine.dialogs) >= engine.settings.maximum_dialogs:
-        return Refusal(503, [("Retry-After", "5")])
-    if contact_uri(request) is None:
-        return Refusal(400)  # RFC 3261 8.1.1.8: there would be no way back
-    if request.headers.get("Replaces") is not None and request.headers.get("Join") is not None:
-        return Refusal(400)  # RFC 3911 4
-    return None
-
-
-def named_dialog(request: Request, header: str) -> tuple[str, str | None, str | None] | None:
-    """Call-ID, our tag and the peer's in Replaces or Join (RFC 3891 6.1, RFC 3911 7.1); None when it says neither."""
-    value = request.headers.get(header)
-    if value is None:
-        return None
-    call_id, *parameters = value.split(";")
-    tags: dict[str, str] = {}
-    for parameter in parameters:
-        name, _, tag = parameter.partition("=")
-        tags[name.strip().lower()] = tag.strip()
-    return call_id.strip(), tags.get("to-tag"), tags.get("from-tag")
 
 
 class AwaitedAck:
@@ -94,6 +70,8 @@ class IncomingInvite:
         self._ring: Timer | None = None
         self._farewell: Pairs | None = None  # terminate() came before the ACK: BYE has to wait for it
         self._is_offer_ours = False
+        self._reliable = ReliableSender(session, transaction)
+        self._held_back: tuple[Content | None, Pairs] | None = None
 
     def start(self, now: float) -> None:
         """How long it may ring."""
@@ -106,21 +84,65 @@ class IncomingInvite:
     # ------------------------------------------------------------------ answers
 
     def send_provisional(
-        self, now: float, code: int, reason: str | None, headers: Pairs, content: Content | None
+        self,
+        now: float,
+        code: int,
+        reason: str | None,
+        headers: Pairs,
+        content: Content | None,
+        reliable: bool,
+        operation: Any,
     ) -> None:
-        self._session.respond(self.transaction, code, reason, headers, content)
+        """Reliably where the peer demands it, or where it can and we want to (RFC 3262 3)."""
+        session, request = self._session, self.transaction.request
+        session.engine.now = now
+        can = "100rel" in option_tags(request, "Supported") and (
+            session.options.reliable is not ExtensionSupport.UNSUPPORTED
+        )
+        must = "100rel" in option_tags(request, "Require") or (
+            can and session.options.reliable is ExtensionSupport.REQUIRED
+        )
+        if code > 100 and (must or (reliable and can)):
+            self._reliable.send(now, code, reason, headers, content, operation)
+        else:
+            session.respond(self.transaction, code, reason, headers, content)
+            session.complete(operation, None, None)
+
+    def received_prack(self, now: float, transaction: ServerTransaction) -> None:
+        """A 2xx may have waited for it."""
+        self._reliable.received_prack(now, transaction)
+        accept, self._held_back = self._held_back, None
+        if accept is not None and self._session.state is SessionState.CONNECTING:
+            self._answer(now, *accept)
 
     def accept(self, now: float, content: Content | None, headers: Pairs, operation: Any) -> None:
         session, transaction = self._session, self.transaction
+        request = transaction.request
+        if session.options.reliable is ExtensionSupport.REQUIRED and "100rel" not in option_tags(
+            request, "Supported"
+        ) | option_tags(request, "Require"):
+            session.refuse(operation, "accepted, because the peer does not know 100rel, which is required here")
+            self.reject(now, 421, None, [("Require", "100rel")])
+            return
         self._stop_ring()
         self._operation = operation
         session.engine.now = now
         session.change(SessionState.CONNECTING, SessionReason.NONE, None)
+        if self._reliable.holds_back:
+            self._held_back = (content, headers)
+        else:
+            self._answer(now, content, headers)
+
+    def _answer(self, now: float, content: Content | None, headers: Pairs) -> None:
+        """The 200."""
+        session, transaction = self._session, self.transaction
+        self._reliable.stop()
         response = session.respond(transaction, 200, None, headers, content)
         self._ack = AwaitedAck(session, transaction, response, self._not_acknowledged)
         offer = Content.of(transaction.request)
         self._is_offer_ours = offer is None and content is not None
-        session.remote_content, session.local_content = offer, content
+        session.remote_content = offer or session.remote_content
+        session.local_content = content or session.local_content
         if session.dialog is not None:
             session.dialog.is_early = False
 
@@ -134,6 +156,7 @@ class IncomingInvite:
         why: SessionReason | None = None,
     ) -> None:
         self._stop_ring()
+        self._reliable.stop()
         response = self._session.respond(self.transaction, code, reason, headers, content)
         self._session.end(now, why if why is not None else end_reason(response), response)
 
@@ -172,20 +195,30 @@ class IncomingInvite:
     def cancelled(self, now: float) -> None:
         """487 was sent."""
         self._stop_ring()
+        self._reliable.stop()
+        self._drop_held_back()
         self._session.tell(TerminatedByPeer(self.transaction.request))
         self._session.end(now, SessionReason.CANCELED, self.transaction.request)
 
     def failed(self, now: float, error: RealTimeException | None) -> None:
         """Nobody answered in time (500 was sent), or the connection is lost. After a 2xx the ACK may come by another
         one; a refusal that nobody acknowledges is still one."""
-        if self._session.state is not SessionState.INCOMING:
+        if self._session.state is not SessionState.INCOMING and self._held_back is None:
             return
         self._stop_ring()
+        self._reliable.stop()
+        self._drop_held_back()
         timed_out = isinstance(error, OperationTimeoutException)
         self._session.end(now, SessionReason.TIMEOUT if timed_out else SessionReason.UNREACHABLE, None)
 
     def terminate(self, now: float, headers: Pairs) -> None:
         """After our 2xx: BYE has to wait for the ACK (RFC 3261 15)."""
+        if self._held_back is not None:
+            self._held_back = None
+            self.reject(now, 603, None, headers, None, SessionReason.TERMINATED_LOCALLY)
+            self._complete(None, self._session.ended_error())
+            self._session.said_farewell()
+            return
         self._farewell = headers
         session = self._session
         session.end(now, SessionReason.TERMINATED_LOCALLY, None)
@@ -194,6 +227,8 @@ class IncomingInvite:
     def peer_hung_up(self, now: float) -> None:
         """BYE before the ACK or before our answer."""
         self._stop_ring()
+        self._reliable.stop()
+        self._drop_held_back()
         if self._ack is not None:
             self._ack.stop()
             self._ack = None
@@ -201,8 +236,15 @@ class IncomingInvite:
         if not self.transaction.is_answered:
             self._session.respond(self.transaction, 487)
 
+    def _drop_held_back(self) -> None:
+        """A 2xx that waits for a PRACK will not be sent."""
+        if self._held_back is not None:
+            self._held_back = None
+            self._complete(None, self._session.ended_error())
+
     def abandon(self, error: RealTimeException) -> None:
         self._stop_ring()
+        self._reliable.stop()
         if self._ack is not None:
             self._ack.stop()
             self._ack = None

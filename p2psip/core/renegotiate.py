@@ -43,13 +43,18 @@ class Renegotiation(ClientUsage):
         self._accepted: tuple[Any, bool] = (None, False)  # the operation that waits for the ACK; we made the offer
 
     @property
+    def is_busy(self) -> bool:
+        """An offer is under way, ours or the peer's."""
+        return self._is_ours_pending or self._theirs is not None or self._awaited is not None
+
+    @property
     def _is_ours_pending(self) -> bool:
         return self._client_request is not None or self._retry is not None
 
     # ------------------------------------------------------------------ ours
 
     def begin(self, now: float, offer: Content, headers: Pairs, operation: Any) -> None:
-        if self._is_ours_pending or self._theirs is not None or self._awaited is not None:
+        if self.is_busy:
             self._session.complete(
                 operation,
                 None,
@@ -69,7 +74,10 @@ class Renegotiation(ClientUsage):
         assert dialog is not None
         self._retry = None
         self._tries += 1
-        request = dialog.create_request("INVITE", [*session.supported(), *self._headers], offer)
+        method = "INVITE" if session.state is SessionState.CONNECTED else "UPDATE"
+        request = dialog.create_request(
+            method, [*session.supported(), *session.timer.request_headers(), *self._headers], offer
+        )
         self._client_request = dialog.send(now, request, self)
 
     def _send_again(self) -> None:
@@ -87,12 +95,19 @@ class Renegotiation(ClientUsage):
             return
         if code < 300 and session.dialog is not None:
             session.dialog.refresh_target(response)
-            ack = session.dialog.create_request("ACK", sequence=sequence)
-            self._ack = (sequence, ack)
-            session.dialog.send_ack(now, ack)
+            if client_request.request.method == "INVITE":
+                ack = session.dialog.create_request("ACK", sequence=sequence)
+                self._ack = (sequence, ack)
+                session.dialog.send_ack(now, ack)
+            session.learn(response)
+            if session.state is SessionState.CONNECTED:
+                session.timer.accept_response(now, response)
         if client_request is not self._client_request:
             return
         self._client_request = None
+        if code == 422 and self._tries < MAXIMUM_TRIES and session.timer.too_small(response):
+            self._send(now)
+            return
         if code == 491 and self._tries < MAXIMUM_TRIES and session.state is SessionState.CONNECTED:
             self._retry = session.engine.timers.start(now, self._wait(), self._send_again)
             return
@@ -141,6 +156,8 @@ class Renegotiation(ClientUsage):
         if session.state is not SessionState.CONNECTED and not is_update:
             # Our 2xx, or our first INVITE, has no ACK yet.
             session.respond(transaction, 491 if not session.is_incoming else 500, headers=[("Retry-After", "1")])
+        elif (too_small := session.timer.refusal(request)) is not None:
+            session.respond(transaction, 422, headers=too_small)
         elif is_update and content is None:
             self._refresh(transaction)
             session.respond(transaction, 200)

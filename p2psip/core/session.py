@@ -7,11 +7,11 @@ and received while it is up, and its end. Bodies are opaque: who offers and who 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from p2psip.core import session_headers
 from p2psip.core.dialog import Content, Dialog, Pairs
-from p2psip.core.effects import Arrived, Complete, Tell
+from p2psip.core.effects import Complete, Tell
 from p2psip.core.events import (
     RequestReceived,
     RouteSetChanged,
@@ -21,11 +21,12 @@ from p2psip.core.events import (
     TerminatedByPeer,
 )
 from p2psip.core.invite_client import Farewell, OutgoingInvite
-from p2psip.core.invite_server import IncomingInvite, examine, named_dialog
+from p2psip.core.invite_server import IncomingInvite
 from p2psip.core.renegotiate import Renegotiation
 from p2psip.core.session_errors import connection_lost, overtaken, wrong_time
+from p2psip.core.session_options import ExtensionSupport, SessionOptions
 from p2psip.core.session_request import SessionRequest
-from p2psip.core.uas import Refusal
+from p2psip.core.session_timer import SessionTimer
 from p2psip.errors import (
     OperationFailureException,
     RealTimeException,
@@ -39,29 +40,13 @@ if TYPE_CHECKING:
     from p2psip.core.request import ClientRequest
     from p2psip.core.transaction import ServerTransaction
 
-SESSION_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "UPDATE", "INFO", "MESSAGE", "OPTIONS")
-"""What can be sent within a session, for Allow."""
+__all__ = ["ExtensionSupport", "Session", "SessionOptions"]
 
-NOT_OURS = frozenset(("NOTIFY", "SUBSCRIBE", "REFER", "PRACK"))
+NOT_OURS = frozenset(("NOTIFY", "SUBSCRIBE"))
 """Requests in a dialog that are not a session's."""
 
 DIALOG_IS_GONE = frozenset((404, 410, 416, 482, 483, 484, 485, 502, 604))
 """Answers that say that the peer cannot be reached any more in this dialog (RFC 5057 5.1)."""
-
-
-@dataclasses.dataclass(slots=True)
-class SessionOptions:
-    """What may be chosen before a session begins.
-
-    Attributes:
-        local_from: The value of From up to its tag; None takes the endpoint's.
-        maximum_redirects: How many targets of 3xx answers are tried, all together.
-        ring_limit: Seconds from the first provisional response to the final one; None takes the settings'.
-    """
-
-    local_from: str | None = None
-    maximum_redirects: int = 5
-    ring_limit: float | None = None
 
 
 class Session:
@@ -72,7 +57,9 @@ class Session:
         dialog: The confirmed dialog, else the newest early one; None before there is any.
         local_content, remote_content: The descriptions that were agreed last.
         peer_allow: The methods in the peer's last Allow.
-        replaced: The session that Replaces or Join in the peer's INVITE names.
+        peer_supports: The option tags in its last Supported, lower case.
+        replaces, joins: The session that Replaces, or Join, in the peer's INVITE names.
+        wants_messages: The user is told of each message (MessageSeen).
     """
 
     __slots__ = (
@@ -85,17 +72,21 @@ class Session:
         "dialog",
         "engine",
         "is_incoming",
+        "joins",
         "local_content",
         "options",
         "peer_allow",
+        "peer_supports",
         "reason",
         "record",
         "remote_content",
         "renegotiation",
-        "replaced",
+        "replaces",
         "request",
         "state",
+        "timer",
         "user",
+        "wants_messages",
     )
 
     def __init__(
@@ -117,15 +108,35 @@ class Session:
         self.is_incoming = False
         self.dialog: Dialog | None = None
         self.request: Request | None = None
-        self.replaced: Session | None = None
+        self.replaces: Session | None = None
+        self.joins: Session | None = None
+        self.wants_messages = False
         self.local_content: Content | None = None
         self.remote_content: Content | None = None
         self.peer_allow: frozenset[str] = frozenset()
+        self.peer_supports: frozenset[str] = frozenset()
+        self.timer = SessionTimer(self)
         self.renegotiation = Renegotiation(self)
         self._outgoing: OutgoingInvite | None = None
         self._incoming: IncomingInvite | None = None
         self._pending: dict[SessionRequest, None] = {}
         self._farewells: list[Any] = []
+
+    @property
+    def from_tag(self) -> str | None:
+        """The caller's tag."""
+        return None if self.request is None else self.request.from_tag
+
+    @property
+    def to_tag(self) -> str | None:
+        """The called side's tag; None before it is known."""
+        dialog = self.dialog
+        return None if dialog is None else dialog.local_tag if self.is_incoming else dialog.remote_tag
+
+    @property
+    def session_interval(self) -> int:
+        """Seconds of the session timer in force; 0 without one."""
+        return self.timer.interval
 
     # ------------------------------------------------------------------ the beginning, our side
 
@@ -152,6 +163,11 @@ class Session:
         """Send the ACK after InvitationAccepted. Nothing happens when it is sent already."""
         if self._outgoing is not None:
             self._outgoing.acknowledge(now, answer, headers)
+
+    def answer_provisional(self, now: float, answer: Content | None, headers: Pairs) -> None:
+        """After ProvisionalReceived that ``needs_answer``: the PRACK with the answer."""
+        if self._outgoing is not None:
+            self._outgoing.answer_provisional(now, answer)
 
     def follow(self, now: float, uri: str, headers: Pairs) -> None:
         """After Redirected: the next INVITE."""
@@ -185,14 +201,20 @@ class Session:
             self._incoming.accept(now, content, headers, operation)
 
     def send_provisional(
-        self, now: float, code: int, reason: str | None, headers: Pairs, content: Content | None, operation: Any
+        self,
+        now: float,
+        code: int,
+        reason: str | None,
+        headers: Pairs,
+        content: Content | None,
+        reliable: bool,
+        operation: Any,
     ) -> None:
-        """Answer 101 to 199."""
+        """Answer 101 to 199; where it is sent reliably the operation ends with the PRACK, else at once."""
         if self._incoming is None or self.state is not SessionState.INCOMING:
             self.refuse(operation, f"answered {code}")
         else:
-            self._incoming.send_provisional(now, code, reason, headers, content)
-            self.complete(operation, None, None)
+            self._incoming.send_provisional(now, code, reason, headers, content, reliable, operation)
 
     def reject(
         self,
@@ -231,8 +253,10 @@ class Session:
         self.dialog.send(now, request, usage, timeout=timeout)
 
     def renegotiate(self, now: float, offer: Content, headers: Pairs, operation: Any) -> None:
-        """Offer another description, by re-INVITE; the operation ends with the final response."""
-        if self.state is not SessionState.CONNECTED:
+        """Offer another description, by re-INVITE, or by UPDATE before the session is up; the operation ends with the
+        final response."""
+        is_early = self.state in (SessionState.ALERTED, SessionState.INCOMING) and "UPDATE" in self.peer_allow
+        if self.dialog is None or not (is_early or self.state is SessionState.CONNECTED):
             self.refuse(operation, "renegotiated")
         else:
             self.renegotiation.begin(now, offer, headers, operation)
@@ -315,6 +339,7 @@ class Session:
         if self.state is SessionState.DISCONNECTED:
             return
         self.change(SessionState.DISCONNECTED, reason, message)
+        self.timer.stop()
         self.renegotiation.end(now)
         pending, self._pending = self._pending, {}
         for usage in pending:
@@ -347,10 +372,18 @@ class Session:
             self._bye_received(now, transaction.request)
         elif self.state is SessionState.DISCONNECTED:
             self.respond(transaction, 481)
+        elif method == "PRACK":
+            self._prack_received(now, transaction)
         elif method in ("INVITE", "UPDATE"):
             self.renegotiation.received(now, transaction)
         else:
             self.tell(RequestReceived(transaction))
+
+    def _prack_received(self, now: float, transaction: ServerTransaction) -> None:
+        if self._incoming is None:
+            self.respond(transaction, 481)
+        else:
+            self._incoming.received_prack(now, transaction)
 
     def _bye_received(self, now: float, bye: Request) -> None:
         if self.state is SessionState.DISCONNECTED:
@@ -432,7 +465,7 @@ class Session:
         """Answer a request of the session; the response as it was sent."""
         kept = [*headers]
         if transaction.request.method in ("INVITE", "UPDATE") and code < 300:
-            kept += self.capabilities(transaction)
+            kept += session_headers.of_answer(self, transaction, code)
         response = transaction.create_response(
             code,
             reason,
@@ -443,23 +476,18 @@ class Session:
         transaction.respond(response)
         return response
 
-    def capabilities(self, transaction: ServerTransaction) -> list[tuple[str, str]]:
-        contact = self.record.endpoint._contact(transaction.flow, transaction.request.uri)
-        return [("Contact", contact), *self.supported()]
-
     def supported(self) -> list[tuple[str, str]]:
         """What both INVITE and the answers to it say of us."""
-        methods = dict.fromkeys([*SESSION_METHODS, *self.record.endpoint._allowed_methods()])
-        return [("Allow", ", ".join(methods)), ("Supported", ", ".join(sorted({"replaces", *self.record.extensions})))]
+        return session_headers.supported(self)
 
     def learn(self, message: Request | Response) -> None:
         """What the peer says of itself."""
-        try:
-            allowed = message.headers.get_all("Allow")
-        except RealTimeException:
-            return
-        if allowed:
-            self.peer_allow = frozenset(allowed)
+        session_headers.learn(self, message)
+
+    def give_up_incoming(self, now: float) -> None:
+        """The peer does not acknowledge what it is sent."""
+        if self.state is SessionState.INCOMING and self._incoming is not None:
+            self._incoming.reject(now, 504, None, (), None, SessionReason.TIMEOUT)
 
     def failed_by(self, now: float, response: Response) -> bool:
         """A final response to a request in the session says that the session is gone (RFC 5057 5.1)."""
@@ -474,25 +502,3 @@ class Session:
 
     def forget_request(self, usage: SessionRequest) -> None:
         self._pending.pop(usage, None)
-
-
-def receive_invite(engine: Engine, now: float, transaction: ServerTransaction, record: EndpointRecord) -> None:
-    """An INVITE outside of any dialog: begin a session and offer it to the endpoint."""
-    request = transaction.request
-    refusal = examine(engine, request)
-    name = named_dialog(request, "Replaces") or named_dialog(request, "Join")
-    replaced: Session | None = None
-    if refusal is None and name is not None:
-        dialog = engine.dialogs.get(*name)
-        sessions = [usage for usage in dialog.usages if isinstance(usage, Session)] if dialog is not None else []
-        replaced = sessions[0] if sessions else None
-        if replaced is None:
-            refusal = Refusal(481)  # RFC 3891 3
-    if refusal is not None:
-        transaction.refuse(refusal)
-        return
-    session = Session(engine, record, None)
-    session.replaced = replaced
-    transaction.usage = session
-    session.arrive(now, transaction)
-    engine.effects.append(Arrived(record, session))

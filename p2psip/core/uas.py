@@ -41,6 +41,10 @@ DIALOG_METHODS = frozenset(("BYE", "PRACK", "UPDATE"))
 """Methods that mean nothing outside of a dialog, even without a tag in To."""
 
 
+EXTENSIONS = frozenset(("100rel", "join", "replaces", "timer"))
+"""Option tags that the library understands by itself."""
+
+
 class Refusal:
     """The answer to a request that does not get past the UAS core."""
 
@@ -71,7 +75,7 @@ def inspect(request: Request, record: EndpointRecord) -> Refusal | None:
             return Refusal(400)
         if not all(map(is_token, required)):
             return Refusal(400)
-        unknown = [tag for tag in required if tag.lower() not in record.extensions]
+        unknown = [tag for tag in required if tag.lower() not in record.extensions and tag.lower() not in EXTENSIONS]
         if unknown:
             return Refusal(420, [("Unsupported", ", ".join(unknown))])
     content_type = headers.get("Content-Type")

@@ -15,7 +15,8 @@ from p2psip.core.dialog import Content
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Arrived, Complete, Deliver, Expired, OpenFlow, Provisional, Send, Tell
 from p2psip.core.engine import Engine
-from p2psip.core.session import Session, receive_invite
+from p2psip.core.session import Session
+from p2psip.core.session_arrival import receive_invite
 from p2psip.errors import ConnectionFailureException
 from p2psip.message import Request, SipUri, parse_message
 

@@ -54,7 +54,14 @@ class Storm:
         elif chance < 0.4:
             party.do(session.accept, ANSWER, ())
         elif chance < 0.5:
-            party.do(session.send_provisional, 180, None, (), None)
+            party.do(
+                session.send_provisional,
+                self.random.choice((180, 183)),
+                None,
+                (),
+                self.random.choice((None, ANSWER)),
+                self.random.random() < 0.5,
+            )
         elif chance < 0.55:
             party.do(session.reject, self.random.choice((302, 404, 486, 603)), None, ())
         elif chance < 0.7:

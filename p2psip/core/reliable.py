@@ -1,0 +1,157 @@
+"""Provisional responses that are acknowledged: 100rel and PRACK (RFC 3262)."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any
+
+from p2psip.core.dialog import Content, Dialog, Pairs
+from p2psip.core.events import AnswerReceived
+from p2psip.core.usage import ClientUsage
+from p2psip.errors import MessageParsingException, OperationTimeoutException
+from p2psip.message import RAck, Request, Response, parse_field
+from p2psip.timers import Timer
+
+if TYPE_CHECKING:
+    from p2psip.core.session import Session
+    from p2psip.core.transaction import ServerTransaction
+
+
+def option_tags(message: Request | Response, name: str) -> frozenset[str]:
+    """The option tags in Require or Supported, lower case; none where they cannot be read."""
+    try:
+        return frozenset(tag.lower() for tag in message.headers.get_all(name))
+    except MessageParsingException:
+        return frozenset()
+
+
+class ReliableSender:
+    """Our side of the peer's INVITE: one at a time, sent again until its PRACK comes (RFC 3262 3)."""
+
+    def __init__(self, session: Session, transaction: ServerTransaction) -> None:
+        self._session = session
+        self._transaction = transaction
+        self._sequence = int(session.engine.tokens.fraction() * 2**20)
+        self._waiting: collections.deque[tuple[int, str | None, Pairs, Content | None, Any]] = collections.deque()
+        self._response: Response | None = None
+        self._operation: Any = None
+        self._interval = 0.0
+        self._again: Timer | None = None
+        self._limit: Timer | None = None
+
+    @property
+    def holds_back(self) -> bool:
+        """A 2xx has to wait: the one that is not acknowledged carries a description (RFC 3262 3)."""
+        return self._response is not None and bool(self._response.body)
+
+    def send(
+        self, now: float, code: int, reason: str | None, headers: Pairs, content: Content | None, operation: Any
+    ) -> None:
+        """Send it, or after those before it; the operation ends with the PRACK."""
+        if self._response is not None:
+            self._waiting.append((code, reason, headers, content, operation))
+            return
+        session, engine = self._session, self._session.engine
+        self._sequence += 1
+        self._operation = operation
+        pairs = [*headers, ("Require", "100rel"), ("RSeq", str(self._sequence))]
+        self._response = session.respond(self._transaction, code, reason, pairs, content)
+        self._interval = engine.settings.t1
+        self._again = engine.timers.start(now, self._interval, self._repeat)
+        self._limit = engine.timers.start(now, 64 * engine.settings.t1, self._missing)
+
+    def _repeat(self) -> None:
+        engine = self._session.engine
+        if self._response is not None:
+            self._transaction.respond(self._response)
+            self._interval *= 2
+            self._again = engine.timers.start(engine.now, self._interval, self._repeat)
+
+    def _missing(self) -> None:
+        """RFC 3262 3: the INVITE is to be refused with a 5xx."""
+        session, operation = self._session, self._operation
+        self._operation = None
+        error = OperationTimeoutException(
+            f"A reliable provisional response in the session {session.call_id} was not acknowledged (PRACK) within "
+            f"{64 * session.engine.settings.t1:g} s; the call was refused."
+        )
+        session.complete(operation, None, error)
+        session.give_up_incoming(session.engine.now)
+
+    def received_prack(self, now: float, transaction: ServerTransaction) -> None:
+        """Answer it; the next one may go."""
+        session, request = self._session, transaction.request
+        response = self._response
+        if response is None or not self._acknowledges(request):
+            session.respond(transaction, 481)
+            return
+        self._stop_timers()
+        self._response = None
+        session.respond(transaction, 200)
+        operation, self._operation = self._operation, None
+        content = Content.of(request)
+        if content is not None and self._transaction.request.body == b"" and response.body:
+            session.remote_content = content
+            session.tell(AnswerReceived(request, content))
+        session.complete(operation, request, None)
+        if self._waiting:
+            self.send(now, *self._waiting.popleft())
+
+    def _acknowledges(self, request: Request) -> bool:
+        try:
+            value = parse_field("RAck", request.headers.get("RAck") or "")
+        except MessageParsingException:
+            return False
+        invite = self._transaction.request.cseq.number
+        return isinstance(value, RAck) and (value.rseq, value.cseq, value.method) == (self._sequence, invite, "INVITE")
+
+    def stop(self) -> None:
+        """A final response is there, or the end: nobody waits for a PRACK any more."""
+        self._stop_timers()
+        self._response = None
+        waiting = [self._operation, *(entry[-1] for entry in self._waiting)]
+        self._operation = None
+        self._waiting.clear()
+        for operation in waiting:
+            self._session.complete(operation, None, None)
+
+    def _stop_timers(self) -> None:
+        timers = self._session.engine.timers
+        timers.cancel(self._again)
+        timers.cancel(self._limit)
+        self._again = self._limit = None
+
+
+class ReliableReceiver:
+    """The peer's side of our INVITE, in one early dialog: in order, each once (RFC 3262 4)."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    def accepts(self, response: Response) -> bool:
+        """The response is the next one; else it came again or out of order, and is to be dropped."""
+        number = rseq(response)
+        if number is None or (self._last is not None and number != self._last + 1):
+            return False
+        self._last = number
+        return True
+
+
+def rseq(response: Response) -> int | None:
+    """RSeq of a response that wants to be acknowledged; None for one that does not."""
+    text = (response.headers.get("RSeq") or "").strip()
+    if "100rel" not in option_tags(response, "Require") or not text.isdigit() or len(text) > 10:
+        return None
+    return int(text)
+
+
+class Prack(ClientUsage):
+    """The acknowledgement of a provisional response. If it fails, the INVITE will tell."""
+
+    __slots__ = ()
+
+    def send(self, now: float, dialog: Dialog, invite: Request, response: Response, content: Content | None) -> None:
+        rack = f"{rseq(response)} {invite.cseq.number} INVITE"
+        dialog.send(now, dialog.create_request("PRACK", [("RAck", rack)], content), self)

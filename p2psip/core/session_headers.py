@@ -1,0 +1,51 @@
+"""What both sides of a session say of themselves: Contact, Allow, Supported, and the timer's headers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2psip.core.reliable import option_tags
+from p2psip.core.session_options import ExtensionSupport
+from p2psip.errors import MessageParsingException
+from p2psip.message import Request, Response
+
+if TYPE_CHECKING:
+    from p2psip.core.session import Session
+    from p2psip.core.transaction import ServerTransaction
+
+SESSION_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "MESSAGE", "OPTIONS")
+"""What can be sent within a session, for Allow."""
+
+
+def supported(session: Session) -> list[tuple[str, str]]:
+    """Allow and Supported (RFC 3261 13.2.1)."""
+    options, record = session.options, session.record
+    methods = dict.fromkeys([*SESSION_METHODS, *record.endpoint._allowed_methods()])
+    tags = {"replaces", "join", *record.extensions}
+    if options.reliable is not ExtensionSupport.UNSUPPORTED:
+        tags.add("100rel")
+    if options.is_timer_supported:
+        tags.add("timer")
+    return [("Allow", ", ".join(methods)), ("Supported", ", ".join(sorted(tags)))]
+
+
+def of_answer(session: Session, transaction: ServerTransaction, code: int) -> list[tuple[str, str]]:
+    """For an answer of 1xx or 2xx to an INVITE or UPDATE."""
+    request = transaction.request
+    contact = session.record.endpoint._contact(transaction.flow, request.uri)
+    pairs = [("Contact", contact), *supported(session)]
+    if code >= 200:
+        pairs += session.timer.response_headers(session.engine.now, request)
+    return pairs
+
+
+def learn(session: Session, message: Request | Response) -> None:
+    """Take over what the peer says of itself."""
+    try:
+        allowed = message.headers.get_all("Allow")
+    except MessageParsingException:
+        allowed = []
+    if allowed:
+        session.peer_allow = frozenset(allowed)
+    if message.headers.get("Supported") is not None:
+        session.peer_supports = option_tags(message, "Supported")

@@ -1,0 +1,187 @@
+"""Session timers: a session whose peer has vanished ends by itself (RFC 4028)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2psip.core.events import RefreshNeeded, SessionReason, SessionState
+from p2psip.core.reliable import option_tags
+from p2psip.core.usage import ClientUsage
+from p2psip.errors import OperationTimeoutException, RealTimeException
+from p2psip.message import Request, Response
+from p2psip.timers import Timer
+
+if TYPE_CHECKING:
+    from p2psip.core.request import ClientRequest
+    from p2psip.core.session import Session
+
+SMALLEST_INTERVAL = 90
+"""Seconds; the least that anybody may ask for, and what holds where Min-SE says nothing (RFC 4028 4)."""
+
+
+class SessionTimer(ClientUsage):
+    """The interval in force, and who refreshes.
+
+    Attributes:
+        interval: Seconds; 0 while none is in force.
+        is_refresher: It is for us to refresh.
+    """
+
+    __slots__ = ("_expiry", "_refresh", "_session", "interval", "is_refresher", "minimum")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.interval = 0
+        self.is_refresher = False
+        self.minimum = 0
+        self._refresh: Timer | None = None
+        self._expiry: Timer | None = None
+
+    # ------------------------------------------------------------------ what messages say
+
+    def request_headers(self) -> list[tuple[str, str]]:
+        """For an INVITE, or an UPDATE, of ours."""
+        options = self._session.options
+        wanted = self.interval or options.session_interval
+        if not options.is_timer_supported or not wanted:
+            return []
+        least = self._least()
+        refresher = "" if not self.interval else ";refresher=uac" if self.is_refresher else ";refresher=uas"
+        pairs = [("Session-Expires", f"{max(wanted, least)}{refresher}")]
+        if least > SMALLEST_INTERVAL:
+            pairs.append(("Min-SE", str(least)))
+        return pairs
+
+    def accept_response(self, now: float, response: Response) -> None:
+        """A 2xx to such a request: what the peer has decided."""
+        seconds, refresher = session_expires(response)
+        self._begin(now, seconds, refresher != "uas")
+
+    def refusal(self, request: Request) -> list[tuple[str, str]] | None:
+        """The headers of a 422, when the peer's interval is too short; None when it is not."""
+        seconds, _ = session_expires(request)
+        least = self._least()
+        if not seconds or seconds >= least or not self._session.options.is_timer_supported:
+            return None
+        return [("Min-SE", str(least))] if "timer" in option_tags(request, "Supported") else None
+
+    def response_headers(self, now: float, request: Request) -> list[tuple[str, str]]:
+        """For our 2xx to the peer's INVITE or UPDATE; from then on the timer runs."""
+        options = self._session.options
+        peer_can = "timer" in option_tags(request, "Supported") | option_tags(request, "Require")
+        asked, refresher = session_expires(request)
+        seconds = asked or options.session_interval
+        if not options.is_timer_supported or not seconds or not (peer_can or asked):
+            self._begin(now, 0, False)
+            return []
+        if asked and options.session_interval:
+            seconds = min(asked, max(options.session_interval, min_se(request)))
+        seconds = max(seconds, self._least(), min_se(request))
+        if not peer_can:
+            refresher = "uas"  # RFC 4028 9, table 2
+        elif refresher is None:
+            refresher = "uac"
+        self._begin(now, seconds, refresher == "uas")
+        pairs = [("Session-Expires", f"{seconds};refresher={refresher}")]
+        if refresher == "uac":
+            pairs.append(("Require", "timer"))
+        return pairs
+
+    def too_small(self, response: Response) -> bool:
+        """422 to a request of ours: True when it can be sent again with what the peer's Min-SE demands."""
+        least = min_se(response)
+        if least <= self._least():
+            return False
+        self.minimum = least
+        return True
+
+    def _least(self) -> int:
+        return max(SMALLEST_INTERVAL, self._session.options.minimum_interval, self.minimum)
+
+    # ------------------------------------------------------------------ time
+
+    def _begin(self, now: float, seconds: int, is_refresher: bool) -> None:
+        self.stop()
+        self.interval, self.is_refresher = seconds, is_refresher
+        if not seconds:
+            return
+        timers = self._session.engine.timers
+        if is_refresher:
+            self._refresh = timers.start(now, seconds / 2, self._refresh_now)
+        # RFC 4028 10: so long before the end that the BYE still reaches proxies that have timers of their own.
+        self._expiry = timers.start(now, seconds - min(32.0, seconds / 3), self._expired)
+
+    def stop(self) -> None:
+        """No timer runs any more."""
+        timers = self._session.engine.timers
+        timers.cancel(self._refresh)
+        timers.cancel(self._expiry)
+        self._refresh = self._expiry = None
+
+    def _expired(self) -> None:
+        session = self._session
+        self.stop()
+        if session.state is SessionState.CONNECTED:
+            session.hang_up(session.engine.now, (), SessionReason.SESSION_TIMER_EXPIRED)
+
+    def _refresh_now(self) -> None:
+        session = self._session
+        now, dialog = session.engine.now, session.dialog
+        self._refresh = None
+        if session.state is not SessionState.CONNECTED or dialog is None:
+            return
+        if "UPDATE" in session.peer_allow:
+            request = dialog.create_request("UPDATE", [*session.supported(), *self.request_headers()])
+            dialog.send(now, request, self)
+            return
+        session.tell(RefreshNeeded())
+        if session.local_content is not None and not session.renegotiation.is_busy:
+            session.renegotiation.begin(now, session.local_content, (), None)
+        else:
+            self._try_again(now)
+
+    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
+        session, code = self._session, response.status_code
+        if code < 200 or session.state is not SessionState.CONNECTED:
+            return
+        session.way_found(client_request)
+        if code < 300:
+            if session.dialog is not None:
+                session.dialog.refresh_target(response)
+            self.accept_response(now, response)
+        elif not session.failed_by(now, response):
+            if code == 422:
+                self.too_small(response)
+            self._try_again(now)
+
+    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
+        if self._session.state is SessionState.CONNECTED and not isinstance(error, OperationTimeoutException):
+            self._try_again(now)
+
+    def _try_again(self, now: float) -> None:
+        """491, a lost connection and the like pass. The expiry goes on running."""
+        delay = min(10.0, self.interval / 12)
+        self._session.engine.timers.cancel(self._refresh)
+        self._refresh = self._session.engine.timers.start(now, delay, self._refresh_now)
+
+
+def session_expires(message: Request | Response) -> tuple[int, str | None]:
+    """Seconds and refresher in Session-Expires; 0 without one that can be read."""
+    value = message.headers.get("Session-Expires") or ""
+    seconds, *parameters = value.split(";")
+    refresher = None
+    for parameter in parameters:
+        name, _, who = parameter.strip().lower().partition("=")
+        if name.strip() == "refresher" and who.strip() in ("uac", "uas"):
+            refresher = who.strip()
+    return _number(seconds), refresher
+
+
+def min_se(message: Request | Response) -> int:
+    """Seconds in Min-SE; 0 without one that can be read."""
+    return _number((message.headers.get("Min-SE") or "").split(";")[0])
+
+
+def _number(text: str) -> int:
+    text = text.strip()
+    return int(text) if text.isdigit() and len(text) <= 9 and text.isascii() else 0
