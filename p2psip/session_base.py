@@ -276,7 +276,7 @@ class SessionBase:
     @property
     def session_timer_interval(self) -> int:
         """The session interval in force, in seconds; 0 for none."""
-        return self._core.session_interval
+        return self._core.timer.interval
 
     @property
     def reliable_provisional_response_policy(self) -> ExtensionFeatureSupport:

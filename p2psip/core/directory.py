@@ -45,10 +45,21 @@ class EndpointRecord:
         epid: Tells apart the endpoints of one owner.
         allowed_methods: Methods that the library does not know and the application takes.
         extensions: Option tags (lower case) that may stand in Require.
+        minimum_session_interval: Seconds of a session timer below which an INVITE is refused (RFC 4028).
         accepting: Requests outside of dialogs are taken; else they get 480.
     """
 
-    __slots__ = ("accepting", "allowed_methods", "endpoint", "epid", "extensions", "gruu", "opaque", "owner")
+    __slots__ = (
+        "accepting",
+        "allowed_methods",
+        "endpoint",
+        "epid",
+        "extensions",
+        "gruu",
+        "minimum_session_interval",
+        "opaque",
+        "owner",
+    )
 
     def __init__(self, endpoint: Endpoint, owner: SipUri, opaque: str, gruu: SipUri | None, epid: str) -> None:
         self.endpoint = endpoint
@@ -58,6 +69,7 @@ class EndpointRecord:
         self.epid = epid
         self.allowed_methods: set[str] = set()
         self.extensions: set[str] = set()
+        self.minimum_session_interval = 90
         self.accepting = True
 
     def __repr__(self) -> str:

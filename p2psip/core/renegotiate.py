@@ -81,7 +81,11 @@ class Renegotiation(ClientUsage):
         self._client_request = dialog.send(now, request, self)
 
     def _send_again(self) -> None:
-        self._send(self._session.engine.now)
+        session = self._session
+        if self._theirs is not None or self._awaited is not None:  # the peer's has come first
+            self._retry = session.engine.timers.start(session.engine.now, self._wait(), self._send_again)
+        else:
+            self._send(session.engine.now)
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         session, code = self._session, response.status_code
@@ -161,7 +165,7 @@ class Renegotiation(ClientUsage):
         elif is_update and content is None:
             self._refresh(transaction)
             session.respond(transaction, 200)
-        elif self._is_ours_pending:
+        elif self._client_request is not None:
             session.respond(transaction, 491)
         elif self._theirs is not None or self._awaited is not None:
             session.respond(transaction, 500, headers=[("Retry-After", "1")])  # RFC 3261 14.2, RFC 3311 5.2

@@ -133,11 +133,6 @@ class Session:
         dialog = self.dialog
         return None if dialog is None else dialog.local_tag if self.is_incoming else dialog.remote_tag
 
-    @property
-    def session_interval(self) -> int:
-        """Seconds of the session timer in force; 0 without one."""
-        return self.timer.interval
-
     # ------------------------------------------------------------------ the beginning, our side
 
     def establish(

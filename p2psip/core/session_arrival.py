@@ -9,7 +9,7 @@ from p2psip.core.directory import EndpointRecord
 from p2psip.core.effects import Arrived
 from p2psip.core.engine import Engine
 from p2psip.core.events import SessionState
-from p2psip.core.session import Session
+from p2psip.core.session import Session, SessionOptions
 from p2psip.core.transaction import ServerTransaction
 from p2psip.core.uas import Refusal
 from p2psip.message import Request
@@ -23,10 +23,13 @@ def receive_invite(engine: Engine, now: float, transaction: ServerTransaction, r
     joins = _named_session(engine, request, "Join")
     if refusal is None and (replaces is False or joins is False):
         refusal = Refusal(481)  # RFC 3891 3, RFC 3911 4
+    session = Session(engine, record, None, SessionOptions(minimum_interval=record.minimum_session_interval))
+    too_short = session.timer.refusal(request)
+    if refusal is None and too_short is not None:
+        refusal = Refusal(422, too_short)
     if refusal is not None:
         transaction.refuse(refusal)
         return
-    session = Session(engine, record, None)
     session.replaces, session.joins = replaces or None, joins or None
     transaction.usage = session
     session.arrive(now, transaction)
