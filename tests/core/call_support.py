@@ -15,6 +15,7 @@ from p2psip.core.dialog import Content
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Arrived, Complete, Deliver, Expired, OpenFlow, Provisional, Send, Tell
 from p2psip.core.engine import Engine
+from p2psip.core.notify import receive_subscribe
 from p2psip.core.session import Session
 from p2psip.core.session_arrival import receive_invite
 from p2psip.errors import ConnectionFailureException
@@ -63,6 +64,11 @@ class Home:
     def _allowed_methods(self) -> list[str]:
         return ["OPTIONS", "MESSAGE"]
 
+    packages: tuple[str, ...] = ()
+
+    def _event_packages(self) -> tuple[str, ...]:
+        return self.packages
+
 
 class Party:
     """One engine with one endpoint, and all that it was told."""
@@ -77,8 +83,9 @@ class Party:
         )
         self.engine.directory.add(self.record)
         self.engine.acceptors["INVITE"] = functools.partial(receive_invite, self.engine)
+        self.engine.acceptors["SUBSCRIBE"] = functools.partial(receive_subscribe, self.engine)
         self.events: list[Any] = []
-        self.sessions: list[Session] = []
+        self.sessions: list[Any] = []
         self.flows: list[FakeFlow] = []
 
     def call(
@@ -113,6 +120,7 @@ class Party:
         assert not engine._servers
         assert not engine._flows
         assert not engine.dialogs._flows
+        assert not engine.dialogs._expected
         assert len(engine.timers) == 0, [t for queue in engine.timers._queues.values() for t in queue]
 
 
