@@ -1,0 +1,535 @@
+"""Subscriptions: to what others have to tell, and of others to what we have (RFC 6665)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from p2psip import arguments
+from p2psip.arguments import Headers
+from p2psip.core import events
+from p2psip.core.dialog import Content
+from p2psip.core.notify import Notifier
+from p2psip.core.subscribe import Subscriber
+from p2psip.enums import SubscriptionSignalingState
+from p2psip.errors import ConnectionFailureException, RealTimeException, RealTimeInvalidOperationException
+from p2psip.hosting import ARRIVALS
+from p2psip.net.loop import LoopEnded
+from p2psip.pending import Leave, PendingCommand
+from p2psip.sync import Event, Operation
+from p2psip.values import RealTimeAddress, SipRequestData, SipResponseData, decode_body
+
+if TYPE_CHECKING:
+    from p2psip.endpoint import RealTimeEndpoint
+    from p2psip.stack import Stack
+
+LONGEST = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class NotificationReceivedEventArgs:
+    """A notification, which has been answered already.
+
+    Attributes:
+        request_data: The NOTIFY.
+        subscription_state: ``active``, ``pending`` or ``terminated``.
+        reason: Why it is terminated, as the notifier says; or None.
+        remaining: Seconds that the subscription still has; None when it does not say.
+        notifier: Tells apart the notifiers of a subscription that was forked.
+    """
+
+    request_data: SipRequestData
+    subscription_state: str
+    reason: str | None
+    remaining: int | None
+    notifier: str | None
+
+    @property
+    def content_type(self) -> str | None:
+        """Content-Type, or None."""
+        return self.request_data.content_type
+
+    @property
+    def body(self) -> bytes:
+        """The body's octets."""
+        return self.request_data.body
+
+    @property
+    def text_body(self) -> str | None:
+        """The body as text; None when it is not text."""
+        return decode_body(self.content_type, self.body)
+
+
+@dataclasses.dataclass(frozen=True)
+class SubscriptionStateChangedEventArgs:
+    """From which state to which, and why.
+
+    Attributes:
+        reason: The notifier's (``deactivated``, ``rejected`` ...), or None.
+        message_data: The response or NOTIFY that was the cause, or None.
+        exception: What went wrong, or None.
+    """
+
+    previous_state: SubscriptionSignalingState
+    state: SubscriptionSignalingState
+    reason: str | None
+    message_data: SipRequestData | SipResponseData | None
+    exception: Exception | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SubscriptionRefreshedEventArgs:
+    """The subscriber has asked for more time: ``expires`` seconds."""
+
+    request_data: SipRequestData
+    expires: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SubscriptionEndedEventArgs:
+    """Why a subscription of a peer is over: ``timeout`` (not refreshed), ``unsubscribed``, ``gone`` (the subscriber knows
+    it no more), ``lost`` (no way to the subscriber) or ``terminated`` (by us)."""
+
+    why: str
+    exception: Exception | None
+
+
+class _Hosted:
+    """What both kinds have in common: an endpoint, a strand, commands to the engine."""
+
+    _core: Any
+
+    def __init__(self, endpoint: RealTimeEndpoint, name: str) -> None:
+        self._endpoint = endpoint
+        self._stack: Stack = endpoint._stack
+        self._name = name
+        self._strand = self._stack.dispatcher.strand(name, owner=self)
+
+    @property
+    def endpoint(self) -> RealTimeEndpoint:
+        """The endpoint that it belongs to."""
+        return self._endpoint
+
+    def _raise(self, event: Event[Any, Any], args: Any) -> None:
+        self._strand.post(event.raise_event, self, args, self._endpoint._manager._report_unhandled)
+
+    def _begin(self, what: str, function: Callable[..., object], *args: Any) -> Operation[Any]:
+        """Any thread: ``function(now, *args, operation)`` on the loop."""
+        operation: Operation[Any] = Operation(
+            what, callbacks=self._stack.dispatcher.submit, cancel=lambda operation: operation.end_cancelled()
+        )
+        self._stack.command(operation, function, *args, PendingCommand(operation, what))
+        return operation
+
+    def _tell(self, function: Callable[..., object], *args: Any) -> None:
+        """Any thread: ``function(now, *args)`` on the loop soon; too late is no error."""
+
+        def run() -> None:
+            function(self._stack.loop.now, *args)
+            self._stack._run()
+
+        try:
+            self._stack.post(run)
+        except LoopEnded:
+            pass
+
+    def _begin_end(self, function: Callable[..., object], *args: Any) -> Operation[None]:
+        """Any thread: an end that cannot fail."""
+        operation: Operation[None] = Operation(f"end of {self._name}", callbacks=self._stack.dispatcher.submit)
+
+        def run() -> None:
+            function(self._stack.loop.now, *args, Leave(lambda: operation.complete(None)))
+            self._stack._run()
+
+        try:
+            self._stack.post(run)
+        except LoopEnded:  # and with it the subscription
+            operation.complete(None)
+        return operation
+
+    def _abandon(self, now: float, error: RealTimeException) -> None:
+        self._core.abandon(now, error)
+
+
+class SipSubscription(_Hosted):
+    """A subscription of ours, which refreshes itself until it is terminated. Usable from any thread; a context manager
+    that terminates it.
+
+    Args:
+        endpoint: Who subscribes.
+        address: To whom.
+        event_package: To what: ``presence``, ``dialog``, ``message-summary`` or any other; may bear an ``id``.
+        expires: Seconds between refreshes that are asked for.
+        is_query_only: Ask once: the answer is one notification, and the end.
+        accept: The content types that are understood.
+        headers: For every SUBSCRIBE.
+
+    Raises:
+        ValueError, TypeError: An argument.
+        OperationFailureException: The endpoint is terminated.
+
+    RFC 6665 4.1.
+    """
+
+    notification_received: Event[SipSubscription, NotificationReceivedEventArgs] = Event()
+    """A NOTIFY has come. It was answered 200 before."""
+
+    state_changed: Event[SipSubscription, SubscriptionStateChangedEventArgs] = Event()
+    """The subscription began, waits for another try, or has ended."""
+
+    def __init__(
+        self,
+        endpoint: RealTimeEndpoint,
+        address: RealTimeAddress | str,
+        event_package: str,
+        *,
+        expires: int = 3600,
+        is_query_only: bool = False,
+        accept: Sequence[str] = (),
+        headers: Headers | None = None,
+    ) -> None:
+        endpoint._check_alive("subscribe")
+        self._target = arguments.address(address)
+        package = arguments.token(
+            arguments.text(event_package, "An event package").partition(";")[0], "an event package"
+        )
+        if isinstance(expires, bool) or not isinstance(expires, int):
+            raise TypeError(f"expires is a number of seconds, not {expires!r}.")
+        if not 0 < expires <= LONGEST:
+            raise ValueError(f"expires is at least one second, not {expires!r}: use is_query_only to ask once.")
+        super().__init__(endpoint, f"the subscription to {package} at {self._target}")
+        self._package = package
+        self._headers = arguments.headers(headers)
+        self._state = SubscriptionSignalingState.IDLE
+        target: Any
+        try:
+            target = endpoint._target(self._target, None)
+        except ConnectionFailureException as error:
+            target = error
+        to = f"<{self._target.uri}>"
+        self._core = Subscriber(
+            endpoint._stack.engine,
+            endpoint._record,
+            self,
+            event=event_package,
+            uri=self._target.uri,
+            to=f"{to};epid={self._target.endpoint_id}" if self._target.endpoint_id else to,
+            target=target,
+            expires=expires,
+            is_query=is_query_only,
+            accept=[arguments.text(kind, "A content type") for kind in accept],
+            local_from=endpoint._from,
+        )
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def target(self) -> RealTimeAddress:
+        """Whom it asks."""
+        return self._target
+
+    @property
+    def event_package(self) -> str:
+        """What it asks about."""
+        return self._package
+
+    @property
+    def is_query_only(self) -> bool:
+        """It asks once."""
+        return bool(self._core.is_query)
+
+    @property
+    def state(self) -> SubscriptionSignalingState:
+        """Where it is."""
+        return self._state
+
+    @property
+    def is_active(self) -> bool:
+        """A notifier is there."""
+        return self._state is SubscriptionSignalingState.SUBSCRIBED
+
+    @property
+    def time_remaining_to_refresh(self) -> float | None:
+        """Seconds until it is refreshed by itself; None when it will not be."""
+        deadline = self._core._refresh
+        return None if deadline is None else max(0.0, float(deadline.deadline - self._stack.loop.now))
+
+    # ------------------------------------------------------------------ what it does
+
+    def subscribe(self) -> SipResponseData:
+        """Send the SUBSCRIBE and wait for its answer. Blocks; allowed in event handlers.
+
+        Returns:
+            The 2xx answer. The first notification comes before or after it.
+
+        Raises:
+            FailureResponseException: The peer answered 300 or above.
+            OperationTimeoutException: No answer in time.
+            ConnectionFailureException, TlsFailureException: No way to the peer.
+            OperationFailureException: It is begun already, or the endpoint is terminated.
+        """
+        return self.begin_subscribe().result()
+
+    def begin_subscribe(self) -> Operation[SipResponseData]:
+        """The same without blocking."""
+        self._endpoint._check_alive("subscribe")
+        return self._begin(f"SUBSCRIBE to {self._target}", self._subscribe)
+
+    def _subscribe(self, now: float, operation: Any) -> None:
+        self._endpoint._adopt(self)
+        self._core.subscribe(now, self._headers, None, operation)
+
+    def refresh(self) -> SipResponseData:
+        """Ask for the same time once more, now. Blocks; raises as :meth:`subscribe` does."""
+        return self.begin_refresh().result()
+
+    def begin_refresh(self) -> Operation[SipResponseData]:
+        """The same without blocking."""
+        return self._begin(f"SUBSCRIBE to {self._target}", self._core.refresh, self._headers, None)
+
+    def terminate(self) -> None:
+        """End it. Blocks until the notifier has said its last word, at most 64*T1; allowed in event handlers and as
+        often as you like; never raises for reasons of the network."""
+        self.begin_terminate().result()
+
+    def begin_terminate(self) -> Operation[None]:
+        """The same without blocking."""
+        return self._begin_end(self._core.terminate, ())
+
+    # ------------------------------------------------------------------ what the engine tells (loop thread)
+
+    def _happened(self, event: Any) -> None:
+        if isinstance(event, events.NotificationReceived):
+            self._raise(
+                self.notification_received,
+                NotificationReceivedEventArgs(
+                    SipRequestData(event.request), event.state, event.reason, event.remaining, event.to_tag
+                ),
+            )
+        elif isinstance(event, events.SubscriptionStateChanged):
+            previous, self._state = self._state, SubscriptionSignalingState(int(event.state))
+            if self._state is SubscriptionSignalingState.TERMINATED:
+                self._endpoint._release(self)
+            self._raise(
+                self.state_changed,
+                SubscriptionStateChangedEventArgs(
+                    previous, self._state, event.reason, _data(event.message), event.error
+                ),
+            )
+
+    def _end_with_endpoint(self, now: float, done: Callable[[], object]) -> None:
+        self._core.terminate(now, (), Leave(done))
+
+    def __enter__(self) -> SipSubscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.terminate()
+
+    def __repr__(self) -> str:
+        return f"<SipSubscription to {self._package} at {self._target} {self._state.name}>"
+
+
+class IncomingSubscription(_Hosted):
+    """A subscription of a peer to something of ours: the notifier's side. Usable from any thread.
+
+    It is to be accepted or declined within ``settings.handler_limit``, else it is answered 500. RFC 6665 4.2.
+    """
+
+    refreshed: Event[IncomingSubscription, SubscriptionRefreshedEventArgs] = Event()
+    """The subscriber wants it longer. It was granted, and the last state sent again."""
+
+    ended: Event[IncomingSubscription, SubscriptionEndedEventArgs] = Event()
+    """It is over."""
+
+    def __init__(self, endpoint: RealTimeEndpoint, core: Notifier) -> None:
+        """Made by the library; see ``subscription_received``."""
+        super().__init__(endpoint, f"the subscription of {core.dialog.remote} to {core.event.package}")
+        self._core: Notifier = core
+        core.user = self
+
+    @property
+    def event_package(self) -> str:
+        """What is asked about."""
+        return self._core.event.package
+
+    @property
+    def subscriber(self) -> str:
+        """The URI of who asks."""
+        return str(self._core.request.from_.uri)
+
+    @property
+    def request_data(self) -> SipRequestData:
+        """The SUBSCRIBE that began it."""
+        return SipRequestData(self._core.request)
+
+    @property
+    def expires(self) -> int:
+        """Seconds that were asked for, or granted; 0 for a query."""
+        return self._core.expires
+
+    @property
+    def is_active(self) -> bool:
+        """Accepted, perhaps pending, and not over."""
+        return self._core.state in ("active", "pending")
+
+    @property
+    def minimum_interval(self) -> float:
+        """Seconds between two notifications; what changes faster is told once, as it is in the end. 0: no limit."""
+        return self._core.minimum_interval
+
+    @minimum_interval.setter
+    def minimum_interval(self, seconds: float) -> None:
+        value = arguments.timeout(seconds)
+        self._core.minimum_interval = 0.0 if value is None else value
+
+    def accept(
+        self,
+        expires: int | None = None,
+        content_type: str | None = None,
+        body: bytes | str | None = None,
+        *,
+        pending: bool = False,
+    ) -> None:
+        """Answer 200 and send the first notification, with the state as it is. Does not block.
+
+        Args:
+            expires: Seconds granted, never more than asked for; None grants what was asked for.
+            pending: The subscription waits for somebody's permission; the next :meth:`notify` makes it active.
+        """
+        if self._core.state != "incoming":
+            raise RealTimeInvalidOperationException(f"{self!r} was answered before.")
+        self._tell(self._core.accept, expires, (), _content(content_type, body), pending)
+
+    def decline(self, code: int = 603, reason: str | None = None, headers: Headers | None = None) -> None:
+        """Answer 300 or above. Does not block."""
+        arguments.status_code(code, 300, 699)
+        arguments.reason_phrase(reason)
+        self._tell(self._core.decline, int(code), reason, arguments.headers(headers))
+
+    def notify(
+        self, content_type: str | None, body: bytes | str | None, headers: Headers | None = None
+    ) -> SipResponseData | None:
+        """Tell the state and wait for the answer. Blocks; allowed in event handlers.
+
+        Returns:
+            The answer; None when a later state has overtaken this one (``minimum_interval``).
+
+        Raises:
+            FailureResponseException: The subscriber does not want it any more.
+            OperationTimeoutException, ConnectionFailureException, TlsFailureException: No way to the subscriber.
+            OperationFailureException: It is over, or not accepted.
+        """
+        return self.begin_notify(content_type, body, headers).result()
+
+    def begin_notify(
+        self, content_type: str | None, body: bytes | str | None, headers: Headers | None = None
+    ) -> Operation[SipResponseData | None]:
+        """The same without blocking."""
+        content, pairs = _content(content_type, body), arguments.headers(headers)
+        return self._begin(f"NOTIFY to {self.subscriber}", self._core.notify, content, pairs)
+
+    def terminate(
+        self,
+        reason: str | None = None,
+        *,
+        retry_after: int | None = None,
+        content_type: str | None = None,
+        body: bytes | str | None = None,
+    ) -> None:
+        """Send the last notification and wait until it is answered, or cannot be. Blocks; never raises for reasons of
+        the network.
+
+        Args:
+            reason: ``deactivated``, ``probation``, ``rejected``, ``timeout``, ``giveup``, ``noresource``,
+                ``invariant``, or None.
+            retry_after: Seconds after which the subscriber may try again.
+        """
+        self.begin_terminate(reason, retry_after=retry_after, content_type=content_type, body=body).result()
+
+    def begin_terminate(
+        self,
+        reason: str | None = None,
+        *,
+        retry_after: int | None = None,
+        content_type: str | None = None,
+        body: bytes | str | None = None,
+    ) -> Operation[None]:
+        """The same without blocking."""
+        if reason is not None:
+            arguments.token(reason, "a reason")
+        return self._begin_end(self._core.terminate, reason, retry_after, _content(content_type, body))
+
+    def _happened(self, event: Any) -> None:
+        if isinstance(event, events.SubscriptionRefreshed):
+            self._raise(self.refreshed, SubscriptionRefreshedEventArgs(SipRequestData(event.request), event.expires))
+        elif isinstance(event, events.SubscriptionEnded):
+            self._endpoint._release(self)
+            self._raise(self.ended, SubscriptionEndedEventArgs(event.why, event.error))
+
+    def _end_with_endpoint(self, now: float, done: Callable[[], object]) -> None:
+        self._core.terminate(now, "deactivated", None, None, Leave(done))
+
+    def __repr__(self) -> str:
+        return f"<IncomingSubscription of {self._core.dialog.remote} to {self.event_package} {self._core.state}>"
+
+
+class SubscriptionReceivedEventArgs:
+    """A peer subscribes; ``subscription`` is to be accepted or declined."""
+
+    def __init__(self, subscription: IncomingSubscription) -> None:
+        self.subscription = subscription
+
+    @property
+    def event_package(self) -> str:
+        """What it asks about."""
+        return self.subscription.event_package
+
+    @property
+    def request_data(self) -> SipRequestData:
+        """The SUBSCRIBE."""
+        return self.subscription.request_data
+
+
+def _content(content_type: str | None, body: bytes | str | None) -> Content | None:
+    kind, encoded = arguments.content(content_type, body)
+    return Content(kind, encoded) if kind is not None and encoded else None
+
+
+def _data(message: Any) -> SipRequestData | SipResponseData | None:
+    if message is None:
+        return None
+    return SipResponseData(message) if hasattr(message, "status_code") else SipRequestData(message)
+
+
+def _arrived(endpoint: RealTimeEndpoint, core: Notifier) -> None:
+    """Loop thread: somebody subscribes."""
+    subscription = IncomingSubscription(endpoint, core)
+    now = endpoint._stack.loop.now
+    if not endpoint.subscription_received:
+        core.decline(now, 489, None, ())
+        return
+    try:
+        endpoint._adopt(subscription)
+    except Exception:
+        core.decline(now, 480, None, ())
+        return
+    failures: list[BaseException] = []
+
+    def failed(sender: object, error: BaseException, handler: object) -> None:
+        failures.append(error)
+        endpoint._manager._report_unhandled(sender, error, handler)
+
+    def handlers_done() -> None:
+        if failures and core.state == "incoming":
+            subscription.decline(500)
+
+    args = SubscriptionReceivedEventArgs(subscription)
+    subscription._strand.post(endpoint.subscription_received.raise_event, endpoint, args, failed, handlers_done)
+
+
+ARRIVALS[Notifier] = _arrived
