@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import datetime
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from p2psip import (
@@ -38,6 +39,16 @@ def add_parser(commands: Any) -> None:
     parser = common.add_command(
         commands, "listen", run, "print what arrives and answer it", _DESCRIPTION, json="print one JSON object a line"
     )
+    add_arguments(parser)
+    parser.add_argument(
+        "--answer", metavar="CODE", type=common.status_code, default=200, help="answer with this status (default: 200)"
+    )
+    parser.add_argument("--count", metavar="N", type=common.count, default=0, help="end after so many messages")
+    parser.add_argument("--once", dest="count", action="store_const", const=1, help="end after one message")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to listen, and whom to let in."""
     parser.add_argument(
         "--port", type=common.port, help="listen here; 0 means any free port (default: 5061, with --tcp 5060)"
     )
@@ -51,11 +62,6 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--owner", metavar="URI", type=common.address, help="who we are (default: the user at our host)"
     )
-    parser.add_argument(
-        "--answer", metavar="CODE", type=common.status_code, default=200, help="answer with this status (default: 200)"
-    )
-    parser.add_argument("--count", metavar="N", type=common.count, default=0, help="end after so many messages")
-    parser.add_argument("--once", dest="count", action="store_const", const=1, help="end after one message")
     parser.add_argument(
         "--any-client", action="store_true", help="let peers without a certificate in as well (no mutual TLS)"
     )
@@ -145,30 +151,47 @@ class _Listener:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Listen until Ctrl-C, or until the count is reached."""
-    with identity.open_manager(args, tcp=args.tcp, need_mutual_tls=not args.any_client) as manager:
-        with usage_errors():
-            endpoint = SipPeerToPeerEndpoint(args.owner or identity.default_owner(manager), manager)
+    with open_endpoint(args) as (endpoint, manager):
         listener = _Listener(args)
-        manager.default_endpoint = endpoint
         endpoint.message_received += listener.received
         manager.incoming_tls_negotiation_failed += listener.refused
         manager.listening_aborted += listener.aborted
-        port = args.port if args.port is not None else 5060 if args.tcp else 5061
-        with usage_errors():
-            start = manager.begin_start_listening(IPEndPoint(args.host, port))
-        with identity.local_errors():
-            start.result()
-        _announce(args, endpoint, manager)
+        start_listening(args, manager)
+        announce(args, endpoint, manager)
         while not args.count or listener.printed < args.count:
             listener.print_next()
         endpoint.drain(manager.settings.dispose_grace)  # the last answer is on its way
     return ExitCode.OK
 
 
-def _announce(
-    args: argparse.Namespace, endpoint: SipPeerToPeerEndpoint, manager: RealTimeServerConnectionManager
+@contextlib.contextmanager
+def open_endpoint(
+    args: argparse.Namespace,
+) -> Iterator[tuple[SipPeerToPeerEndpoint, RealTimeServerConnectionManager]]:
+    """The endpoint that takes whatever arrives, and its manager; both are gone at the end."""
+    with identity.open_manager(args, tcp=args.tcp, need_mutual_tls=not args.any_client) as manager:
+        with usage_errors():
+            endpoint = SipPeerToPeerEndpoint(args.owner or identity.default_owner(manager), manager)
+        manager.default_endpoint = endpoint
+        yield endpoint, manager
+
+
+def start_listening(args: argparse.Namespace, manager: RealTimeServerConnectionManager) -> None:
+    """Listen where the arguments say."""
+    port = args.port if args.port is not None else 5060 if args.tcp else 5061
+    with usage_errors():
+        start = manager.begin_start_listening(IPEndPoint(args.host, port))
+    with identity.local_errors():
+        start.result()
+
+
+def announce(
+    args: argparse.Namespace,
+    endpoint: SipPeerToPeerEndpoint,
+    manager: RealTimeServerConnectionManager,
+    command: str = "send '{}' 'Hello'",
 ) -> None:
-    """Say where we can be reached, in a form that can be copied."""
+    """Say where we can be reached, and by which command, in a form that can be copied."""
     address = _reachable(endpoint, manager, plain=args.tcp)
     addresses = [console.endpoint(address) for address in manager.listening_addresses]
     if args.json:
@@ -183,7 +206,7 @@ def _announce(
         )
         return
     console.say(f"Listening on {', '.join(addresses)} ({manager.transport.name}) as {address}; Ctrl-C ends it.")
-    console.say(f"From another terminal:  {common.program()} send '{address}' 'Hello'")
+    console.say(f"From another terminal:  {common.program()} {command.format(address)}")
 
 
 def _reachable(endpoint: SipPeerToPeerEndpoint, manager: RealTimeServerConnectionManager, *, plain: bool) -> str:

@@ -29,8 +29,15 @@ _MOMENT = 1.0
 """Seconds in which the trace tells of a message that is answered."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Whom to reach, and how."""
+def add_arguments(
+    parser: argparse.ArgumentParser, *, timeout: float = 15.0, what: str = "for connecting and the answer, each time"
+) -> None:
+    """Whom to reach, and how.
+
+    Args:
+        timeout: Seconds, where the user does not say.
+        what: What has to be over by then.
+    """
     parser.add_argument(
         "address", metavar="ADDRESS", type=common.address, help="such as sip:bob@example.com:5061; sip: may be left out"
     )
@@ -43,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--header", action="append", default=[], metavar="'NAME: VALUE'", type=common.header, help="a further header"
     )
-    common.add_timeout(parser, 15.0, "for connecting and the answer, each time")
+    common.add_timeout(parser, timeout, what)
     identity.add_arguments(parser, connects=True)
 
 
@@ -123,8 +130,8 @@ class Peer:
 
 
 @contextlib.contextmanager
-def open_peer(args: argparse.Namespace) -> Iterator[Peer]:
-    """The peer at ``args.address``; our endpoint is gone, with its connections, at the end."""
+def open_endpoint(args: argparse.Namespace) -> Iterator[SipPeerToPeerEndpoint]:
+    """Our endpoint, of a manager that suits ``args.address``; both are gone, with all connections, at the end."""
     with usage_errors():
         uri = RealTimeAddress(args.address).sip_uri
     scheme = "" if uri is None else uri.scheme
@@ -137,4 +144,11 @@ def open_peer(args: argparse.Namespace) -> Iterator[Peer]:
         with usage_errors():
             owner = args.owner or identity.default_owner(manager)
             endpoint = SipPeerToPeerEndpoint(owner, manager, None, host, port)
+        yield endpoint
+
+
+@contextlib.contextmanager
+def open_peer(args: argparse.Namespace) -> Iterator[Peer]:
+    """The peer at ``args.address``; our endpoint is gone, with its connections, at the end."""
+    with open_endpoint(args) as endpoint:
         yield Peer(endpoint, args)

@@ -22,7 +22,7 @@ def test_help_names_every_command_and_every_exit_code(capsys: pytest.CaptureFixt
         main(["--help"])
     assert ended.value.code == 0
     out = capsys.readouterr().out
-    for name in ("demo", "listen", "send", "options", "certs", "check"):
+    for name in ("demo", "listen", "send", "options", "call", "answer", "subscribe", "certs", "check"):
         assert name in names()
         assert f"\n    {name} " in out
     for code, meaning in MEANINGS.items():
@@ -105,7 +105,7 @@ def test_without_a_command_one_is_shown_which_there_are(
     ("arguments", "words"),
     [
         (["sned", "x"], "p2psip: There is no command 'sned', perhaps 'send' was meant;"),
-        (["dance"], "only demo, listen, send, options, certs and check;"),
+        (["dance"], "only demo, listen, send, options, call, answer, subscribe, certs and check;"),
         (["certs", "mke"], "p2psip certs: There is no action 'mke', perhaps 'make' was meant;"),
         (["listen", "--prot", "1"], "p2psip listen: Unrecognized arguments: --prot 1; see p2psip listen --help."),
         (["send", "bob@example.com", "see", "you"], "p2psip send: The text is one argument: put it in quotes;"),
