@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 import pytest
 
-from p2psip import IPAddress, SipPeerToPeerEndpoint
+from p2psip import ContentDescription, IPAddress, RealTimeEndpoint, SessionReceivedEventArgs, SipPeerToPeerEndpoint
 from p2psip.testing import CertificateAuthority, MemoryNetwork, living_in, tls_manager
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
 BOUND = 60.0
+SDP = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
 
 
 class Snippet(NamedTuple):
@@ -50,6 +51,12 @@ def of(language: str) -> list[Snippet]:
     return [snippet for snippet in snippets(README) if snippet.language == language]
 
 
+def _called(sender: RealTimeEndpoint, args: SessionReceivedEventArgs) -> None:
+    """Bob takes every call, and what comes in it."""
+    args.session.message_received += lambda sender, args: None
+    args.session.accept(lambda offer: ContentDescription("application/sdp", SDP))
+
+
 @pytest.fixture
 def contoso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Contoso's network in memory: its proxy and bob listen, and its certificate store is the default one."""
@@ -58,7 +65,14 @@ def contoso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     authority.store(tmp_path / "certificates", alice)
     monkeypatch.setenv("P2PSIP_CERTIFICATE_STORE", str(tmp_path / "certificates"))
     monkeypatch.chdir(tmp_path)
-    for name, octets in (("alice.pem", alice.pem), ("alice.key", alice.key_pem()), ("roots.pem", authority.pem)):
+    sdp = SDP.encode()
+    for name, octets in (
+        ("alice.pem", alice.pem),
+        ("alice.key", alice.key_pem()),
+        ("roots.pem", authority.pem),
+        ("offer.sdp", sdp),
+        ("answer.sdp", sdp),
+    ):
         path = tmp_path / name
         path.touch(0o600)
         path.write_bytes(octets)
@@ -70,6 +84,8 @@ def contoso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             manager.start_listening((IPAddress.ANY, 5061))
             endpoint = SipPeerToPeerEndpoint("sip:bob@contoso.com", manager)
             endpoint.message_received += lambda sender, args: None
+            endpoint.session_received += _called
+            endpoint.subscription_received += lambda sender, args: args.subscription.accept(None, "text/plain", "open")
             manager.default_endpoint = endpoint
         with living_in(network):
             yield

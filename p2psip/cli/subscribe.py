@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 from typing import Any
 
 from p2psip.cli import common, console, peer
@@ -74,23 +75,25 @@ class _Watch:
         self._is_over = self._is_over or error is not None
 
     def _notified(self, sender: SipSubscription, args: NotificationReceivedEventArgs) -> None:
-        request = args.request_data
-        self._feed.post(lambda: self._tell(request))
+        self._feed.post(lambda: self._tell(args))
 
-    def _tell(self, request: Any) -> None:
+    def _tell(self, args: NotificationReceivedEventArgs) -> None:
         if 0 < self._args.count <= self._number:
             return
         self._number += 1
-        text, state = request.text_body, _header(request, "Subscription-State")
-        shown = "" if not request.body else f"\n{text}" if text is not None else f"\n({len(request.body)} bytes)"
+        text, state = args.text_body, args.subscription_state
+        shown = "" if not args.body else text if text is not None else f"({len(args.body)} bytes that are no text)"
         self._feed.tell(
             "notification",
             f"{self._args.event} of {self._args.address} ({state})",
             number=self._number,
             package=self._args.event,
             subscription_state=state,
-            content_type=request.content_type,
+            reason=args.reason,
+            remaining=args.remaining,
+            content_type=args.content_type,
             text=text,
+            body_base64=base64.b64encode(args.body).decode("ascii") if text is None else None,
         )
         if shown and not self._args.json:
             console.say("\n".join(f"    {line}" for line in console.printable(shown.strip(), lines=True).split("\n")))
@@ -106,11 +109,6 @@ class _Watch:
             self._is_over = self._is_over or args.state.name == "TERMINATED"
 
         self._feed.post(tell)
-
-
-def _header(request: Any, name: str) -> str:
-    values = [header.value for header in request.headers if header.name.lower() == name.lower()]
-    return values[0] if values else ""
 
 
 def run(args: argparse.Namespace) -> ExitCode:

@@ -39,7 +39,7 @@ def until(running: Running, event: str, **facts: Any) -> dict[str, Any]:
     """The next line that tells of this event with these facts."""
     while True:
         line = running.json_line()
-        if line["event"] == event and facts.items() <= line.items():
+        if line.get("event") == event and facts.items() <= line.items():
             return line
 
 
