@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import trustme
-from interop_support import LOOPBACK, PATIENCE, Identity, Sipp, Stunnel, require_sipp, require_stunnel
+from interop_referee import keep_for_referee
+from interop_script import Script
+from interop_support import LOOPBACK, PATIENCE, Identity, Sipp, Stunnel, free_port, require_sipp, require_stunnel
 
 from p2psip import (
     ManagerSettings,
@@ -51,12 +53,14 @@ class Link:
         if self.is_secure:
             require_stunnel()
             authority = trustme.CA()
+            self.local = make_identity(folder, "localhost", authority, authority)
             ours, self.theirs = (make_identity(folder, name, authority, authority) for name in (OURS, THEIRS))
             self.manager = RealTimeServerTlsConnectionManager.from_files(
                 str(ours.certificate), ours.key, trusted_roots=ours.trusted, settings=settings
             )
         else:
             self.manager = RealTimeServerTcpConnectionManager(OURS, settings=settings)
+        self.manager.trace += keep_for_referee
         self.manager.start_listening((LOOPBACK, 0))
         self.endpoint = SipPeerToPeerEndpoint(f"sip:bob@{OURS}", self.manager)
 
@@ -71,13 +75,15 @@ class Link:
     def client(
         self,
         method: str,
-        scenario: str = "client",
+        scenario: str | Script = "client",
         *,
         identity: Identity | None = None,
         code: int = 200,
         calls: int = 1,
         in_flight: int = 50,
         connection_per_call: bool = False,
+        rate: int = 10000,
+        patience: float = PATIENCE,
         **words: object,
     ) -> Sipp:
         """SIPp calls our endpoint and wants the answer ``code``."""
@@ -86,6 +92,7 @@ class Link:
             tunnel = Stunnel(self.folder, identity or self.theirs, port, is_client=True, version=self.kind)
             port = self._programs.enter_context(tunnel).port
         words = {"URI": f"sip:bob@{OURS}", "FROM": f"sip:sipp@{THEIRS}", "NO_PROVISIONAL": "true", "BODY": "", **words}
+        words.setdefault("CONTACT", "[local_ip]:[local_port]")
         sipp = Sipp(
             self.folder,
             scenario,
@@ -93,6 +100,8 @@ class Link:
             calls=calls,
             in_flight=in_flight,
             connection_per_call=connection_per_call,
+            rate=rate,
+            patience=patience,
             words=self._words(method, code, words),
         )
         return self._programs.enter_context(sipp)
@@ -100,20 +109,24 @@ class Link:
     def server(
         self,
         method: str,
-        scenario: str = "server",
+        scenario: str | Script = "server",
         *,
         identity: Identity | None = None,
         code: int = 200,
         calls: int = 1,
+        patience: float = PATIENCE,
         **words: object,
     ) -> Server:
         """SIPp waits for our endpoint and answers ``code``."""
-        sipp = Sipp(self.folder, scenario, calls=calls, words=self._words(method, code, words))
-        self._programs.enter_context(sipp)
-        port = sipp.port
+        inner = port = free_port()
+        contact = f"{LOOPBACK}:{port}"
         if self.is_secure:
-            tunnel = Stunnel(self.folder, identity or self.theirs, port, is_client=False, version=self.kind)
+            tunnel = Stunnel(self.folder, identity or self.theirs, inner, is_client=False, version=self.kind)
             port = self._programs.enter_context(tunnel).port
+            contact = f"localhost:{port}"
+        words = self._words(method, code, {"CONTACT": contact, **words})
+        sipp = Sipp(self.folder, scenario, port=inner, calls=calls, patience=patience, words=words)
+        self._programs.enter_context(sipp)
         return Server(self.endpoint, method, sipp, port)
 
     def check_connection(self, connection: RealTimeConnection) -> None:
@@ -139,6 +152,7 @@ class Server:
         self.sipp = sipp
         self._endpoint = endpoint
         self._method = method
+        self.port = port
         self._address = f"sip:sipp@{LOOPBACK}:{port}"
 
     def begin_send(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import random
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pytest
+from interop_script import Script
 
 LOOPBACK = "127.0.0.1"
 SCENARIOS = Path(__file__).resolve().parent / "scenarios"
@@ -49,6 +51,17 @@ def require_sipp() -> str:
 
 def require_stunnel() -> str:
     return require("stunnel4", "stunnel4", "stunnel")
+
+
+def free_port() -> int:
+    """For SIPp, which left to itself takes 5060, where a stray message of somebody else would reach it.
+
+    It is below those that outgoing connections take.
+    """
+    while True:
+        port = random.randrange(20000, 32000)
+        with contextlib.suppress(OSError), socket.create_server((LOOPBACK, port)):
+            return port
 
 
 class Program:
@@ -109,10 +122,12 @@ class Program:
             raise AssertionError(f"{self.name} does not listen, but says:\n{self.output}")
         return int(match[1])
 
+    _patience = PATIENCE
+
     def wait(self) -> int:
         """Wait until it ends by itself; its exit code."""
         with self._news:
-            assert self._news.wait_for(lambda: self._ended, PATIENCE), f"{self.name} hangs:\n{self.output}"
+            assert self._news.wait_for(lambda: self._ended, self._patience), f"{self.name} hangs:\n{self.output}"
         return self._process.wait(PATIENCE)
 
     @contextlib.contextmanager
@@ -194,26 +209,36 @@ class Sipp(Program):
 
     Args:
         folder: Where its files go.
-        scenario: One of the folder ``scenarios``.
-        remote: The port to call; None makes it a server, on ``port``.
+        scenario: One of the folder ``scenarios``, or a script.
+        remote: The port to call; None makes it a server.
+        port: Where it listens as a server; None takes a free one.
         calls: After so many it ends.
         in_flight: As a client, so many calls at a time.
         connection_per_call: As a client, or all calls over one.
+        rate: As a client, so many calls a second.
+        patience: Seconds after which it hangs.
         words: What ``@WORD@`` in the scenario stands for.
     """
 
     def __init__(
         self,
         folder: Path,
-        scenario: str,
+        scenario: str | Script,
         *,
         remote: int | None = None,
+        port: int | None = None,
         calls: int = 1,
         in_flight: int = 50,
         connection_per_call: bool = False,
+        rate: int = 10000,
+        patience: float = PATIENCE,
         words: dict[str, object] | None = None,
     ) -> None:
-        text = (SCENARIOS / f"{scenario}.xml").read_text()
+        if isinstance(scenario, Script):
+            text, scenario = scenario.xml, scenario.name
+        else:
+            text = (SCENARIOS / f"{scenario}.xml").read_text()
+        self._patience = patience
         for word, value in (words or {}).items():
             text = text.replace(f"@{word}@", str(value))
         missing = re.findall(r"@[A-Z_]+@", text)
@@ -227,17 +252,15 @@ class Sipp(Program):
         command += ["-t", "tn" if connection_per_call else "t1", "-m", str(calls), "-max_socket", "2000"]
         # On a surprise it would send a BYE of its own making.
         command += ["-nostdin", "-default_behaviors", "all,-bye"]
-        command += ["-recv_timeout", "15s", "-timeout", f"{PATIENCE - 5:g}s", "-timeout_error", "-f", "3600"]
+        command += ["-recv_timeout", "15s", "-timeout", f"{patience - 5:g}s", "-timeout_error", "-f", "3600"]
         command += ["-trace_stat", "-fd", "3600", "-stf", self._files["statistics"]]
         command += ["-trace_err", "-error_file", self._files["errors"]]
         command += ["-trace_msg", "-message_file", self._files["messages"]]
         command += ["-trace_logs", "-log_file", self._files["log"]]
         if remote is None:
-            # Left to itself it takes 5060, where a stray message of somebody else would reach it.
-            with socket.create_server((LOOPBACK, 0)) as free:
-                command += ["-p", str(free.getsockname()[1])]
+            command += ["-p", str(port or free_port())]
         else:
-            command += ["-r", "10000", "-l", str(in_flight), f"{LOOPBACK}:{remote}"]
+            command += ["-r", str(rate), "-l", str(in_flight), f"{LOOPBACK}:{remote}"]
         super().__init__(command, folder)
         self.port = 0 if remote is not None else self.expect_port(r"Transport\s+(\d+)\s")
 
