@@ -41,11 +41,13 @@ class SignalingSessionSettings:
         local_identity: Who calls: a URI, or a URI and a display name; None means the endpoint's owner.
         maximum_redirects: How many targets of redirections are tried, all together.
         ring_limit: Seconds that the peer may ring; None means ``settings.ring_limit`` of the manager.
+        tls_target_name: The name that the peer's certificate must bear; None means the one that is dialled.
     """
 
     local_identity: str | tuple[str, str] | None = None
     maximum_redirects: int = 5
     ring_limit: float | None = None
+    tls_target_name: str | None = None
 
 
 class SignalingSession(IncomingSession):
@@ -64,6 +66,7 @@ class SignalingSession(IncomingSession):
     """
 
     _headers: list[tuple[str, str]] | None = None
+    _tls_target_name: str | None = None
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class SignalingSession(IncomingSession):
         options.maximum_redirects = settings.maximum_redirects
         options.ring_limit = arguments.timeout(settings.ring_limit)
         core = Session(endpoint._stack.engine, endpoint._record, None, options, call_id=call_id)
+        self._tls_target_name = settings.tls_target_name
         super().__init__(endpoint, target, core, f"the call to {target}")
         core.user = self
 
@@ -169,7 +173,8 @@ class SignalingSession(IncomingSession):
             what, callbacks=self._stack.dispatcher.submit, cancel=self._take_back
         )
         try:
-            target: Any = endpoint._target(address, SendMessageOptions(connection_context=connection_context))
+            hop = SendMessageOptions(connection_context=connection_context, tls_target_name=self._tls_target_name)
+            target: Any = endpoint._target(address, hop)
         except ConnectionFailureException as error:
             target = error
         content = self._negotiation.first_offer(offer)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from p2psip import ErrorEventArgs, IPAddress, RealTimeEndpoint, RealTimeServerConnectionManager
+from p2psip import (
+    ErrorEventArgs,
+    IPAddress,
+    RealTimeEndpoint,
+    RealTimeInvalidOperationException,
+    RealTimeServerConnectionManager,
+    SessionReceivedEventArgs,
+    SignalingSession,
+)
 from p2psip.cli import common, exits, listen
 from p2psip.cli.exits import ExitCode
 from p2psip.cli.feed import Feed
 from p2psip.cli.media import Media
 from p2psip.cli.record import Record
 from p2psip.cli.talk import Talk, add_arguments
-from p2psip.errors import RealTimeInvalidOperationException
-from p2psip.session import SignalingSession
-from p2psip.session_events import SessionReceivedEventArgs
-
-if TYPE_CHECKING:
-    from p2psip.referral import ReferReceivedEventArgs
 
 _DESCRIPTION = """\
 Take calls, until Ctrl-C: ring for --ring-time, then answer, or refuse with --code.
@@ -131,7 +133,7 @@ class _Answering:
         elif replaced is not None:
             replaced.begin_terminate()
 
-    def _referred(self, sender: SignalingSession, args: ReferReceivedEventArgs) -> None:
+    def _referred(self, sender: SignalingSession, args: Any) -> None:
         """The caller wants us to call somebody else; following blocks, on the strand of that call only."""
         target = str(args.target)
         self._following += 1

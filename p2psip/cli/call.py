@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from p2psip import RealTimeAddress, SignalingSession, SignalingSessionSettings, SignalingState
 from p2psip.cli import common, console, exits, peer
 from p2psip.cli.exits import ExitCode, usage_errors
 from p2psip.cli.feed import Feed
 from p2psip.cli.media import Media
 from p2psip.cli.record import Record
 from p2psip.cli.talk import Talk, add_arguments
-from p2psip.enums import SignalingState
-from p2psip.session import SignalingSession
-from p2psip.values import RealTimeAddress
 
 _DESCRIPTION = """\
 Place a call (INVITE), show each of its states, and hang up on Ctrl-C or after --duration.
@@ -128,7 +126,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         with peer.open_endpoint(args) as endpoint:
             record = Record(endpoint.connection_manager)
             with usage_errors():
-                session = SignalingSession(endpoint, args.address)
+                settings = SignalingSessionSettings(tls_target_name=args.tls_name)
+                session = SignalingSession(endpoint, args.address, settings=settings)
             call = _Call(args, session, media, feed)
             try:
                 call.place()

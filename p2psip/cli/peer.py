@@ -30,13 +30,18 @@ _MOMENT = 1.0
 
 
 def add_arguments(
-    parser: argparse.ArgumentParser, *, timeout: float = 15.0, what: str = "for connecting and the answer, each time"
+    parser: argparse.ArgumentParser,
+    *,
+    timeout: float = 15.0,
+    what: str = "for connecting and the answer, each time",
+    tls_name: bool = True,
 ) -> None:
     """Whom to reach, and how.
 
     Args:
         timeout: Seconds, where the user does not say.
         what: What has to be over by then.
+        tls_name: The peer can be expected to prove another name than the one that is dialled.
     """
     parser.add_argument(
         "address", metavar="ADDRESS", type=common.address, help="such as sip:bob@example.com:5061; sip: may be left out"
@@ -51,7 +56,7 @@ def add_arguments(
         "--header", action="append", default=[], metavar="'NAME: VALUE'", type=common.header, help="a further header"
     )
     common.add_timeout(parser, timeout, what)
-    identity.add_arguments(parser, connects=True)
+    identity.add_arguments(parser, connects=tls_name)
 
 
 class Answer(NamedTuple):

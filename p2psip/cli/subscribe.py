@@ -6,11 +6,11 @@ import argparse
 import base64
 from typing import Any
 
+from p2psip import NotificationReceivedEventArgs, SipSubscription, SubscriptionStateChangedEventArgs
 from p2psip.cli import common, console, peer
 from p2psip.cli.exits import CommandError, ExitCode, usage_errors
 from p2psip.cli.feed import Feed
 from p2psip.cli.record import Record
-from p2psip.subscription import NotificationReceivedEventArgs, SipSubscription, SubscriptionStateChangedEventArgs
 
 _DESCRIPTION = """\
 Subscribe to what a peer tells about (RFC 6665), and print its notifications until Ctrl-C.
@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
     parser = common.add_command(
         commands, "subscribe", run, "print notifications", _DESCRIPTION, json="print one JSON object a line"
     )
-    peer.add_arguments(parser)
+    peer.add_arguments(parser, what="for connecting and the answer", tls_name=False)
     parser.add_argument("--event", metavar="PACKAGE", default="presence", help="what about (default: presence)")
     parser.add_argument(
         "--accept", metavar="TYPE", action="append", default=[], help="a content type that we take; repeatable"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from p2psip import (
+    MessageReceivedEventArgs,
+    ProvisionalResponseReceivedEventArgs,
+    SignalingSession,
+    SignalingState,
+    SignalingStateChangedEventArgs,
+)
 from p2psip.cli import common
 from p2psip.cli.feed import Feed
-from p2psip.enums import SignalingState
-from p2psip.messaging import MessageReceivedEventArgs
-from p2psip.session import SignalingSession
-from p2psip.session_events import ProvisionalResponseReceivedEventArgs, SignalingStateChangedEventArgs
 
 _WORDS = {
     SignalingState.CONNECTING: "connecting",

@@ -58,6 +58,13 @@ def test_a_refusal_has_its_exit_code(phone: Phone) -> None:
     assert states(result.json)[-1] == "DISCONNECTED"
 
 
+def test_a_certificate_of_another_name(phone: Phone) -> None:
+    with phone.answering() as (_, uri):
+        refused = phone.command.run("call", uri, "--duration", "0", "--tls-name", "somebody.example")
+        assert refused.code == 4, refused
+        assert phone.command.run("call", uri, "--duration", "0", "--tls-name", "localhost").code == 0
+
+
 def test_nobody_there(phone: Phone) -> None:
     result = phone.command.run("call", f"sip:bob@127.0.0.1:{closed_port()}")
     assert result.code == 3, result
