@@ -57,6 +57,7 @@ class OutgoingInvite(ClientUsage):
         self._headers: Pairs = ()
         self._tried: set[str] = set()
         self._redirection: Response | None = None
+        self._remaining: list[str] = []  # targets that were not tried
         self._target: Any = None
         self._receivers: dict[str | None, ReliableReceiver] = {}
         self._offered: tuple[Dialog, Request, Response] | None = None
@@ -108,6 +109,7 @@ class OutgoingInvite(ClientUsage):
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         code = response.status_code
+        self._session.see(response)
         if 200 <= code < 300:
             self._succeeded(now, client_request, response)
         elif client_request is not self._client_request:
@@ -235,15 +237,17 @@ class OutgoingInvite(ClientUsage):
             request = self._session.request
             self._send(now, request.uri, self._target, request.cseq.number + 1)
             return
-        if 300 <= response.status_code < 400:
-            targets = self._targets(response)
-            if targets:
+        if response.status_code < 600:
+            # A target that fails leads to the next one; 6xx speaks for all of them (RFC 3261 8.1.3.4, 21.6).
+            fresh_ones = self._targets(response) if response.status_code < 400 else []
+            self._remaining = [*fresh_ones, *(uri for uri in self._remaining if uri not in fresh_ones)]
+            if self._remaining and len(self._tried) <= self._session.options.maximum_redirects:
                 self._redirection = response
                 self._session.change(SessionState.REDIRECTING, SessionReason.NONE, response)
                 self._guard = self._session.engine.timers.start(
                     now, self._session.engine.settings.handler_limit, self._give_up_unasked
                 )
-                self._session.tell(Redirected(response, targets))
+                self._session.tell(Redirected(response, tuple(self._remaining)))
                 return
         self._finish(now, response)
 
@@ -272,8 +276,6 @@ class OutgoingInvite(ClientUsage):
 
     def _targets(self, response: Response) -> list[str]:
         """The SIP addresses of Contact, the most wanted first, without those that were tried."""
-        if len(self._tried) > self._session.options.maximum_redirects:
-            return []
         try:
             contacts = response.contact
         except MessageParsingException:
@@ -289,6 +291,7 @@ class OutgoingInvite(ClientUsage):
         if self._redirection is None or self._is_over:
             return
         self._redirection = None
+        self._remaining = self._remaining[self._remaining.index(uri) + 1 :] if uri in self._remaining else []
         self._stop_guard()
         assert session.request is not None
         secure = session.request.uri[:5].lower() == "sips:"

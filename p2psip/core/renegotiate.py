@@ -89,6 +89,7 @@ class Renegotiation(ClientUsage):
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         session, code = self._session, response.status_code
+        session.see(response)
         if code < 200:
             return
         session.way_found(client_request)
@@ -198,11 +199,17 @@ class Renegotiation(ClientUsage):
             session.complete(operation, None, None)
 
     def decline(
-        self, now: float, transaction: ServerTransaction, code: int, reason: str | None, headers: Pairs
+        self,
+        now: float,
+        transaction: ServerTransaction,
+        code: int,
+        reason: str | None,
+        headers: Pairs,
+        content: Content | None,
     ) -> None:
         if transaction is self._theirs:
             self._theirs = None
-            self._session.respond(transaction, code, reason, headers)
+            self._session.respond(transaction, code, reason, headers, content)
 
     def acknowledged(self, now: float, flow: Any, ack: Request) -> None:
         awaited = self._awaited

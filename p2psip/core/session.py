@@ -278,9 +278,10 @@ class Session:
         code: int,
         reason: str | None = None,
         headers: Pairs = (),
+        content: Content | None = None,
     ) -> None:
         """Answer it 300 or above; the session goes on as it was."""
-        self.renegotiation.decline(now, transaction, code, reason, headers)
+        self.renegotiation.decline(now, transaction, code, reason, headers, content)
 
     # ------------------------------------------------------------------ the end
 
@@ -362,23 +363,21 @@ class Session:
 
     def received(self, now: float, transaction: ServerTransaction) -> None:
         method = transaction.request.method
+        self.see(transaction.request)
         if method == "BYE":
             self.respond(transaction, 200)
             self._bye_received(now, transaction.request)
         elif self.state is SessionState.DISCONNECTED:
             self.respond(transaction, 481)
         elif method == "PRACK":
-            self._prack_received(now, transaction)
+            if self._incoming is None:
+                self.respond(transaction, 481)
+            else:
+                self._incoming.received_prack(now, transaction)
         elif method in ("INVITE", "UPDATE"):
             self.renegotiation.received(now, transaction)
         else:
             self.tell(RequestReceived(transaction))
-
-    def _prack_received(self, now: float, transaction: ServerTransaction) -> None:
-        if self._incoming is None:
-            self.respond(transaction, 481)
-        else:
-            self._incoming.received_prack(now, transaction)
 
     def _bye_received(self, now: float, bye: Request) -> None:
         if self.state is SessionState.DISCONNECTED:
@@ -391,6 +390,7 @@ class Session:
         self.end(now, SessionReason.TERMINATED_REMOTELY, bye)
 
     def acknowledged(self, now: float, flow: Any, ack: Request) -> None:
+        self.see(ack)
         if self._incoming is not None and self._incoming.acknowledged(now, ack):
             return
         self.renegotiation.acknowledged(now, flow, ack)
@@ -407,11 +407,9 @@ class Session:
         else:
             self.renegotiation.transaction_failed(now, transaction)
 
-    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
-        """Each request of ours has a usage of its own."""
-
-    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
-        """As above."""
+    # Each request of ours has a usage of its own.
+    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None: ...
+    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None: ...
 
     def flow_lost(self, now: float, flow: Flow) -> None:
         """The next request finds another one."""
@@ -436,6 +434,11 @@ class Session:
 
     def tell(self, event: Any) -> None:
         self.engine.effects.append(Tell(self, event))
+
+    def see(self, message: Request | Response) -> None:
+        """A message of the session has come."""
+        if self.wants_messages:
+            self.tell(MessageSeen(message, self.dialog is None or self.dialog.is_early))
 
     def complete(self, operation: Any, message: Request | Response | None, error: Exception | None) -> None:
         if operation is not None:
@@ -472,11 +475,9 @@ class Session:
         return response
 
     def supported(self) -> list[tuple[str, str]]:
-        """What both INVITE and the answers to it say of us."""
         return session_headers.supported(self)
 
     def learn(self, message: Request | Response) -> None:
-        """What the peer says of itself."""
         session_headers.learn(self, message)
 
     def give_up_incoming(self, now: float) -> None:

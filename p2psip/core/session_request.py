@@ -23,6 +23,7 @@ class SessionRequest(ClientUsage):
         self._operation = operation
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
+        self._session.see(response)
         if response.status_code >= 200:
             session = self._session
             session.way_found(client_request)
