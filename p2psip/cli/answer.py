@@ -19,7 +19,7 @@ from p2psip.cli.exits import ExitCode
 from p2psip.cli.feed import Feed
 from p2psip.cli.media import Media
 from p2psip.cli.record import Record
-from p2psip.cli.talk import Talk, add_arguments
+from p2psip.cli.talk import Talk, add_arguments, need_transfers
 
 _DESCRIPTION = """\
 Take calls, until Ctrl-C: ring for --ring-time, then answer, or refuse with --code.
@@ -189,6 +189,8 @@ class _Answering:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Answer until Ctrl-C, or until the count is reached; then draw."""
+    if args.follow_transfers:
+        need_transfers("--follow-transfers")
     feed = Feed(json=args.json)
     media = Media(args.sdp, peer="" if args.host == IPAddress.ANY else args.host)
     record = None

@@ -6,12 +6,11 @@ import argparse
 from typing import Any
 
 from p2psip import RealTimeAddress, SignalingSession, SignalingSessionSettings, SignalingState
-from p2psip.cli import common, console, exits, peer
+from p2psip.cli import common, console, exits, peer, talk
 from p2psip.cli.exits import ExitCode, usage_errors
 from p2psip.cli.feed import Feed
 from p2psip.cli.media import Media
 from p2psip.cli.record import Record
-from p2psip.cli.talk import Talk, add_arguments
 
 _DESCRIPTION = """\
 Place a call (INVITE), show each of its states, and hang up on Ctrl-C or after --duration.
@@ -30,7 +29,7 @@ def add_parser(commands: Any) -> None:
         commands, "call", run, "place a call", _DESCRIPTION, json="print one JSON object a line"
     )
     peer.add_arguments(parser, timeout=60.0, what="for connecting and until the call is answered")
-    add_arguments(parser)
+    talk.add_arguments(parser)
     parser.add_argument(
         "--cancel-after", metavar="SECONDS", type=common.pause, help="take it back when it is not answered by then"
     )
@@ -48,7 +47,7 @@ class _Call:
         self._media = media
         self._feed = feed
         # The duration is of a call that stays; one that is transferred ends by that.
-        self._talk = Talk(session, "", feed, None if args.transfer_to else args.duration)
+        self._talk = talk.Talk(session, "", feed, None if args.transfer_to else args.duration)
         self._is_established = False
         self._is_taken_back = False
         self._is_transferring = False
@@ -94,8 +93,9 @@ class _Call:
             return
         self._is_transferring = True
         self._talk.tell("transfer", f"transfer to {self._args.transfer_to}", target=self._args.transfer_to)
+        begin_transfer: Any = getattr(self._session, "begin_transfer", None)
         with usage_errors():
-            operation = self._session.begin_transfer(self._args.transfer_to)
+            operation = begin_transfer(self._args.transfer_to)
         self._feed.when_done(operation, self._transferred)
 
     def _transferred(self, error: BaseException | None) -> None:
@@ -117,6 +117,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Call; hang up whatever happens; then draw."""
     feed = Feed(json=args.json)
     if args.transfer_to is not None:
+        talk.need_transfers("--transfer-to")
         with usage_errors():
             RealTimeAddress(args.transfer_to)
     uri = RealTimeAddress(args.address).sip_uri if args.address.startswith("sip") else None
