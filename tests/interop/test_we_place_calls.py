@@ -12,7 +12,7 @@ from interop_link import link
 from interop_script import Script, callee
 from interop_support import LOOPBACK
 
-from p2psip import ContentDescription, FailureResponseException, OperationFailureException
+from p2psip import ContentDescription, FailureResponseException, OperationFailureException, TraceEventArgs
 from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.session import SignalingSession
 
@@ -135,26 +135,24 @@ def test_reliable_provisional_responses(tmp_path: Path, kind: str) -> None:
     script.receives("PRACK", contains=("RAck", "18 +[0-9]+ +INVITE")).answers(200)
     script.receives("UPDATE", contains=("", "sendonly")).answers(200, body=sdp("recvonly", 2)).answers_first(200)
     script.receives("ACK").receives("BYE").answers(200)
+    acknowledged = threading.Event()  # twice; before that SIPp takes no UPDATE
+
+    def traced(sender: object, args: TraceEventArgs) -> None:
+        if args.direction == "received" and b"CSeq: 3 PRACK" in args.data:
+            acknowledged.set()
+
     with link(tmp_path, kind) as wire:
+        wire.manager.trace += traced
         server = answering(wire, script, calls=5)
         for _ in range(5):
             session = call(wire)
             codes: list[tuple[int, bool]] = []
-            ringing = threading.Event()
-
-            def came(
-                sender: object,
-                args: object,
-                codes: list[tuple[int, bool]] = codes,
-                ringing: threading.Event = ringing,
-            ) -> None:
-                codes.append((args.response_data.response_code, args.is_reliable))  # type: ignore[attr-defined]
-                if len(codes) == 2:
-                    ringing.set()
-
-            session.provisional_response_received += came
+            session.provisional_response_received += lambda sender, args, codes=codes: codes.append(
+                (args.response_data.response_code, args.is_reliable)
+            )
+            acknowledged.clear()
             operation = session.begin_establish(AUDIO, connection_context=server.context)
-            assert ringing.wait(PATIENCE)
+            assert acknowledged.wait(PATIENCE)
             session.renegotiate(HELD)
             operation.result(PATIENCE)
             assert codes == [(183, True), (180, True)]
