@@ -29,6 +29,7 @@ from p2psip.enums import (
     ExtensionFeatureSupport,
     MessageType,
     RedirectAction,
+    ReferState,
     ResponseCode,
     RouteSetStatus,
     SignalingState,
@@ -65,6 +66,7 @@ from p2psip.messaging import MessageReceivedEventArgs
 from p2psip.net.certificates import CertificateStore
 from p2psip.offers import IOfferAnswer, OfferInInviteResponseEventArgs, OfferInReInviteEventArgs
 from p2psip.peer_to_peer import SipPeerToPeerEndpoint
+from p2psip.referral import ReferNotifier, ReferReceivedEventArgs, ReferStateChangedEventArgs, ReferStatus
 from p2psip.session import SignalingSession, SignalingSessionSettings
 from p2psip.session_events import (
     InvitationAcceptedEventArgs,
@@ -80,12 +82,10 @@ from p2psip.session_events import (
     SignalingStateChangedEventArgs,
     TerminatedByRemoteEventArgs,
 )
-from p2psip.subscription import (
-    IncomingSubscription,
+from p2psip.subscription import IncomingSubscription, SipSubscription, SubscriptionReceivedEventArgs
+from p2psip.subscription_events import (
     NotificationReceivedEventArgs,
-    SipSubscription,
     SubscriptionEndedEventArgs,
-    SubscriptionReceivedEventArgs,
     SubscriptionRefreshedEventArgs,
     SubscriptionStateChangedEventArgs,
 )
@@ -159,6 +159,11 @@ __all__ = [
     "RealTimeServerTlsConnectionManager",
     "RedirectAction",
     "RedirectingEventArgs",
+    "ReferNotifier",
+    "ReferReceivedEventArgs",
+    "ReferState",
+    "ReferStateChangedEventArgs",
+    "ReferStatus",
     "RenegotiationToRefreshNeededEventArgs",
     "RequestOrResponseReceivedEventArgs",
     "ResponseCode",

@@ -11,7 +11,6 @@ from p2psip.sync import Event
 
 if TYPE_CHECKING:
     from p2psip.endpoint import RealTimeEndpoint
-    from p2psip.referral import ReferReceivedEventArgs
     from p2psip.session_events import SessionReceivedEventArgs
     from p2psip.subscription import SubscriptionReceivedEventArgs
     from p2psip.timers import Timer
@@ -40,9 +39,6 @@ class Hosting:
 
     subscription_received: Event[RealTimeEndpoint, SubscriptionReceivedEventArgs] = Event()
     """A peer subscribes to an event package. Without a handler it is answered 489."""
-
-    refer_received: Event[RealTimeEndpoint, ReferReceivedEventArgs] = Event()
-    """A peer asks, outside of any session, to have an address called. Without a handler it is answered 405."""
 
     _owner_text: str
     _stack: Stack

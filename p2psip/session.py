@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from p2psip import arguments
+from p2psip import arguments, referral
 from p2psip.arguments import Headers
 from p2psip.core.dialog import Content
 from p2psip.core.session import Session, SessionOptions
@@ -14,6 +14,7 @@ from p2psip.errors import ConnectionFailureException, MessageParsingException, R
 from p2psip.hosting import ARRIVALS
 from p2psip.offers import Answerer, no_description
 from p2psip.pending import PendingCommand
+from p2psip.referral import ReferStatus, replaces_value
 from p2psip.session_base import SessionBase
 from p2psip.session_events import SessionReceivedEventArgs
 from p2psip.session_incoming import IncomingSession
@@ -285,6 +286,60 @@ class SignalingSession(IncomingSession):
         self._negotiation.answered(Content.of(response))
         return SipResponseData(response)
 
+    # ------------------------------------------------------------------ transfers
+
+    def refer(
+        self,
+        address: RealTimeAddress | str,
+        headers: Headers | None = None,
+        *,
+        replaces: SignalingSession | None = None,
+        subscribe: bool = True,
+    ) -> ReferStatus:
+        """Ask the peer to call that address, and wait until it accepts. Blocks; allowed in event handlers.
+
+        Args:
+            replaces: The session at that address whose place the peer's call is to take (RFC 3891).
+            subscribe: Hear how the call goes; without it the peer is asked to tell nothing (RFC 4488).
+
+        Returns:
+            What the peer tells from now on.
+
+        Raises:
+            FailureResponseException: The peer refuses.
+            OperationFailureException: The session is not up.
+            OperationTimeoutException, ConnectionFailureException, TlsFailureException: No answer.
+        """
+        return self.begin_refer(address, headers, replaces=replaces, subscribe=subscribe).result()
+
+    def begin_refer(
+        self,
+        address: RealTimeAddress | str,
+        headers: Headers | None = None,
+        *,
+        replaces: SignalingSession | None = None,
+        subscribe: bool = True,
+    ) -> Operation[ReferStatus]:
+        """The same without blocking."""
+        self._check_live("transferred")
+        value = None if replaces is None else replaces_value(replaces)
+        return referral.begin_refer(self, address, headers, value, subscribe)[1]
+
+    def transfer(self, target: RealTimeAddress | str | SignalingSession) -> None:
+        """Send the peer to an address (blind), or to the peer of another session (attended). Blocks until its call is
+        up; then what we have is ended.
+
+        Raises:
+            OperationFailureException: The call of the peer has failed; both sessions are still up.
+            FailureResponseException: The peer refuses to be transferred.
+        """
+        self.begin_transfer(target).result()
+
+    def begin_transfer(self, target: RealTimeAddress | str | SignalingSession) -> Operation[None]:
+        """The same without blocking."""
+        self._check_live("transferred")
+        return referral.begin_transfer(self, target)
+
     def try_cancel_renegotiation(self, headers: Headers | None = None) -> bool:
         """Take back a :meth:`renegotiate` that is under way, if it is not too late. Blocks for a moment only.
 
@@ -332,18 +387,6 @@ def replaces_headers(replaces: SignalingSession | str) -> list[tuple[str, str]]:
     """Replaces (RFC 3891 6.1), as the peer of that session knows it, and that it must be understood."""
     value = replaces_value(replaces) if isinstance(replaces, SignalingSession) else arguments.text(replaces, "Replaces")
     return [("Require", "replaces"), ("Replaces", value)]
-
-
-def replaces_value(session: SignalingSession) -> str:
-    """What a third party writes in Replaces to take our place, or that our peer is to see.
-
-    Raises:
-        RealTimeInvalidOperationException: The session has no dialog yet.
-    """
-    dialog = session._core.dialog
-    if dialog is None or session.is_terminated:
-        raise RealTimeInvalidOperationException(f"{session!r} cannot be replaced: it is not up.")
-    return f"{dialog.call_id};to-tag={dialog.remote_tag or '0'};from-tag={dialog.local_tag or '0'}"
 
 
 def _arrived(endpoint: RealTimeEndpoint, core: Session) -> None:

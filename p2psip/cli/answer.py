@@ -11,6 +11,7 @@ from p2psip import (
     RealTimeEndpoint,
     RealTimeInvalidOperationException,
     RealTimeServerConnectionManager,
+    ReferReceivedEventArgs,
     SessionReceivedEventArgs,
     SignalingSession,
 )
@@ -19,7 +20,7 @@ from p2psip.cli.exits import ExitCode
 from p2psip.cli.feed import Feed
 from p2psip.cli.media import Media
 from p2psip.cli.record import Record
-from p2psip.cli.talk import Talk, add_arguments, need_transfers
+from p2psip.cli.talk import Talk, add_arguments
 
 _DESCRIPTION = """\
 Take calls, until Ctrl-C: ring for --ring-time, then answer, or refuse with --code.
@@ -133,9 +134,9 @@ class _Answering:
         elif replaced is not None:
             replaced.begin_terminate()
 
-    def _referred(self, sender: SignalingSession, args: Any) -> None:
+    def _referred(self, sender: SignalingSession, args: ReferReceivedEventArgs) -> None:
         """The caller wants us to call somebody else; following blocks, on the strand of that call only."""
-        target = str(args.target)
+        target = args.refer_target
         self._following += 1
         self._feed.post(lambda: self._feed.tell("transfer", f"transferred to {target}", target=target))
         try:
@@ -189,8 +190,6 @@ class _Answering:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Answer until Ctrl-C, or until the count is reached; then draw."""
-    if args.follow_transfers:
-        need_transfers("--follow-transfers")
     feed = Feed(json=args.json)
     media = Media(args.sdp, peer="" if args.host == IPAddress.ANY else args.host)
     record = None

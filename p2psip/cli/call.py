@@ -93,9 +93,8 @@ class _Call:
             return
         self._is_transferring = True
         self._talk.tell("transfer", f"transfer to {self._args.transfer_to}", target=self._args.transfer_to)
-        begin_transfer: Any = getattr(self._session, "begin_transfer", None)
         with usage_errors():
-            operation = begin_transfer(self._args.transfer_to)
+            operation = self._session.begin_transfer(self._args.transfer_to)
         self._feed.when_done(operation, self._transferred)
 
     def _transferred(self, error: BaseException | None) -> None:
@@ -117,7 +116,6 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Call; hang up whatever happens; then draw."""
     feed = Feed(json=args.json)
     if args.transfer_to is not None:
-        talk.need_transfers("--transfer-to")
         with usage_errors():
             RealTimeAddress(args.transfer_to)
     uri = RealTimeAddress(args.address).sip_uri if args.address.startswith("sip") else None

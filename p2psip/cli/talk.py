@@ -13,7 +13,6 @@ from p2psip import (
     SignalingStateChangedEventArgs,
 )
 from p2psip.cli import common
-from p2psip.cli.exits import CommandError, ExitCode
 from p2psip.cli.feed import Feed
 
 _WORDS = {
@@ -33,16 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--duration", metavar="SECONDS", type=common.pause, help="hang up so long after it was answered"
     )
-
-
-def need_transfers(option: str) -> None:
-    """The library can transfer calls.
-
-    Raises:
-        CommandError: It cannot yet.
-    """
-    if not hasattr(SignalingSession, "begin_transfer"):
-        raise CommandError(f"Calls cannot be transferred yet (REFER): do without {option}.", ExitCode.USAGE)
 
 
 class Talk:

@@ -13,6 +13,7 @@ from p2psip.core import session_headers
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.effects import Complete, Tell
 from p2psip.core.events import (
+    MessageSeen,
     RequestReceived,
     RouteSetChanged,
     SessionReason,
@@ -22,6 +23,7 @@ from p2psip.core.events import (
 )
 from p2psip.core.invite_client import Farewell, OutgoingInvite
 from p2psip.core.invite_server import IncomingInvite
+from p2psip.core.refer import receive_in_session
 from p2psip.core.renegotiate import Renegotiation
 from p2psip.core.session_errors import connection_lost, overtaken, wrong_time
 from p2psip.core.session_options import ExtensionSupport, SessionOptions
@@ -374,6 +376,8 @@ class Session:
                 self.respond(transaction, 481)
             else:
                 self._incoming.received_prack(now, transaction)
+        elif method == "REFER":
+            receive_in_session(self, now, transaction)
         elif method in ("INVITE", "UPDATE"):
             self.renegotiation.received(now, transaction)
         else:
@@ -407,17 +411,14 @@ class Session:
         else:
             self.renegotiation.transaction_failed(now, transaction)
 
-    # Each request of ours has a usage of its own.
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None: ...
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None: ...
 
     def flow_lost(self, now: float, flow: Flow) -> None:
-        """The next request finds another one."""
         if self.state is SessionState.CONNECTED:
             self.tell(RouteSetChanged(connection_lost(flow)))
 
     def way_found(self, client_request: ClientRequest) -> None:
-        """A request of ours was answered: its connection leads to the peer."""
         dialog = self.dialog
         if dialog is not None and dialog.flow is None and client_request.flow.is_connected:
             dialog.use_flow(client_request.flow)
@@ -481,7 +482,6 @@ class Session:
         session_headers.learn(self, message)
 
     def give_up_incoming(self, now: float) -> None:
-        """The peer does not acknowledge what it is sent."""
         if self.state is SessionState.INCOMING and self._incoming is not None:
             self._incoming.reject(now, 504, None, (), None, SessionReason.TIMEOUT)
 

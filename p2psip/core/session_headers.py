@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from p2psip.core.session import Session
     from p2psip.core.transaction import ServerTransaction
 
-SESSION_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "MESSAGE", "OPTIONS")
+SESSION_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "MESSAGE", "OPTIONS", "REFER", "NOTIFY")
 """What can be sent within a session, for Allow."""
 
 
@@ -21,7 +21,7 @@ def supported(session: Session) -> list[tuple[str, str]]:
     """Allow and Supported (RFC 3261 13.2.1)."""
     options, record = session.options, session.record
     methods = dict.fromkeys([*SESSION_METHODS, *record.endpoint._allowed_methods()])
-    tags = {"replaces", "join", *record.extensions}
+    tags = {"replaces", "join", "norefersub", *record.extensions}
     if options.reliable is not ExtensionSupport.UNSUPPORTED:
         tags.add("100rel")
     if options.is_timer_supported:

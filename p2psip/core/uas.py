@@ -41,7 +41,7 @@ DIALOG_METHODS = frozenset(("BYE", "PRACK", "UPDATE"))
 """Methods that mean nothing outside of a dialog, even without a tag in To."""
 
 
-EXTENSIONS = frozenset(("100rel", "join", "replaces", "timer"))
+EXTENSIONS = frozenset(("100rel", "join", "norefersub", "replaces", "timer"))
 """Option tags that the library understands by itself."""
 
 

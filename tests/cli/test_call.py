@@ -8,12 +8,6 @@ import pytest
 from calling import Phone, ladder, states, until
 from cli_support import closed_port
 
-from p2psip import SignalingSession
-
-TRANSFERS = pytest.mark.skipif(
-    not hasattr(SignalingSession, "begin_transfer"), reason="the library cannot transfer calls yet"
-)
-
 
 @pytest.fixture(scope="module")
 def phone(tmp_path_factory: pytest.TempPathFactory) -> Phone:
@@ -132,7 +126,6 @@ def test_descriptions_out_of_files(phone: Phone) -> None:
     assert missing.code == 2, missing
 
 
-@TRANSFERS
 def test_a_transfer_between_three_processes(phone: Phone) -> None:
     with phone.answering("--once") as (carol, target), phone.answering("--follow-transfers") as (bob, uri):
         result = phone.command.run("call", uri, "--json", "--transfer-to", target)
@@ -146,7 +139,6 @@ def test_a_transfer_between_three_processes(phone: Phone) -> None:
         until(carol, "state", state="CONNECTED")
 
 
-@TRANSFERS
 def test_a_transfer_to_nobody_fails(phone: Phone) -> None:
     target = f"sip:carol@127.0.0.1:{closed_port()}"
     with phone.answering("--follow-transfers") as (bob, uri):
@@ -156,7 +148,6 @@ def test_a_transfer_to_nobody_fails(phone: Phone) -> None:
         until(bob, "transfer failed")
 
 
-@TRANSFERS
 def test_who_does_not_follow_refuses_the_transfer(phone: Phone) -> None:
     with phone.answering() as (_, uri):
         result = phone.command.run("call", uri, "--json", "--transfer-to", "sip:carol@127.0.0.1:5061")

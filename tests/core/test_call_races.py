@@ -89,7 +89,7 @@ def test_cancel_crosses_the_200(world: World) -> None:
 
 
 def test_cancel_is_held_until_a_provisional_response(world: World) -> None:
-    session, establish = world.alice.call()
+    session, _ = world.alice.call()
     world.alice.do(session.terminate, ())
     assert world.log == ["INVITE"]
     assert session.state is DISCONNECTED

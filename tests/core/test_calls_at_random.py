@@ -35,6 +35,7 @@ class Storm:
 
     def react(self, party: Party, session: Session, event: Any) -> None:
         now, engine = self.world.now, party.engine
+        session.wants_messages = True
         if isinstance(event, RequestReceived):
             engine.respond(now, event.transaction, event.transaction.create_response(200))
         elif isinstance(event, OfferReceived):

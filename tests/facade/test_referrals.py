@@ -1,0 +1,145 @@
+"""Transfers: blind and attended, told about and not, refused and failed; each in a few lines of an application."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from facade_support import BOUND
+
+import p2psip
+from p2psip import (
+    ContentDescription,
+    FailureResponseException,
+    OperationFailureException,
+    ReferState,
+    SignalingSession,
+    SignalingState,
+    SipPeerToPeerEndpoint,
+)
+from p2psip.testing import CertificateAuthority, MemoryNetwork, endpoint_pair, living_in, tls_manager
+
+AUTHORITY = CertificateAuthority()
+SDP = ContentDescription("application/sdp", "v=0\r\n")
+
+
+class Three:
+    """Alice has called Bob, who follows transfers; Carol takes calls."""
+
+    def __init__(self, pair: Any, carol: SipPeerToPeerEndpoint) -> None:
+        self.alice, self.bob, self.carol = pair.alice, pair.bob, carol
+        self.calls: concurrent.futures.Future[SignalingSession] = concurrent.futures.Future()
+        self.carols: list[SignalingSession] = []
+        self.bob.session_received += self.bob_is_called
+        self.carol.session_received += self.carol_is_called
+        self.follow = True
+        self.followed: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def bob_is_called(self, sender: object, args: p2psip.SessionReceivedEventArgs) -> None:
+        args.session.refer_received += self.refer_received
+        args.session.accept(SDP)
+        self.calls.set_result(args.session)
+
+    def refer_received(self, sender: object, args: p2psip.ReferReceivedEventArgs) -> None:
+        if self.follow:
+            try:
+                self.followed.set_result(args.follow(SDP))
+            except p2psip.RealTimeException as error:
+                self.followed.set_exception(error)
+
+    def carol_is_called(self, sender: object, args: p2psip.SessionReceivedEventArgs) -> None:
+        replaced = args.session.replaced_session
+        args.session.accept(SDP)
+        self.carols.append(args.session)
+        if replaced is not None:
+            replaced.terminate()
+
+    def call(self, endpoint: SipPeerToPeerEndpoint) -> SignalingSession:
+        session = SignalingSession(self.alice, endpoint.uri)
+        session.establish(SDP)
+        return session
+
+
+@pytest.fixture
+def three() -> Iterator[Three]:
+    with contextlib.ExitStack() as end:
+        network = end.enter_context(MemoryNetwork())
+        pair = end.enter_context(endpoint_pair(authority=AUTHORITY, network=network))
+        network.hosts["carol.example"] = ["192.0.2.3"]
+        with living_in(network.machine("192.0.2.3")):
+            manager = end.enter_context(tls_manager(AUTHORITY, "carol.example"))
+        manager.start_listening(p2psip.IPEndPoint(p2psip.IPAddress.ANY, 0))
+        yield Three(pair, SipPeerToPeerEndpoint("sip:carol@carol.example", manager))
+
+
+def test_a_blind_transfer(three: Three) -> None:
+    session = three.call(three.bob)
+    session.transfer(three.carol.uri)
+    call = three.followed.result(BOUND)
+    assert call.state is SignalingState.CONNECTED
+    assert session.is_terminated
+    assert three.calls.result(BOUND).remote_participant.uri.startswith("sip:alice@")
+    call.terminate()
+
+
+def test_an_attended_transfer(three: Three) -> None:
+    session, consultation = three.call(three.bob), three.call(three.carol)
+    session.transfer(consultation)
+    call = three.followed.result(BOUND)
+    assert call.state is SignalingState.CONNECTED
+    assert session.is_terminated
+    assert consultation.is_terminated
+    first, second = three.carols
+    assert second.replaced_session is first
+    call.terminate()
+
+
+def test_the_progress_is_told(three: Three) -> None:
+    session = three.call(three.bob)
+    states: list[ReferState] = []
+    status = session.refer(three.carol.uri)
+    status.state_changed += lambda sender, args: states.append(args.state)
+    assert status.over.result(BOUND) is ReferState.SUCCEEDED
+    assert not status.is_subscription_active
+    three.followed.result(BOUND).terminate()
+    session.terminate()
+
+
+def test_nothing_is_told_where_nobody_wants_to_know(three: Three) -> None:
+    session = three.call(three.bob)
+    status = session.refer(three.carol.uri, subscribe=False)
+    assert status.over.result(BOUND) is ReferState.REFER_ACCEPTED
+    three.followed.result(BOUND).terminate()
+    session.terminate()
+
+
+def test_a_refused_transfer_leaves_the_call_up(three: Three) -> None:
+    three.follow = False
+    session = three.call(three.bob)
+    with pytest.raises(FailureResponseException) as failure:
+        session.transfer(three.carol.uri)
+    assert failure.value.response_data.response_code == 603
+    assert session.state is SignalingState.CONNECTED
+    session.terminate()
+
+
+def test_a_transfer_to_somebody_who_is_busy_fails(three: Three) -> None:
+    three.carol.session_received -= three.carol_is_called
+    three.carol.session_received += lambda sender, args: args.session.terminate_with_rejection(486)
+    session = three.call(three.bob)
+    with pytest.raises(OperationFailureException, match="FAILED"):
+        session.transfer(three.carol.uri)
+    assert session.state is SignalingState.CONNECTED
+    with pytest.raises(FailureResponseException):
+        three.followed.result(BOUND)
+    session.terminate()
+
+
+def test_a_call_that_is_not_up_cannot_be_transferred(three: Three) -> None:
+    session = three.call(three.bob)
+    session.terminate()
+    with pytest.raises((OperationFailureException, p2psip.RealTimeInvalidOperationException)):
+        session.transfer(three.carol.uri)
