@@ -54,6 +54,7 @@ def of(language: str) -> list[Snippet]:
 def _called(sender: RealTimeEndpoint, args: SessionReceivedEventArgs) -> None:
     """Bob takes every call, and what comes in it."""
     args.session.message_received += lambda sender, args: None
+    args.session.refer_received += lambda sender, args: args.follow(ContentDescription("application/sdp", SDP))
     args.session.accept(lambda offer: ContentDescription("application/sdp", SDP))
 
 

@@ -15,6 +15,8 @@ codec       Framing and parsing that MESSAGE, reading what routes it, and writin
 handshakes  Mutual handshakes, each followed by one exchange that shows that both sides accepted, 8 at a time.
 memory      What an idle incoming connection costs in resident memory, after one exchange. Linux only.
 idle        The cost of one exchange with 1,000 idle connections open, against the same with none but its own.
+calls       Setting up a call, INVITE to ACK, with 5,000 calls up, against the same with none; both ours. What a call
+            costs in resident memory on either side is said besides (Linux only).
 
 handshakes, memory and idle raise the limits per remote address by settings; everything else is as it is by default.
 """
@@ -41,6 +43,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench_calls import Callee, Caller
 from bench_peers import NAME, OurClient, OurServer, Peer, wide
 from bench_reference import ANSWER, REQUEST, ReferenceClient, ReferenceServer
 from cryptography import x509
@@ -49,6 +52,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from p2psip.message import Request, SipUri, StreamFramer, create_response
 
+HAS_STATM = Path("/proc/self/statm").exists()
 DEPTH = 100
 PARALLEL = 8
 
@@ -64,10 +68,14 @@ class Plan:
     held: int = 300
     """Connections that memory is measured with, in each run."""
     idle: int = 1000
+    calls: int = 5000
+    """That are up at once."""
+    set_up: int = 200
+    """Of them, the first and the last that are timed."""
 
 
 COLUMNS = ("ours", "reference", "drained", "joined")
-QUICK = Plan(runs=1, seconds=0.05, handshakes=4, held=60, idle=10)
+QUICK = Plan(runs=1, seconds=0.05, handshakes=4, held=60, idle=10, calls=40, set_up=10)
 
 
 @dataclasses.dataclass
@@ -244,7 +252,7 @@ def handshakes(plan: Plan, folder: Path) -> Row:
 
 
 def memory(plan: Plan, folder: Path) -> Row | None:
-    if not Path("/proc/self/statm").exists():
+    if not HAS_STATM:
         say("memory is left out: this system has no /proc/self/statm.")
         return None
     with (
@@ -287,6 +295,31 @@ def idle(plan: Plan, folder: Path) -> Row:
     return Row("idle", "µs", microseconds(ours), microseconds(reference), 1.2, False)
 
 
+def calls(plan: Plan, folder: Path) -> Row:
+    ours, reference = [], []
+    for _ in range(min(plan.runs, 3)):
+        with Peer(Callee, folder) as callee, Peer(Caller, folder) as caller:
+            port = callee.call("port")
+            caller.call("place", port, plan.set_up)
+            caller.call("hang_up")
+            sides = (caller, callee)
+            before = [side.call("resident") for side in sides] if HAS_STATM else []
+            reference.append(caller.call("place", port, plan.set_up) * 1e6)
+            caller.call("place", port, plan.calls - 2 * plan.set_up)
+            ours.append(caller.call("place", port, plan.set_up) * 1e6)
+            growth = [side.call("resident") - size for side, size in zip(sides, before, strict=False)]
+            up = caller.call("hang_up")
+            if up != plan.calls:
+                raise SystemExit(f"bench: {up} of {plan.calls} calls were up.")
+            if growth:
+                say(
+                    "  a call: {:.1f} KiB at the caller, {:.1f} KiB at the callee".format(
+                        *(g / up / 1024 for g in growth)
+                    )
+                )
+    return Row("calls", "µs", ours, reference, 1.3, False)
+
+
 MEASUREMENTS: dict[str, Callable[[Plan, Path], Row | None]] = {
     "exchanges": exchanges,
     "round-trip": round_trip,
@@ -294,6 +327,7 @@ MEASUREMENTS: dict[str, Callable[[Plan, Path], Row | None]] = {
     "handshakes": handshakes,
     "memory": memory,
     "idle": idle,
+    "calls": calls,
 }
 
 
