@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip import arguments
 from p2psip.core.directory import EndpointRecord
+from p2psip.core.uas import EXTENSIONS
 from p2psip.messaging import MESSAGE_METHODS
 from p2psip.sync import Event
 
@@ -27,7 +28,6 @@ class Capabilities:
     message_received: Event[Any, Any]
     session_received: Event[Any, SessionReceivedEventArgs]
     subscription_received: Event[Any, Any]
-    refer_received: Event[Any, Any]
 
     def __init__(self) -> None:
         self._features: dict[str, str | None] = {}
@@ -57,8 +57,8 @@ class Capabilities:
 
     @property
     def supported_sip_extensions(self) -> tuple[str, ...]:
-        """The option tags accepted in Require."""
-        return tuple(sorted(self._record.extensions))
+        """The option tags accepted in Require: the library's and the added ones."""
+        return tuple(sorted(EXTENSIONS | self._record.extensions))
 
     def add_feature_parameter(self, name: str, value: str | None = None) -> None:
         """Add a feature parameter (RFC 3840) to the Contact of this endpoint.

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException
+from p2psip.managers import RealTimeServerConnectionManager
 from p2psip.stack import Stack
-from p2psip.sync import Event
+from p2psip.sync import Event, Strand
 
 if TYPE_CHECKING:
     from p2psip.endpoint import RealTimeEndpoint
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 class Hosted(Protocol):
     """What lives in an endpoint and ends with it. Called on the loop thread."""
+
+    @property
+    def _strand(self) -> Strand: ...
 
     def _end_with_endpoint(self, now: float, done: Callable[[], object]) -> None:
         """Take leave of the peer; ``done()`` once, when that is over, perhaps at once."""
@@ -40,6 +44,7 @@ class Hosting:
     subscription_received: Event[RealTimeEndpoint, SubscriptionReceivedEventArgs] = Event()
     """A peer subscribes to an event package. Without a handler it is answered 489."""
 
+    _manager: RealTimeServerConnectionManager
     _owner_text: str
     _stack: Stack
 
@@ -64,6 +69,7 @@ class Hosting:
     def _release(self, hosted: Hosted) -> None:
         """Loop thread: it has ended."""
         self._sessions.pop(hosted, None)
+        self._manager._strand_ends(hosted._strand)
 
     def _terminated(self, what: str) -> OperationFailureException:
         return OperationFailureException(

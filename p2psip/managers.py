@@ -80,7 +80,7 @@ class RealTimeConnectionManager(abc.ABC):
         self._endpoints: list[RealTimeEndpoint] = []
         self._disposed = False
         self._gone: Operation[None] = Operation("dispose", callbacks=_no_workers)
-        self._last_strands: list[Strand] = []  # of endpoints that have ended with the manager
+        self._last_strands: list[Strand] = []  # of what has ended with the manager
         self._stack = Stack(
             f"p2psip {self.transport.name} manager {next(_numbers)}",
             self._settings,
@@ -211,8 +211,12 @@ class RealTimeConnectionManager(abc.ABC):
         with self._lock:
             if endpoint in self._endpoints:
                 self._endpoints.remove(endpoint)
-            if self._disposed:
-                self._last_strands.append(endpoint._strand)
+        self._strand_ends(endpoint._strand)
+
+    def _strand_ends(self, strand: Strand) -> None:
+        """Something of the endpoints has ended; when that is because the manager has, its last event is let out."""
+        if self._disposed:
+            self._last_strands.append(strand)
 
     def _report_unhandled(self, sender: object, error: BaseException, handler: object) -> None:
         """Any thread: tell the application of an exception of its own."""

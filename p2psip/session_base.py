@@ -394,8 +394,13 @@ class SessionBase:
 
     def _ask(self, response: Response, targets: Any) -> None:
         def decide(args: RedirectingEventArgs) -> None:
-            pairs = arguments.headers(args.headers)
-            self._engine_call(self._decided, response, targets, args.action, pairs)
+            try:
+                pairs = arguments.headers(args.headers)
+            except (ValueError, TypeError) as error:
+                self._report(self, error, self.redirecting)
+                self._engine_call(self._core.give_up)
+            else:
+                self._engine_call(self._decided, response, targets, args.action, pairs)
 
         args = RedirectingEventArgs(SipResponseData(response), targets, decide)
         self._raise(self.redirecting, args, args._handlers_done)

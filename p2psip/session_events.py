@@ -80,7 +80,7 @@ class SessionReceivedEventArgs:
         return self.session.remote_description
 
     @property
-    def remote_participant(self) -> Participant:
+    def remote_participant(self) -> SignalingParticipant:
         """Who calls."""
         return self.session.remote_participant
 

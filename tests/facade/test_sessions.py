@@ -421,8 +421,8 @@ def test_accept_and_cancel_at_the_same_moment(tls: EndpointPair) -> None:
             )
             outcomes.add("told")
         end.result(BOUND)
-        with pytest.raises(OperationFailureException):
-            operation.result(BOUND)
+        failure = operation.exception(BOUND)  # none where the 200 was there before terminate() was
+        assert failure is None or isinstance(failure, OperationFailureException)
         until(got.args.session, SignalingState.DISCONNECTED)
         assert session.is_terminated
     assert outcomes
@@ -772,8 +772,11 @@ def test_an_endpoint_ends_while_calls_are_undecided(tls: EndpointPair) -> None:
 def test_the_manager_is_disposed_with_sessions_up(pair: Pair) -> None:
     answering(pair)
     session = call(pair)
+    seen: list[SignalingState] = []
+    session.state_changed += lambda sender, args: seen.append(args.state)
     pending = session.begin_renegotiate(HOLD)
     pair.alice.connection_manager.dispose()
+    assert seen[-1:] == [SignalingState.DISCONNECTED]
     assert session.is_terminated
     assert pending.done()
     session.terminate()
