@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ["exchanges", "round-trip", "codec", "handshakes", "memory", "idle"]
+NAMES = ["exchanges", "round-trip", "codec", "handshakes", "memory", "idle", "calls"]
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
