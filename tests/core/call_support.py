@@ -19,7 +19,7 @@ from p2psip.core.notify import receive_subscribe
 from p2psip.core.session import Session
 from p2psip.core.session_arrival import receive_invite
 from p2psip.errors import ConnectionFailureException
-from p2psip.message import Request, SipUri, parse_message
+from p2psip.message import Request, Response, SipUri, parse_message
 
 OFFER = Content("application/sdp", b"v=0\r\no=alice 1 1 IN IP4 a.example\r\ns=-\r\n")
 ANSWER = Content("application/sdp", b"v=0\r\no=bob 1 1 IN IP4 b.example\r\ns=-\r\n")
@@ -229,6 +229,7 @@ class World:
     def _send(self, party: Party, flow: FakeFlow, message: Any) -> None:
         name = message.method if isinstance(message, Request) else str(message.status_code)
         self.log.append(name)
+        check_what_every_message_needs(message)
         self.messages.append((party, message))
         assert flow.peer is not None
         if not flow.is_connected or (self.lose is not None and self.lose(message)):
@@ -283,6 +284,30 @@ class World:
         assert not waiting, waiting
         for party in (self.alice, self.bob):
             party.assert_empty()
+
+
+def check_what_every_message_needs(message: Any) -> None:
+    """RFC 3261 8.1.1, 8.2.6, 12.1, 13.2, 13.3: what each message that we send has to bear."""
+    message.validate()
+    headers, method = message.headers, message.cseq.method
+    assert message.from_tag
+    if isinstance(message, Request):
+        assert headers.get("Max-Forwards") == "70"
+        assert message.top_branch is not None
+        assert message.top_branch.startswith("z9hG4bK")
+        assert (message.to_tag is not None) or method in ("INVITE", "CANCEL", "SUBSCRIBE", "ACK")
+    elif message.status_code > 100:
+        assert message.to_tag
+    is_answer = isinstance(message, Response)
+    if method in ("INVITE", "UPDATE", "SUBSCRIBE") and (not is_answer or 101 <= message.status_code < 300):
+        assert headers.count("Contact") == 1
+    if method in ("INVITE", "UPDATE") and (not is_answer or 200 <= message.status_code < 300):
+        assert headers.get("Allow")
+        assert headers.get("Supported")
+    if method == "NOTIFY" and not is_answer:
+        assert headers.get("Event")
+    if method in ("ACK", "BYE", "CANCEL") and not is_answer:
+        assert headers.get("Contact") is None
 
 
 def connected(world: World) -> tuple[Session, Session]:

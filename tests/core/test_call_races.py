@@ -154,9 +154,9 @@ def test_update_with_an_offer_during_a_re_invite_is_refused(world: World) -> Non
     session, theirs = connected(world)
     world.alice.do(session.renegotiate, AGAIN, ())
     assert theirs.dialog is not None
-    update = world.bob.do(theirs.send_request, "UPDATE", (), AGAIN)
+    update = world.bob.do(theirs.send_request, "UPDATE", [("Allow", "UPDATE"), ("Supported", "timer")], AGAIN)
     assert update.message.status_code == 491
-    second = world.alice.do(session.send_request, "UPDATE", (), AGAIN)
+    second = world.alice.do(session.send_request, "UPDATE", [("Allow", "UPDATE"), ("Supported", "timer")], AGAIN)
     assert second.message.status_code == 500
     assert second.message.headers.get("Retry-After") is not None
     world.alice.do(session.terminate, ())

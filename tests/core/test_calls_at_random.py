@@ -14,7 +14,8 @@ import pytest
 from call_support import ANSWER, OFFER, Party, World, acknowledge_at_once
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import OfferReceived, RequestReceived, SessionState
+from p2psip.core.events import OfferReceived, ReferReceived, RequestReceived, SessionState
+from p2psip.core.refer import IncomingRefer, OutgoingRefer
 from p2psip.core.session import Session
 
 RUNS = int(os.environ.get("P2PSIP_RANDOM_RUNS", "1000"))
@@ -31,6 +32,7 @@ class Storm:
         world.delay, world.jitter = 0.01, self.random.choice((0.0, 0.5, 3.0))
         world.duplicates = self.random.choice((0.0, 0.1))
         world.reactions += [acknowledge_at_once, self.react]
+        self.refers: list[IncomingRefer] = []
         self.cuts = self.random.random() < 0.4
 
     def react(self, party: Party, session: Session, event: Any) -> None:
@@ -38,6 +40,13 @@ class Storm:
         session.wants_messages = True
         if isinstance(event, RequestReceived):
             engine.respond(now, event.transaction, event.transaction.create_response(200))
+        elif isinstance(event, ReferReceived):
+            event.refer.user = self
+            if self.random.random() < 0.3:
+                event.refer.decline(now, 603)
+            else:
+                event.refer.accept(now)
+                self.refers.append(event.refer)
         elif isinstance(event, OfferReceived):
             if self.random.random() < 0.7:
                 session.accept_offer(now, event.transaction, ANSWER, (), self.world.operation("accept_offer"))
@@ -47,7 +56,8 @@ class Storm:
     def step(self) -> None:
         world, chance = self.world, self.random.random()
         party = self.random.choice((world.alice, world.bob))
-        session = self.random.choice(party.sessions) if party.sessions else None
+        alive = [s for s in party.sessions if s.state is not SessionState.DISCONNECTED]
+        session = self.random.choice(alive or party.sessions or [None])
         if session is None or (chance < 0.1 and len(world.operations) < 40):
             party.call(
                 offer=self.random.choice((OFFER, None)), timeout=self.random.choice((None, None, None, 0.3, 5.0))
@@ -72,6 +82,14 @@ class Storm:
             world.run()
         elif chance < 0.85:
             party.do(session.send_request, "INFO", (), None)
+        elif chance < 0.88:
+            refer = OutgoingRefer(session, party)
+            party.do(refer.refer, "<sip:carol@carol.example>", (), None, self.random.random() < 0.8)
+        elif chance < 0.91 and self.refers:
+            refer_in = self.random.choice(self.refers)
+            code = self.random.choice((180, 200, 486))
+            refer_in.progress(world.now, code, None, None, code >= 200)
+            world.run()
         elif chance < 0.95:
             party.do(session.terminate, ())
         elif self.cuts:
