@@ -117,6 +117,54 @@ def tls() -> RealTimeServerTlsConnectionManager:
     return manager
 
 
+def on_session(sender: RealTimeEndpoint, args: p2psip.SessionReceivedEventArgs) -> None:
+    session: p2psip.SignalingSession = args.session
+    session.state_changed += on_session_state
+    session.send_provisional_response(180)
+    prack: p2psip.SipRequestData | None = session.send_reliable_provisional_response(183, early_media=True)
+    offer: ContentDescription | None = args.media_description
+    if prack is None and offer is None:
+        session.terminate_with_redirection([RealTimeAddress("sip:carol@contoso.com")], 301)
+    elif args.remote_participant.is_update_supported:
+        session.terminate_with_rejection(486, "Busy", [("Retry-After", "60")])
+    else:
+        ack: p2psip.SipRequestData = session.accept(lambda offer: offer)
+        print(ack.body, session.replaced_session, session.joined_session)
+
+
+def on_session_state(sender: p2psip.SignalingSession, args: p2psip.SignalingStateChangedEventArgs) -> None:
+    state: p2psip.SignalingState = args.state
+    reason: p2psip.SignalingTransitionReason = args.reason
+    print(sender.call_id, state, reason, args.message_data)
+
+
+def on_redirecting(sender: p2psip.SignalingSession, args: p2psip.RedirectingEventArgs) -> None:
+    target: str | None = args.current_target
+    args.action = p2psip.RedirectAction.TRY_THIS if target else p2psip.RedirectAction.TRY_NONE
+    args.headers.append(("Subject", "again"))
+
+
+def sessions(endpoint: RealTimeEndpoint, negotiation: p2psip.IOfferAnswer) -> None:
+    endpoint.session_received += on_session
+    offer = ContentDescription("application/sdp", "v=0")
+    settings = p2psip.SignalingSessionSettings(maximum_redirects=2, ring_limit=30)
+    with p2psip.SignalingSession(endpoint, "sip:bob@contoso.com", settings=settings) as session:
+        session.redirecting += on_redirecting
+        session.reliable_provisional_response_policy = p2psip.ExtensionFeatureSupport.REQUIRED
+        session.desired_session_timer_interval = 600
+        answer: SipResponseData = session.establish(offer, timeout=20)
+        changed: SipResponseData = session.renegotiate(offer)
+        info: SipResponseData = session.send_message(MessageType.INFO, "text/plain", "1")
+        tag: str | None = session.to_tag
+        print(answer, changed, info, tag, session.remote_participant.contact_uri, session.route_set_status)
+        ended: Operation[None] = session.begin_terminate()
+        ended.result()
+    session = p2psip.SignalingSession(endpoint, RealTimeAddress("sip:carol@contoso.com"))
+    session.offer_answer_negotiation = negotiation
+    placed: Operation[SipResponseData] = session.begin_establish()
+    placed.cancel()
+
+
 def main() -> None:
     with tls() as manager:
         manager.incoming_connection_added += on_connection
