@@ -66,6 +66,7 @@ from p2psip.messaging import MessageReceivedEventArgs
 from p2psip.net.certificates import CertificateStore
 from p2psip.offers import IOfferAnswer, OfferInInviteResponseEventArgs, OfferInReInviteEventArgs
 from p2psip.peer_to_peer import SipPeerToPeerEndpoint
+from p2psip.publication import PublicationChangedEventArgs, SipPublication
 from p2psip.referral import ReferNotifier, ReferReceivedEventArgs, ReferStateChangedEventArgs, ReferStatus
 from p2psip.session import SignalingSession, SignalingSessionSettings
 from p2psip.session_events import (
@@ -146,6 +147,7 @@ __all__ = [
     "ParsingFailureReason",
     "Participant",
     "ProvisionalResponseReceivedEventArgs",
+    "PublicationChangedEventArgs",
     "PublishSubscribeException",
     "ReInviteReceivedEventArgs",
     "RealTimeAddress",
@@ -182,6 +184,7 @@ __all__ = [
     "SipMessageData",
     "SipPeerToPeerEndpoint",
     "SipPeerToPeerEndpointSettings",
+    "SipPublication",
     "SipRequestData",
     "SipResponseData",
     "SipSubscription",

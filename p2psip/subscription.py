@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LONGEST = 2**31 - 1
 
 
-class _Hosted:
+class Hosted:
     """What both kinds have in common: an endpoint, a strand, commands to the engine."""
 
     _core: Any
@@ -90,7 +90,7 @@ class _Hosted:
         self._core.abandon(now, error)
 
 
-class SipSubscription(_Hosted):
+class SipSubscription(Hosted):
     """A subscription of ours, which refreshes itself until it is terminated. Usable from any thread; a context manager
     that terminates it.
 
@@ -271,7 +271,7 @@ class SipSubscription(_Hosted):
         return f"<SipSubscription to {self._package} at {self._target} {self._state.name}>"
 
 
-class IncomingSubscription(_Hosted):
+class IncomingSubscription(Hosted):
     """A subscription of a peer to something of ours: the notifier's side. Usable from any thread.
 
     It is to be accepted or declined within ``settings.handler_limit``, else it is answered 500. RFC 6665 4.2.

@@ -295,7 +295,7 @@ def check_what_every_message_needs(message: Any) -> None:
         assert headers.get("Max-Forwards") == "70"
         assert message.top_branch is not None
         assert message.top_branch.startswith("z9hG4bK")
-        assert (message.to_tag is not None) or method in ("INVITE", "CANCEL", "SUBSCRIBE", "ACK")
+        assert (message.to_tag is not None) or method in ("INVITE", "CANCEL", "SUBSCRIBE", "ACK", "PUBLISH")
     elif message.status_code > 100:
         assert message.to_tag
     is_answer = isinstance(message, Response)
