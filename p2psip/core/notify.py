@@ -8,6 +8,7 @@ from p2psip.core.dialog import Content, Dialog, Pairs, contact_uri
 from p2psip.core.effects import Arrived, Complete, Tell
 from p2psip.core.event_headers import event_name, expires_of
 from p2psip.core.events import SubscriptionEnded, SubscriptionRefreshed
+from p2psip.core.session_headers import record_route
 from p2psip.core.uas import Refusal
 from p2psip.core.usage import ClientUsage
 from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException, fresh
@@ -241,7 +242,7 @@ class Notifier(ClientUsage):
 
     def _answer(self, transaction: ServerTransaction, seconds: int, headers: Pairs) -> None:
         contact = self.record.endpoint._contact(transaction.flow, transaction.request.uri)
-        pairs = [("Contact", contact), ("Expires", str(seconds)), *headers]
+        pairs = [*record_route(transaction.request), ("Contact", contact), ("Expires", str(seconds)), *headers]
         transaction.respond(transaction.create_response(200, headers=pairs))
 
     def _tell(self, event: Any) -> None:

@@ -33,10 +33,15 @@ def of_answer(session: Session, transaction: ServerTransaction, code: int) -> li
     """For an answer of 1xx or 2xx to an INVITE or UPDATE."""
     request = transaction.request
     contact = session.record.endpoint._contact(transaction.flow, request.uri)
-    pairs = [("Contact", contact), *supported(session)]
+    pairs = [*record_route(request), ("Contact", contact), *supported(session)]
     if code >= 200:
         pairs += session.timer.response_headers(session.engine.now, request)
     return pairs
+
+
+def record_route(request: Request) -> list[tuple[str, str]]:
+    """The path that the request came by, which the answer that makes a dialog repeats (RFC 3261 12.1.1)."""
+    return [("Record-Route", value) for name, value in request.headers if name.lower() == "record-route"]
 
 
 def learn(session: Session, message: Request | Response) -> None:
