@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,12 @@ from interop_calls import AUDIO, PATIENCE, end_of
 from interop_referee import keep_for_referee
 from interop_support import LOOPBACK
 
-from p2psip import ContentDescription, RealTimeServerTcpConnectionManager, SipPeerToPeerEndpoint
+from p2psip import (
+    ContentDescription,
+    RealTimeServerTcpConnectionManager,
+    ReferReceivedEventArgs,
+    SipPeerToPeerEndpoint,
+)
 from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.session import SignalingSession
 
@@ -103,3 +109,23 @@ def test_we_hold_baresip(parties: Parties) -> None:
     assert b"a=sendrecv" in session.remote_description.body
     session.terminate()
     parties.baresip.wait_for("CALL_CLOSED")
+
+
+def test_baresip_transfers_us(parties: Parties) -> None:
+    """We are sent to an address that happens to be ours."""
+    address = f"sip:bob@{LOOPBACK}:{parties.manager.listening_port}"
+    followed: concurrent.futures.Future[SignalingSession] = concurrent.futures.Future()
+
+    def follow(sender: object, args: ReferReceivedEventArgs) -> None:
+        followed.set_result(args.follow(AUDIO))
+
+    parties.baresip.order("dial", address)
+    parties.baresip.wait_for("CALL_ESTABLISHED")
+    parties.wait_for_offers(1)
+    (session,) = parties.sessions
+    session.refer_received += follow
+    parties.baresip.order("transfer", address)
+    call = followed.result(PATIENCE)
+    assert call.state is SignalingState.CONNECTED
+    call.terminate()
+    session.terminate()
