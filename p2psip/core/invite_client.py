@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
@@ -32,6 +33,9 @@ from p2psip.timers import Timer
 if TYPE_CHECKING:
     from p2psip.core.request import ClientRequest
     from p2psip.core.session import Session
+
+
+_Q = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
 class OutgoingInvite(ClientUsage):
@@ -403,7 +407,10 @@ class OutgoingInvite(ClientUsage):
 
 
 class Farewell(ClientUsage):
-    """A BYE, to a session that was up, or to a call that was answered although nobody wants it. Whatever becomes of it, the session is over (RFC 3261 15.1.1)."""
+    """A BYE, to a session that was up, or to a call that was answered although nobody wants it.
+
+    Whatever becomes of it, the session is over (RFC 3261 15.1.1).
+    """
 
     __slots__ = ("_dialog", "_session")
 
@@ -424,4 +431,6 @@ class Farewell(ClientUsage):
 
 
 def _preference(contact: NameAddr) -> float:
-    return float(contact.params.get("q") or 1)
+    """The q of a Contact; 1 where there is none that can be read."""
+    text = contact.params.get("q") or ""
+    return float(text) if _Q.fullmatch(text) else 1.0

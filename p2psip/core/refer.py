@@ -105,23 +105,29 @@ class OutgoingRefer(ClientUsage):
             return
         transaction.respond(transaction.create_response(200))
         code, reason = status_of(request.body)
-        is_over = state.state == "terminated"
+        is_over, is_wanted = state.state == "terminated", self.is_active
         if is_over:
             self.stop()
-        self._tell(ReferProgress(request, code, reason, request.body, is_over))
+        if is_wanted:
+            self._tell(ReferProgress(request, code, reason, request.body, is_over))
 
     def terminate_subscription(self, now: float) -> None:
-        """Hear no more of it."""
+        """Hear no more of it. NOTIFYs that still come are answered, for an error would end the session with the
+        subscription (RFC 5057 5.1)."""
         if self.is_active and self._dialog is not None:
+            timers = self._session.engine.timers
             pairs = [("Event", f"refer;id={self._sequence}"), ("Expires", "0")]
             self._dialog.send(now, self._dialog.create_request("SUBSCRIBE", pairs), _Unheard())
-            self.stop()
+            self.is_active = False
+            timers.cancel(self._end)
+            self._end = timers.start(now, 64 * self._session.engine.settings.t1, self._silent)
 
     def _silent(self) -> None:
         """The peer has forgotten to say how it ended."""
         self._end = None
-        if self.is_active:
-            self.stop()
+        is_wanted = self.is_active
+        self.stop()
+        if is_wanted:
             self._tell(ReferProgress(Request("NOTIFY", "sip:nobody@invalid"), 0, None, b"", True))
 
     def stop(self) -> None:
@@ -185,6 +191,7 @@ class IncomingRefer(ClientUsage):
         self._dialog = session.dialog
         self._sequence = request.cseq.number
         self._end: Timer | None = None
+        self._last: tuple[int, str | None, str | None] = (100, None, None)
 
     @property
     def is_answered(self) -> bool:
@@ -215,13 +222,16 @@ class IncomingRefer(ClientUsage):
         if transaction is not None:
             transaction.respond(transaction.create_response(code, reason, headers=headers))
 
-    def progress(self, now: float, code: int, reason: str | None, fragment: str | None, is_over: bool) -> None:
+    def progress(
+        self, now: float, code: int, reason: str | None, fragment: str | None, is_over: bool, why: str = "noresource"
+    ) -> None:
         """Tell how the call goes: a status code, or a fragment of a message. ``is_over`` ends the subscription."""
         if not self.is_active or self._dialog is None:
             return
+        self._last = (code, reason, fragment)
         text = fragment or f"SIP/2.0 {code} {reason or reason_phrase(code)}\r\n"
         left = LIFETIME if self._end is None else max(0, round(self._end.deadline - now))
-        state = "terminated;reason=noresource" if is_over else f"active;expires={left}"
+        state = f"terminated;reason={why}" if is_over else f"active;expires={left}"
         pairs = [("Event", f"refer;id={self._sequence}"), ("Subscription-State", state)]
         content = Content("message/sipfrag;version=2.0", text.encode())
         request = self._dialog.create_request("NOTIFY", pairs, content)
@@ -254,9 +264,14 @@ class IncomingRefer(ClientUsage):
         """The referrer wants to hear longer, or no more, of it."""
         transaction.usage = None
         ends = (transaction.request.headers.get("Expires") or "").strip() == "0"
-        transaction.respond(transaction.create_response(200, headers=[("Expires", "0" if ends else str(LIFETIME))]))
-        if ends:
-            self.stop()
+        contact = self.session.record.endpoint._contact(transaction.flow, transaction.request.uri)
+        pairs = [("Contact", contact), ("Expires", "0" if ends else str(LIFETIME))]
+        transaction.respond(transaction.create_response(200, headers=pairs))
+        if not ends:
+            timers = self.session.engine.timers
+            timers.cancel(self._end)
+            self._end = timers.start(now, float(LIFETIME), self._ran_out)
+        self.progress(now, *self._last, ends, "timeout")  # RFC 6665 4.2.1.2: each SUBSCRIBE has its NOTIFY
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         if response.status_code >= 300 and response.status_code != 491:

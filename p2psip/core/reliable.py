@@ -89,10 +89,11 @@ class ReliableSender:
         self._response = None
         session.respond(transaction, 200)
         operation, self._operation = self._operation, None
-        content = Content.of(request)
-        if content is not None and self._transaction.request.body == b"" and response.body:
-            session.remote_content = content
-            session.tell(AnswerReceived(request, content))
+        content, offer = Content.of(request), Content.of(self._transaction.request)
+        if response.body and session.local_content is None:
+            session.local_content, session.remote_content = Content.of(response), offer or content
+            if offer is None and content is not None:
+                session.tell(AnswerReceived(request, content))
         session.complete(operation, request, None)
         if self._waiting:
             self.send(now, *self._waiting.popleft())
@@ -142,7 +143,7 @@ class ReliableReceiver:
 def rseq(response: Response) -> int | None:
     """RSeq of a response that wants to be acknowledged; None for one that does not."""
     text = (response.headers.get("RSeq") or "").strip()
-    if "100rel" not in option_tags(response, "Require") or not text.isdigit() or len(text) > 10:
+    if "100rel" not in option_tags(response, "Require") or not (text.isascii() and text.isdigit()) or len(text) > 10:
         return None
     return int(text)
 

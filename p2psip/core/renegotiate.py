@@ -48,6 +48,14 @@ class Renegotiation(ClientUsage):
         return self._is_ours_pending or self._theirs is not None or self._awaited is not None
 
     @property
+    def is_possible_early(self) -> bool:
+        """UPDATE with an offer may be sent before the call is answered: the first offer has its answer, which both
+        sides know of, because it came in a reliable provisional response (RFC 3311 5.1)."""
+        session = self._session
+        early = session.state in (SessionState.ALERTED, SessionState.INCOMING)
+        return early and session.local_content is not None and "UPDATE" in session.peer_allow
+
+    @property
     def _is_ours_pending(self) -> bool:
         return self._client_request is not None or self._retry is not None
 
@@ -158,8 +166,10 @@ class Renegotiation(ClientUsage):
         session.learn(request)
         content = Content.of(request)
         is_update = request.method == "UPDATE"
-        if session.state is not SessionState.CONNECTED and not is_update:
-            # Our 2xx, or our first INVITE, has no ACK yet.
+        if session.state is not SessionState.CONNECTED and (
+            not is_update or (content is not None and None in (session.local_content, session.remote_content))
+        ):
+            # Our 2xx, or our first INVITE, has no ACK yet; or the first offer has no answer (RFC 3311 5.2).
             session.respond(transaction, 491 if not session.is_incoming else 500, headers=[("Retry-After", "1")])
         elif (too_small := session.timer.refusal(request)) is not None:
             session.respond(transaction, 422, headers=too_small)

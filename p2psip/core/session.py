@@ -29,10 +29,7 @@ from p2psip.core.session_errors import connection_lost, overtaken, wrong_time
 from p2psip.core.session_options import ExtensionSupport, SessionOptions
 from p2psip.core.session_request import SessionRequest
 from p2psip.core.session_timer import SessionTimer
-from p2psip.errors import (
-    OperationFailureException,
-    RealTimeException,
-)
+from p2psip.errors import OperationFailureException, RealTimeException
 from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
@@ -252,8 +249,7 @@ class Session:
     def renegotiate(self, now: float, offer: Content, headers: Pairs, operation: Any) -> None:
         """Offer another description, by re-INVITE, or by UPDATE before the session is up; the operation ends with the
         final response."""
-        is_early = self.state in (SessionState.ALERTED, SessionState.INCOMING) and "UPDATE" in self.peer_allow
-        if self.dialog is None or not (is_early or self.state is SessionState.CONNECTED):
+        if self.dialog is None or not (self.state is SessionState.CONNECTED or self.renegotiation.is_possible_early):
             self.refuse(operation, "renegotiated")
         else:
             self.renegotiation.begin(now, offer, headers, operation)
@@ -488,10 +484,12 @@ class Session:
     def failed_by(self, now: float, response: Response) -> bool:
         """A final response to a request in the session says that the session is gone (RFC 5057 5.1)."""
         code = response.status_code
+        if self.state is not SessionState.CONNECTED:
+            return False  # an early dialog may go, what becomes of the call is told by the answer to its INVITE
         if code == 481 or code in DIALOG_IS_GONE:
             self.end(now, SessionReason.SESSION_DOES_NOT_EXIST, response)
             return True
-        if code == 408 and self.state is SessionState.CONNECTED:
+        if code == 408:
             self.hang_up(now, (), SessionReason.TIMEOUT, response)
             return True
         return False

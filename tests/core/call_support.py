@@ -6,6 +6,7 @@ import functools
 import heapq
 import itertools
 import random
+from collections.abc import Iterable
 from typing import Any
 
 from core_support import CountingTokens, FakeFlow, Target
@@ -89,7 +90,12 @@ class Party:
         self.flows: list[FakeFlow] = []
 
     def call(
-        self, *, offer: Content | None = OFFER, timeout: float | None = None, **options: Any
+        self,
+        *,
+        offer: Content | None = OFFER,
+        timeout: float | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+        **options: Any,
     ) -> tuple[Session, Operation]:
         """Call the other one."""
         session = Session(self.engine, self.record, self, **options)
@@ -97,7 +103,7 @@ class Party:
         operation = self.world.operation("establish")
         uri = f"sip:{other.user}@{other.user}.example"
         target = Target("TLS", f"{other.user}.example", 5061, f"{other.user}.example")
-        session.establish(self.world.now, uri, f"<{uri}>", target, offer, (), operation, timeout)
+        session.establish(self.world.now, uri, f"<{uri}>", target, offer, [*headers], operation, timeout)
         self.sessions.append(session)
         self.world.run()
         return session, operation
@@ -138,6 +144,8 @@ class World:
         self.delay = 0.0
         self.jitter = 0.0
         self.duplicates = 0.0
+        self.spread = 0.0
+        """How probably a request takes a new connection, on which it may overtake others."""
         self.unreachable = False
         self.lose: Any = None
         """A function of a message: True loses it."""
@@ -202,6 +210,8 @@ class World:
 
     def _open(self, party: Party, effect: OpenFlow) -> None:
         flow = effect.flow
+        if self.spread and not isinstance(effect.target, Exception) and self.random.random() < self.spread:
+            flow = self.connect(party)
         if flow is None or not flow.is_connected:
             if isinstance(effect.target, Exception):
                 party.engine.flow_failed(self.now, effect.client_request, effect.target)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Calls at random: whatever happens in whatever order, both sides agree in the end and nothing is left.
 
-``P2PSIP_RANDOM_RUNS`` says how many runs there are; a failing run names its seed, and that seed does it again.
+``P2PSIP_RANDOM_RUNS`` says how many runs there are; a failing run names its seed, and that seed does it again:
+``Storm(seed).run()``.
 """
 
 from __future__ import annotations
@@ -8,19 +9,30 @@ from __future__ import annotations
 import gc
 import os
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from call_support import ANSWER, OFFER, Party, World, acknowledge_at_once
+from call_support import ANSWER, OFFER, Operation, Party, World
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import OfferReceived, ReferReceived, RequestReceived, SessionState
+from p2psip.core.events import (
+    InvitationAccepted,
+    OfferReceived,
+    ProvisionalReceived,
+    Redirected,
+    ReferReceived,
+    RequestReceived,
+    SessionState,
+)
 from p2psip.core.refer import IncomingRefer, OutgoingRefer
-from p2psip.core.session import Session
+from p2psip.core.session import ExtensionSupport, Session, SessionOptions
 
-RUNS = int(os.environ.get("P2PSIP_RANDOM_RUNS", "1000"))
+RUNS = int(os.environ.get("P2PSIP_RANDOM_RUNS", "2500"))
 BATCH = 100
-STEPS = 14
+STEPS = 16
+AGAIN = Content("application/sdp", b"again")
+ELSEWHERE = [("Contact", "<sip:bob@bob.example;again=1>, <sip:bob@bob.example;again=2>;q=0.5")]
 
 
 class Storm:
@@ -29,72 +41,148 @@ class Storm:
     def __init__(self, seed: int) -> None:
         self.world = world = World(seed=seed)
         self.random = world.random
-        world.delay, world.jitter = 0.01, self.random.choice((0.0, 0.5, 3.0))
-        world.duplicates = self.random.choice((0.0, 0.1))
-        world.reactions += [acknowledge_at_once, self.react]
-        self.refers: list[IncomingRefer] = []
+        self.pick = world.random.choice
+        world.delay, world.jitter = 0.01, self.pick((0.0, 0.5, 3.0))
+        world.duplicates = self.pick((0.0, 0.1))
+        world.spread = self.pick((0.0, 0.0, 0.3))
+        world.reactions.append(self.react)
         self.cuts = self.random.random() < 0.4
+        self.later: list[Callable[[], object]] = []
+        """What the applications have put off."""
+        self.transfers: list[OutgoingRefer] = []
+        self.calls_of_transfers: list[tuple[IncomingRefer, Operation]] = []
+        self.kept: list[weakref.ref[Any]] = []
 
-    def react(self, party: Party, session: Session, event: Any) -> None:
-        now, engine = self.world.now, party.engine
-        session.wants_messages = True
-        if isinstance(event, RequestReceived):
-            engine.respond(now, event.transaction, event.transaction.create_response(200))
+    def options(self) -> SessionOptions:
+        return SessionOptions(
+            reliable=self.pick(list(ExtensionSupport)),
+            is_timer_supported=self.random.random() < 0.8,
+            session_interval=self.pick((0, 90, 1800)),
+        )
+
+    # ------------------------------------------------------------------ what applications do when they are told
+
+    def react(self, party: Party, session: Any, event: Any) -> None:
+        now = self.world.now
+        if event is None:
+            session.options = self.options()
+            session.wants_messages = True
+        elif isinstance(event, InvitationAccepted):
+            self.soon(0.8, lambda: session.acknowledge(self.world.now, ANSWER if event.needs_answer else None, ()))
+        elif isinstance(event, ProvisionalReceived) and event.needs_answer:
+            self.soon(0.7, lambda: session.answer_provisional(self.world.now, ANSWER, ()))
+        elif isinstance(event, Redirected):
+            where = self.pick(event.targets)
+            follows = self.random.random() < 0.7
+            self.soon(0.7, lambda: session.follow(self.world.now, where, ()) if follows else session.give_up(now))
+        elif isinstance(event, RequestReceived):
+            party.engine.respond(now, event.transaction, event.transaction.create_response(200))
+        elif isinstance(event, OfferReceived):
+            accepts = self.random.random() < 0.8
+            self.soon(0.7, lambda: self.decide(session, event.transaction, accepts))
         elif isinstance(event, ReferReceived):
             event.refer.user = self
-            if self.random.random() < 0.3:
-                event.refer.decline(now, 603)
-            else:
-                event.refer.accept(now)
-                self.refers.append(event.refer)
-        elif isinstance(event, OfferReceived):
-            if self.random.random() < 0.7:
-                session.accept_offer(now, event.transaction, ANSWER, (), self.world.operation("accept_offer"))
-            else:
-                session.decline_offer(now, event.transaction, 488)
+            self.kept.append(weakref.ref(event.refer))
+            self.soon(0.7, lambda: self.transfer(party, session, event.refer))
+
+    def soon(self, chance: float, action: Callable[[], object]) -> None:
+        """At once, or at some other time, or never."""
+        if self.random.random() < chance:
+            action()
+        else:
+            self.later.append(action)
+
+    def decide(self, session: Session, transaction: Any, accepts: bool) -> None:
+        if accepts:
+            session.accept_offer(self.world.now, transaction, ANSWER, (), self.world.operation("accept_offer"))
+        else:
+            session.decline_offer(self.world.now, transaction, 488)
+
+    def transfer(self, party: Party, session: Session, refer: IncomingRefer) -> None:
+        """The one that is to be transferred calls, in place of the session or beside it, or does not."""
+        if self.random.random() < 0.2:
+            refer.decline(self.world.now, 603)
+        elif refer.accept(self.world.now):
+            headers = []
+            if refer.replaces is not None:
+                headers = [("Require", "replaces"), ("Replaces", refer.replaces)]
+            _, operation = party.call(headers=headers, options=self.options())
+            self.calls_of_transfers.append((refer, operation))
+
+    # ------------------------------------------------------------------ what they do of themselves
 
     def step(self) -> None:
         world, chance = self.world, self.random.random()
-        party = self.random.choice((world.alice, world.bob))
+        party = self.pick((world.alice, world.bob))
         alive = [s for s in party.sessions if s.state is not SessionState.DISCONNECTED]
-        session = self.random.choice(alive or party.sessions or [None])
-        if session is None or (chance < 0.1 and len(world.operations) < 40):
-            party.call(
-                offer=self.random.choice((OFFER, None)), timeout=self.random.choice((None, None, None, 0.3, 5.0))
-            )
-        elif chance < 0.4:
-            party.do(session.accept, ANSWER, ())
-        elif chance < 0.5:
-            party.do(
-                session.send_provisional,
-                self.random.choice((180, 183)),
-                None,
-                (),
-                self.random.choice((None, ANSWER)),
-                self.random.random() < 0.5,
-            )
-        elif chance < 0.55:
-            party.do(session.reject, self.random.choice((302, 404, 486, 603)), None, ())
-        elif chance < 0.7:
-            party.do(session.renegotiate, Content("application/sdp", b"again"), ())
-        elif chance < 0.75:
-            session.cancel_renegotiation(world.now)
+        session = self.pick(alive or party.sessions or [None])
+        if self.later and chance < 0.25:
+            self.later.pop(self.random.randrange(len(self.later)))()
             world.run()
-        elif chance < 0.85:
-            party.do(session.send_request, "INFO", (), None)
-        elif chance < 0.88:
-            refer = OutgoingRefer(session, party)
-            party.do(refer.refer, "<sip:carol@carol.example>", (), None, self.random.random() < 0.8)
-        elif chance < 0.91 and self.refers:
-            refer_in = self.random.choice(self.refers)
-            code = self.random.choice((180, 200, 486))
-            refer_in.progress(world.now, code, None, None, code >= 200)
-            world.run()
-        elif chance < 0.95:
-            party.do(session.terminate, ())
-        elif self.cuts:
+        elif session is None or (chance < 0.32 and len(party.sessions) < 5):
+            offer, timeout = self.pick((OFFER, OFFER, None)), self.pick((None, None, None, None, 0.3, 5.0))
+            new, _ = party.call(offer=offer, timeout=timeout, options=self.options())
+            new.wants_messages = True
+        elif chance < 0.36 and self.cuts:
             world.cut()
-        world.pass_time(self.random.choice((0.0, 0.005, 0.02, 0.4, 2.0, 9.0)))
+        else:
+            state = session.state if self.random.random() < 0.9 else self.pick(list(SessionState))
+            self.act(party, session, state)
+        for refer, operation in self.calls_of_transfers:
+            if operation.ends:
+                code = 200 if operation.error is None and operation.message.status_code < 300 else 503
+                refer.progress(world.now, code, None, None, True)
+        world.run()
+        world.pass_time(self.pick((0.0, 0.005, 0.02, 0.02, 0.4, 0.4, 2.0, 9.0)))
+
+    def act(self, party: Party, session: Session, state: SessionState) -> None:
+        """Something that makes sense in that state; which need not be the state it is in."""
+        world, chance, now = self.world, self.random.random(), self.world.now
+        if state is SessionState.INCOMING:
+            if chance < 0.5:
+                party.do(session.accept, self.pick((ANSWER, ANSWER, None)), ())
+            elif chance < 0.85:
+                body, reliable = self.pick((None, ANSWER)), self.random.random() < 0.6
+                party.do(session.send_provisional, self.pick((180, 183)), None, (), body, reliable)
+            elif chance < 0.93:
+                code = self.pick((302, 302, 404, 486, 603))
+                party.do(session.reject, code, None, ELSEWHERE if code == 302 else ())
+            else:
+                self.end_or_change(party, session)
+        elif state is SessionState.CONNECTED:
+            if chance < 0.35:
+                party.do(session.renegotiate, AGAIN, ())
+            elif chance < 0.45:
+                session.cancel_renegotiation(now)
+            elif chance < 0.55:
+                party.do(session.send_request, "INFO", (), None)
+            elif chance < 0.8:
+                self.refer(party, session)
+            elif chance < 0.85 and self.transfers:
+                self.pick(self.transfers).terminate_subscription(now)
+            else:
+                party.do(session.terminate, ())
+        elif chance < 0.3:
+            self.end_or_change(party, session)
+        world.run()
+
+    def end_or_change(self, party: Party, session: Session) -> None:
+        if self.random.random() < 0.6:
+            party.do(session.terminate, ())
+        else:
+            party.do(session.renegotiate, AGAIN, ())
+
+    def refer(self, party: Party, session: Session) -> None:
+        refer = OutgoingRefer(session, party)
+        self.transfers.append(refer)
+        self.kept.append(weakref.ref(refer))
+        target, dialog = f"sip:{party.user}@{party.user}.example", session.dialog
+        if dialog is not None and self.random.random() < 0.5:
+            replaces = f"{dialog.call_id}%3Bto-tag%3D{dialog.local_tag}%3Bfrom-tag%3D{dialog.remote_tag}"
+            target += f"?Replaces={replaces}"
+        party.do(refer.refer, f"<{target}>", (), None, self.random.random() < 0.8)
+
+    # ------------------------------------------------------------------ the end
 
     def agree(self) -> None:
         """Sessions that are up ask whether the other side is, too; then both must say the same."""
@@ -114,7 +202,8 @@ class Storm:
         states = {s.state for party in (world.alice, world.bob) for s in party.sessions}
         assert states <= {SessionState.CONNECTED, SessionState.DISCONNECTED}, states
 
-    def run(self) -> list[weakref.ref[Session]]:
+    def run(self) -> list[weakref.ref[Any]]:
+        """The objects that must be gone once nobody holds this storm."""
         for _ in range(STEPS):
             self.step()
         self.agree()
@@ -124,7 +213,7 @@ class Storm:
                 party.do(session.terminate, ())
         world.pass_time(400.0)
         world.assert_over()
-        return [weakref.ref(session) for party in (world.alice, world.bob) for session in party.sessions]
+        return [*self.kept, *(weakref.ref(s) for party in (world.alice, world.bob) for s in party.sessions)]
 
 
 @pytest.mark.parametrize("first", range(0, RUNS, BATCH))
