@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
@@ -33,9 +32,6 @@ from p2psip.timers import Timer
 if TYPE_CHECKING:
     from p2psip.core.request import ClientRequest
     from p2psip.core.session import Session
-
-
-_Q = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
 class OutgoingInvite(ClientUsage):
@@ -431,6 +427,4 @@ class Farewell(ClientUsage):
 
 
 def _preference(contact: NameAddr) -> float:
-    """The q of a Contact; 1 where there is none that can be read."""
-    text = contact.params.get("q") or ""
-    return float(text) if _Q.fullmatch(text) else 1.0
+    return float(contact.params.get("q") or 1)
