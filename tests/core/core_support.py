@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from p2psip.config import ManagerSettings
 from p2psip.core.directory import Directory, EndpointRecord
-from p2psip.core.effects import Complete, Deliver, Effect, Expired, OpenFlow, Provisional, Send
+from p2psip.core.effects import Arrived, Complete, Deliver, Effect, Expired, OpenFlow, Provisional, Send, Tell
 from p2psip.core.engine import ClientRequest, Engine
 from p2psip.core.transaction import ServerTransaction
 from p2psip.errors import RealTimeException
@@ -138,6 +138,8 @@ class Side:
         self.provisionals: list[Provisional] = []
         self.delivered: list[ServerTransaction] = []
         self.expired: list[ServerTransaction] = []
+        self.arrived: list[Any] = []
+        self.told: list[Any] = []
         self.opening: list[ClientRequest] = []
         self.sent: list[tuple[FakeFlow, Request | Response]] = []
 
@@ -157,6 +159,10 @@ class Side:
                 self.delivered.append(effect.transaction)
             elif isinstance(effect, Expired):
                 self.expired.append(effect.transaction)
+            elif isinstance(effect, Arrived):
+                self.arrived.append(effect.usage)
+            elif isinstance(effect, Tell):
+                self.told.append(effect.event)
             else:
                 raise AssertionError(f"{effect!r} is no effect that tests know")
         return effects

@@ -28,7 +28,7 @@ from p2psip.core.events import (
 from p2psip.core.refer import IncomingRefer, OutgoingRefer
 from p2psip.core.session import ExtensionSupport, Session, SessionOptions
 
-RUNS = int(os.environ.get("P2PSIP_RANDOM_RUNS", "2500"))
+RUNS = int(os.environ.get("P2PSIP_RANDOM_RUNS", "3000"))
 BATCH = 100
 STEPS = 16
 AGAIN = Content("application/sdp", b"again")
