@@ -14,6 +14,7 @@ from p2psip.core.dialog import Content
 from p2psip.core.events import SessionReason, SessionState
 from p2psip.core.refer import OutgoingRefer
 from p2psip.core.session import Session
+from p2psip.errors import OperationTimeoutException
 from p2psip.message import Request, Response
 
 HOLD = Content("application/sdp", b"v=0\r\na=sendonly\r\n")
@@ -242,4 +243,14 @@ def test_replaces_of_nothing_is_refused(world: World) -> None:
     world.run()
     assert operation.message.status_code == 481
     world.pass_time(100.0)
+    world.assert_over()
+
+
+def test_rfc_3665_3_10_nobody_answers_at_all(world: World) -> None:
+    world.lose = lambda message: isinstance(message, Request) and message.method == "INVITE"
+    session, establish = world.alice.call()
+    world.pass_time(33.0)
+    assert isinstance(establish.error, OperationTimeoutException)
+    assert session.reason is SessionReason.TIMEOUT
+    assert world.log == ["INVITE"]
     world.assert_over()
