@@ -28,6 +28,7 @@ class Capabilities:
     message_received: Event[Any, Any]
     session_received: Event[Any, SessionReceivedEventArgs]
     subscription_received: Event[Any, Any]
+    refer_received: Event[Any, Any]
 
     def __init__(self) -> None:
         self._features: dict[str, str | None] = {}
@@ -88,7 +89,8 @@ class Capabilities:
         messages = [*MESSAGE_METHODS, *sorted(self._record.allowed_methods)] if self.message_received else ["OPTIONS"]
         sessions = SESSION_METHODS if self.session_received or self._sessions else ()
         subscriptions = ("SUBSCRIBE",) if self.subscription_received else ()
-        return list(dict.fromkeys([*sessions, *messages, *subscriptions]))
+        transfers = ("REFER",) if self.refer_received else ()
+        return list(dict.fromkeys([*sessions, *messages, *subscriptions, *transfers]))
 
     def _event_packages(self) -> tuple[str, ...]:
         return self._packages

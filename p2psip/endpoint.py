@@ -28,12 +28,14 @@ from p2psip.message import Request, SipUri, quote_display_name
 from p2psip.messaging import MessageReceivedEventArgs, PendingMessage, answer_message
 from p2psip.net.loop import LoopEnded
 from p2psip.net.network import Target
+from p2psip.referral import ReferStatus, begin_refer_outside
 from p2psip.stack import Stack
 from p2psip.sync import Event, Operation
 from p2psip.values import RealTimeAddress, SendMessageOptions, SipResponseData
 
 if TYPE_CHECKING:
     from p2psip.core.transaction import ServerTransaction
+    from p2psip.session import SignalingSession
 
 _Self = TypeVar("_Self", bound="RealTimeEndpoint")
 
@@ -282,6 +284,49 @@ class RealTimeEndpoint(Capabilities, Hosting, abc.ABC):
             return operation
         self._stack.send(PendingMessage(self, request, target, operation, timeout))
         return operation
+
+    def refer(
+        self,
+        address: RealTimeAddress | str,
+        target: RealTimeAddress | str,
+        headers: Headers | None = None,
+        *,
+        replaces: SignalingSession | None = None,
+        subscribe: bool = True,
+    ) -> ReferStatus:
+        """Ask whoever is at the address to call the target, and wait until that is accepted; within a session use
+        :meth:`SignalingSession.refer`. Blocks; allowed in event handlers.
+
+        Args:
+            address: Who is asked.
+            target: Who is to be called.
+            headers: For the REFER.
+            replaces: The session of ours with the target whose place the call is to take (RFC 3891).
+            subscribe: Hear how the call goes; without it the peer is asked to tell nothing (RFC 4488).
+
+        Returns:
+            What the peer tells from now on.
+
+        Raises:
+            FailureResponseException, OperationTimeoutException, ConnectionFailureException, TlsFailureException,
+            OperationFailureException, ValueError, TypeError: As :meth:`send_message`.
+
+        RFC 3515.
+        """
+        return self.begin_refer(address, target, headers, replaces=replaces, subscribe=subscribe).result()
+
+    def begin_refer(
+        self,
+        address: RealTimeAddress | str,
+        target: RealTimeAddress | str,
+        headers: Headers | None = None,
+        *,
+        replaces: SignalingSession | None = None,
+        subscribe: bool = True,
+    ) -> Operation[ReferStatus]:
+        """The same without blocking."""
+        self._check_alive("send REFER")
+        return begin_refer_outside(self, address, target, headers, replaces, subscribe)
 
     def _request_headers(
         self, method: str, address: RealTimeAddress, options: SendMessageOptions | None

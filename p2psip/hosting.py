@@ -12,6 +12,7 @@ from p2psip.sync import Event, Strand
 
 if TYPE_CHECKING:
     from p2psip.endpoint import RealTimeEndpoint
+    from p2psip.referral import ReferReceivedEventArgs
     from p2psip.session_events import SessionReceivedEventArgs
     from p2psip.subscription import SubscriptionReceivedEventArgs
     from p2psip.timers import Timer
@@ -43,6 +44,10 @@ class Hosting:
 
     subscription_received: Event[RealTimeEndpoint, SubscriptionReceivedEventArgs] = Event()
     """A peer subscribes to an event package. Without a handler it is answered 489."""
+
+    refer_received: Event[RealTimeEndpoint, ReferReceivedEventArgs] = Event()
+    """Somebody with whom there is no session asks us to call somebody (RFC 3515). Without a handler it is declined; see
+    ``SignalingSession.refer_received`` for the other kind."""
 
     _manager: RealTimeServerConnectionManager
     _owner_text: str

@@ -99,7 +99,8 @@ class SipPublication(Hosted):
         self._endpoint._check_alive("publish")
         kind, encoded = arguments.content(content_type, body)
         content = Content(kind or content_type, encoded)
-        return self._begin(f"PUBLISH to {self._target}", self._publish, content, arguments.headers(headers))
+        pairs = [*self._endpoint._headers, *arguments.headers(headers)]
+        return self._begin(f"PUBLISH to {self._target}", self._publish, content, pairs)
 
     def _publish(self, now: float, content: Content, headers: Any, operation: Any) -> None:
         self._endpoint._adopt(self)

@@ -1,9 +1,10 @@
-"""Transfers: asking the peer of a session to call somebody, and being asked (RFC 3515, RFC 3891, RFC 3892)."""
+"""Transfers: asking a peer to call somebody, in a session or outside, and being asked (RFC 3515, 3891, 3892)."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -11,17 +12,21 @@ from p2psip import arguments
 from p2psip.arguments import Headers
 from p2psip.core import events
 from p2psip.core.refer import IncomingRefer, OutgoingRefer
+from p2psip.core.refer_outside import IncomingOutsideRefer, OutsideRefer
 from p2psip.enums import ReferState, SignalingState
 from p2psip.errors import (
+    ConnectionFailureException,
     FailureResponseException,
     OperationFailureException,
     OperationFailureReason,
+    RealTimeException,
     RealTimeInvalidOperationException,
 )
 from p2psip.hosting import ARRIVALS
-from p2psip.pending import PendingCommand
+from p2psip.pending import Leave, PendingCommand
 from p2psip.session_base import SessionBase
-from p2psip.sync import Event, Operation
+from p2psip.subscription import Hosted
+from p2psip.sync import Event, Operation, Strand
 from p2psip.values import ContentDescription, RealTimeAddress, SipRequestData
 
 if TYPE_CHECKING:
@@ -47,21 +52,38 @@ class ReferStateChangedEventArgs:
     notify_sip_fragment: bytes
 
 
+class Outside(Hosted):
+    """Stands where the session would, for a REFER outside of any. One that came in lives in its endpoint until nothing
+    more is told of it."""
+
+    def _engine_call(self, function: Callable[..., object], *args: Any) -> None:
+        self._tell(function, *args)
+
+    def _happened(self, event: Any) -> None:
+        assert isinstance(event, events.ReferEnded)
+        self._endpoint._release(self)
+
+    def _end_with_endpoint(self, now: float, done: Callable[[], object]) -> None:
+        self._core.terminate(now, Leave(done))
+
+    def _abandon(self, now: float, error: RealTimeException) -> None:
+        self._core.abandon(now, error)
+
+
 class ReferStatus:
     """A transfer that we asked for, as the peer tells of it. Usable from any thread."""
 
     state_changed: Event[ReferStatus, ReferStateChangedEventArgs] = Event()
     """The peer has told something, or the last thing."""
 
-    def __init__(self, session: SignalingSession) -> None:
-        """Made by :meth:`SignalingSession.refer`."""
-        self._session = session
+    def __init__(self, host: SignalingSession | Outside, core: Callable[[ReferStatus], OutgoingRefer]) -> None:
+        """Made by :meth:`SignalingSession.refer` and :meth:`RealTimeEndpoint.refer`."""
+        self._host = host
         self._state = ReferState.IDLE
-        self._core = OutgoingRefer(session._core, self)
-        self._stack = session._endpoint._stack
-        self.over: Operation[ReferState] = Operation(
-            f"the transfer of {session._name}", callbacks=self._stack.dispatcher.submit
-        )
+        self._core = core(self)
+        self._stack = host._endpoint._stack
+        name = f"the transfer of {host._name}" if isinstance(host, SessionBase) else host._name
+        self.over: Operation[ReferState] = Operation(name, callbacks=self._stack.dispatcher.submit)
         """Ends with the last state: SUCCEEDED, FAILED, REDIRECTED, or what was known when the peer fell silent."""
 
     @property
@@ -70,9 +92,9 @@ class ReferStatus:
         return self._state
 
     @property
-    def session(self) -> SignalingSession:
-        """The session whose peer was asked."""
-        return self._session
+    def session(self) -> SignalingSession | None:
+        """The session whose peer was asked; None outside of any."""
+        return None if isinstance(self._host, Outside) else self._host
 
     @property
     def is_subscription_active(self) -> bool:
@@ -81,18 +103,37 @@ class ReferStatus:
 
     def terminate_subscription(self) -> None:
         """Hear no more of it. Does not block."""
-        self._session._engine_call(self._core.terminate_subscription)
-        self._session._engine_call(lambda now: self.over.complete(self._state))
+        self._host._engine_call(self._core.terminate_subscription)
+        self._host._engine_call(lambda now: self._forgotten())
+
+    def _forgotten(self) -> None:
+        """Loop thread: nothing more will be told."""
+        self.over.complete(self._state)
+        self._host._endpoint._release(self)
+
+    @property
+    def _strand(self) -> Strand:
+        return self._host._strand
+
+    def _end_with_endpoint(self, now: float, done: Callable[[], object]) -> None:
+        self._abandon(now, self._host._endpoint._terminated("it was known what became of the transfer"))
+        done()
+
+    def _abandon(self, now: float, error: RealTimeException) -> None:
+        was_answered = self._core.is_answered
+        self._core.abandon(now, error)
+        if was_answered:  # else its operation says how it ended
+            self._forgotten()
 
     def _set(self, state: ReferState, code: int = 0, reason: str | None = None, fragment: bytes = b"") -> None:
         """Loop thread."""
         previous, self._state = self._state, state
         if previous is not state:
-            self._session._strand.post(
+            self._host._strand.post(
                 self.state_changed.raise_event,
                 self,
                 ReferStateChangedEventArgs(previous, state, code, reason, fragment),
-                self._session._endpoint._manager._report_unhandled,
+                self._host._endpoint._manager._report_unhandled,
             )
 
     def _happened(self, event: Any) -> None:
@@ -102,19 +143,23 @@ class ReferStatus:
         if code >= 100:
             self._set(_state_of(code), code, event.reason, event.fragment)
         if event.is_over:
-            self.over.complete(self._state)
+            self._forgotten()
 
     def _answered(self, operation: Operation[Any]) -> None:
         """A worker: the REFER has its final response."""
         error = operation.exception()
         if error is not None:
             refused = isinstance(error, FailureResponseException)
-            self._session._engine_call(
-                lambda now: self._set(ReferState.REFER_REJECTED if refused else ReferState.REFER_FAILED)
-            )
+
+            def failed(now: float) -> None:
+                self._set(ReferState.REFER_REJECTED if refused else ReferState.REFER_FAILED)
+                self._forgotten()
+
             self.over.fail(error)
+            self._host._engine_call(failed)
         elif not self._core.is_active:
             self.over.complete(self._state)
+            self._host._engine_call(lambda now: self._forgotten())
 
     def __repr__(self) -> str:
         return f"<ReferStatus {self._state.name}>"
@@ -128,15 +173,58 @@ def begin_refer(
     subscribe: bool,
 ) -> tuple[ReferStatus, Operation[Any]]:
     """Ask the peer to call that address. The operation ends with the answer to the REFER."""
-    target = arguments.address(address)
-    pairs = arguments.headers(headers)
-    uri = target.uri
+    status = ReferStatus(session, lambda status: OutgoingRefer(session._core, status))
+    return status, _begin(status, f"REFER to {session._peer_text()}", address, headers, replaces, subscribe)
+
+
+def begin_refer_outside(
+    endpoint: RealTimeEndpoint,
+    address: RealTimeAddress | str,
+    target: RealTimeAddress | str,
+    headers: Headers | None,
+    replaces: SignalingSession | None,
+    subscribe: bool,
+) -> Operation[ReferStatus]:
+    """Ask whoever is at the address to call the target, without a session. Ends with the answer to the REFER."""
+    asked = arguments.address(address)
+    value = None if replaces is None else replaces_value(replaces)
+    host = Outside(endpoint, f"the REFER to {asked}")
+    hop: Any
+    try:
+        hop = endpoint._target(asked, None)
+    except ConnectionFailureException as error:
+        hop = error
+    to = f"<{asked.uri}>;epid={asked.endpoint_id}" if asked.endpoint_id else f"<{asked.uri}>"
+
+    def core(status: ReferStatus) -> OutsideRefer:
+        return OutsideRefer(
+            endpoint._stack.engine,
+            endpoint._record,
+            status,
+            uri=asked.uri,
+            to=to,
+            target=hop,
+            local_from=endpoint._from,
+        )
+
+    return _begin(ReferStatus(host, core), f"REFER to {asked}", target, headers, value, subscribe)
+
+
+def _begin(
+    status: ReferStatus,
+    what: str,
+    address: RealTimeAddress | str,
+    headers: Headers | None,
+    replaces: str | None,
+    subscribe: bool,
+) -> Operation[Any]:
+    host = status._host
+    uri = arguments.address(address).uri
+    pairs = [*host._endpoint._headers, *arguments.headers(headers)]
     if replaces is not None:
         uri += f"?Replaces={quote(replaces, safe='')}"
-    status = ReferStatus(session)
-    what = f"REFER to {session._peer_text()}"
     operation: Operation[Any] = Operation(
-        what, callbacks=session._endpoint._stack.dispatcher.submit, cancel=lambda op: op.end_cancelled()
+        what, callbacks=status._stack.dispatcher.submit, cancel=lambda op: op.end_cancelled()
     )
 
     def accepted(message: Any) -> ReferStatus:
@@ -145,12 +233,13 @@ def begin_refer(
         return status
 
     def begin(now: float) -> None:
+        host._endpoint._adopt(status)
         status._set(ReferState.REFER_REQUESTED)
         status._core.refer(now, f"<{uri}>", pairs, None, subscribe, PendingCommand(operation, what, convert=accepted))
 
     operation.add_done_callback(status._answered)
-    session._endpoint._stack.command(operation, begin)
-    return status, operation
+    status._stack.command(operation, begin)
+    return operation
 
 
 def begin_transfer(session: SignalingSession, target: RealTimeAddress | str | SignalingSession) -> Operation[None]:
@@ -204,10 +293,10 @@ def replaces_value(session: SignalingSession) -> str:
 class ReferNotifier:
     """Tells the peer how the call goes that it asked for. Usable from any thread; nothing here blocks."""
 
-    def __init__(self, core: IncomingRefer, session: SignalingSession) -> None:
+    def __init__(self, core: IncomingRefer, host: SignalingSession | Outside) -> None:
         """Made by :meth:`ReferReceivedEventArgs.accept`."""
         self._core = core
-        self._session = session
+        self._host = host
         self._state = ReferState.TRYING
 
     @property
@@ -237,22 +326,30 @@ class ReferNotifier:
             code = arguments.status_code(state, 100, 699)
         arguments.reason_phrase(text)
         self._state = _state_of(code)
-        self._session._engine_call(self._core.progress, code, text, fragment, code >= 200)
+        self._host._engine_call(self._core.progress, code, text, fragment, code >= 200)
 
 
 class ReferReceivedEventArgs:
-    """The peer asks us to call somebody. To be accepted, followed or declined; left alone it is declined (603)."""
+    """A peer asks us to call somebody. To be accepted, followed or declined; left alone it is declined (603)."""
 
-    def __init__(self, core: IncomingRefer, session: SignalingSession) -> None:
+    def __init__(
+        self, core: IncomingRefer, host: SignalingSession | Outside, session_class: type[SignalingSession]
+    ) -> None:
         self._core = core
-        self._session = session
+        self._host = host
+        self._session_class = session_class
         self._lock = threading.RLock()
         self._answered = False
 
     @property
-    def session(self) -> SignalingSession:
-        """The session that it came in."""
-        return self._session
+    def endpoint(self) -> RealTimeEndpoint:
+        """The endpoint that is asked."""
+        return self._host.endpoint
+
+    @property
+    def session(self) -> SignalingSession | None:
+        """The session that it came in; None outside of any."""
+        return None if isinstance(self._host, Outside) else self._host
 
     @property
     def refer_target(self) -> str:
@@ -286,19 +383,19 @@ class ReferReceivedEventArgs:
             RealTimeInvalidOperationException: It was answered before.
         """
         self._answer()
-        self._session._engine_call(self._core.accept, arguments.headers(headers))
-        return ReferNotifier(self._core, self._session)
+        self._host._engine_call(self._core.accept, arguments.headers(headers))
+        return ReferNotifier(self._core, self._host)
 
     def decline(self, code: int = 603, reason: str | None = None, headers: Headers | None = None) -> None:
         """Answer 300 or above."""
         arguments.status_code(code, 300, 699)
         arguments.reason_phrase(reason)
         self._answer()
-        self._session._engine_call(self._core.decline, int(code), reason, arguments.headers(headers))
+        self._host._engine_call(self._core.decline, int(code), reason, arguments.headers(headers))
 
     def follow(self, offer: ContentDescription | None = None) -> SignalingSession:
         """Accept, call the address, tell the peer how that goes, and wait until the call is up. Blocks; made for the
-        handler of ``refer_received``, which holds up this one session only.
+        handler of ``refer_received``, which holds up what comes in this one session only.
 
         Raises:
             RealTimeInvalidOperationException: It was answered before.
@@ -306,7 +403,7 @@ class ReferReceivedEventArgs:
             RealTimeException: The call has failed, as :meth:`SignalingSession.establish` says.
         """
         try:
-            session = type(self._session)(self._session.endpoint, self.refer_target)
+            session = self._session_class(self.endpoint, self.refer_target)
         except ValueError:
             self.decline(488)
             raise
@@ -369,8 +466,29 @@ def _arrived(endpoint: RealTimeEndpoint, core: IncomingRefer) -> None:
     if not session.refer_received:
         core.decline(endpoint._stack.loop.now, 603)
         return
-    args = ReferReceivedEventArgs(core, session)
+    args = ReferReceivedEventArgs(core, session, type(session))
     session._raise(session.refer_received, args, args._left_alone)
+
+
+def arrived_outside(
+    session_class: type[SignalingSession], endpoint: RealTimeEndpoint, core: IncomingOutsideRefer
+) -> None:
+    """Loop thread: somebody asks for a call, without a session."""
+    host = Outside(endpoint, f"the REFER of {core.request.from_.uri}")
+    host._core = core
+    core.user = host
+    now = endpoint._stack.loop.now
+    if not endpoint.refer_received:
+        core.decline(now, 603)
+        return
+    try:
+        endpoint._adopt(host)
+    except OperationFailureException:
+        core.decline(now, 480)
+        return
+    args = ReferReceivedEventArgs(core, host, session_class)
+    report = endpoint._manager._report_unhandled
+    host._strand.post(endpoint.refer_received.raise_event, endpoint, args, report, args._left_alone)
 
 
 ARRIVALS[IncomingRefer] = _arrived

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 from p2psip import arguments, referral
 from p2psip.arguments import Headers
 from p2psip.core.dialog import Content
+from p2psip.core.refer_outside import IncomingOutsideRefer
 from p2psip.core.session import Session, SessionOptions
 from p2psip.enums import MessageType, SignalingState
 from p2psip.errors import ConnectionFailureException, MessageParsingException, RealTimeInvalidOperationException
@@ -417,3 +419,4 @@ def _arrived(endpoint: RealTimeEndpoint, core: Session) -> None:
 
 
 ARRIVALS[Session] = _arrived
+ARRIVALS[IncomingOutsideRefer] = functools.partial(referral.arrived_outside, SignalingSession)

@@ -138,7 +138,7 @@ class SipSubscription(Hosted):
             raise ValueError(f"expires is at least one second, not {expires!r}: use is_query_only to ask once.")
         super().__init__(endpoint, f"the subscription to {package} at {self._target}")
         self._package = package
-        self._headers = arguments.headers(headers)
+        self._headers = [*endpoint._headers, *arguments.headers(headers)]
         self._state = SubscriptionSignalingState.IDLE
         target: Any
         try:
@@ -233,7 +233,7 @@ class SipSubscription(Hosted):
 
     def begin_terminate(self) -> Operation[None]:
         """The same without blocking."""
-        return self._begin_end(self._core.terminate, ())
+        return self._begin_end(self._core.terminate, self._headers)
 
     # ------------------------------------------------------------------ what the engine tells (loop thread)
 
@@ -257,7 +257,7 @@ class SipSubscription(Hosted):
             )
 
     def _end_with_endpoint(self, now: float, done: Callable[[], object]) -> None:
-        self._core.terminate(now, (), Leave(done))
+        self._core.terminate(now, self._headers, Leave(done))
 
     def __enter__(self) -> SipSubscription:
         return self
@@ -367,7 +367,7 @@ class IncomingSubscription(Hosted):
         self, content_type: str | None, body: bytes | str | None, headers: Headers | None = None
     ) -> Operation[SipResponseData | None]:
         """The same without blocking."""
-        content, pairs = _content(content_type, body), arguments.headers(headers)
+        content, pairs = _content(content_type, body), [*self._endpoint._headers, *arguments.headers(headers)]
         return self._begin(f"NOTIFY to {self.subscriber}", self._core.notify, content, pairs)
 
     def terminate(

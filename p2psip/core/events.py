@@ -230,6 +230,11 @@ class ReferProgress:
 
 
 @dataclasses.dataclass(slots=True)
+class ReferEnded:
+    """A REFER of a peer outside of any session: nothing more is told of it."""
+
+
+@dataclasses.dataclass(slots=True)
 class PublicationChanged:
     """``is_active`` with the entity tag, or not any more because of the error."""
 

@@ -1,6 +1,6 @@
 """REFER: asking a peer to call somebody, and being asked (RFC 3515, RFC 3892, RFC 4488).
 
-The REFER travels in a session's dialog. What becomes of it is told by NOTIFYs with a fragment of SIP (RFC 3420), in a
+The REFER travels in a session's dialog; see :mod:`p2psip.core.refer_outside` for the other kind. What becomes of it is told by NOTIFYs with a fragment of SIP (RFC 3420), in a
 subscription that the REFER itself has begun and that shares the dialog (RFC 5057).
 """
 
@@ -19,6 +19,7 @@ from p2psip.timers import Timer
 
 if TYPE_CHECKING:
     from p2psip.core.flow import Flow
+    from p2psip.core.refer_outside import Outside
     from p2psip.core.request import ClientRequest
     from p2psip.core.session import Session
     from p2psip.core.transaction import ServerTransaction
@@ -35,10 +36,10 @@ class OutgoingRefer(ClientUsage):
         is_active: NOTIFYs may still come.
     """
 
-    def __init__(self, session: Session, user: Any) -> None:
+    def __init__(self, session: Session | Outside, user: Any) -> None:
         self.user = user
         self.is_active = False
-        self._session = session
+        self._session: Any = session
         self._dialog: Dialog | None = None
         self._operation: Any = None
         self._sequence = 0
@@ -59,9 +60,7 @@ class OutgoingRefer(ClientUsage):
         if session.state is not SessionState.CONNECTED or dialog is None:
             session.refuse(operation, "transferred")
             return
-        pairs = [("Refer-To", refer_to), ("Referred-By", f"<{session.record.owner}>")]
-        if not subscribe:
-            pairs += [("Refer-Sub", "false"), ("Supported", "norefersub")]
+        pairs = self._fields(refer_to, subscribe)
         self._operation, self._dialog = operation, dialog
         request = dialog.create_request("REFER", [*pairs, *headers], content)
         self._sequence = request.cseq.number
@@ -71,13 +70,19 @@ class OutgoingRefer(ClientUsage):
             self._end = session.engine.timers.start(now, LIFETIME + 64 * session.engine.settings.t1, self._silent)
         self._request = dialog.send(now, request, self)
 
+    def _fields(self, refer_to: str, subscribe: bool) -> list[tuple[str, str]]:
+        pairs = [("Refer-To", refer_to), ("Referred-By", f"<{self._session.record.owner}>")]
+        if not subscribe:
+            pairs += [("Refer-Sub", "false"), ("Supported", "norefersub")]
+        return pairs
+
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         code = response.status_code
         if code < 200 or client_request is not self._request:
             return
         self._request = None
         self._session.way_found(client_request)
-        if code >= 300 or (response.headers.get("Refer-Sub") or "").strip().lower() == "false":
+        if code >= 300 or wants_no_progress(response):
             self.stop()
         self._complete(response, None)
         self._session.failed_by(now, response)
@@ -105,22 +110,29 @@ class OutgoingRefer(ClientUsage):
             return
         transaction.respond(transaction.create_response(200))
         code, reason = status_of(request.body)
-        is_over, is_wanted = state.state == "terminated", self.is_active
-        if is_over:
-            self.stop()
+        is_wanted = self.is_active
+        is_over = state.state == "terminated" and self._told_its_end(request)
         if is_wanted:
             self._tell(ReferProgress(request, code, reason, request.body, is_over))
+
+    def _told_its_end(self, request: Request) -> bool:
+        """The last NOTIFY has come."""
+        self.stop()
+        return True
 
     def terminate_subscription(self, now: float) -> None:
         """Hear no more of it. NOTIFYs that still come are answered, for an error would end the session with the
         subscription (RFC 5057 5.1)."""
         if self.is_active and self._dialog is not None:
-            timers = self._session.engine.timers
-            pairs = [("Event", f"refer;id={self._sequence}"), ("Expires", "0")]
-            self._dialog.send(now, self._dialog.create_request("SUBSCRIBE", pairs), _Unheard())
-            self.is_active = False
-            timers.cancel(self._end)
-            self._end = timers.start(now, 64 * self._session.engine.settings.t1, self._silent)
+            self._unsubscribe(now, self._dialog)
+
+    def _unsubscribe(self, now: float, dialog: Dialog) -> None:
+        timers = self._session.engine.timers
+        pairs = [("Event", f"refer;id={self._sequence}"), ("Expires", "0")]
+        dialog.send(now, dialog.create_request("SUBSCRIBE", pairs), _Unheard())
+        self.is_active = False
+        timers.cancel(self._end)
+        self._end = timers.start(now, 64 * self._session.engine.settings.t1, self._silent)
 
     def _silent(self) -> None:
         """The peer has forgotten to say how it ended."""
@@ -141,9 +153,17 @@ class OutgoingRefer(ClientUsage):
     def flow_lost(self, now: float, flow: Flow) -> None:
         """NOTIFYs may come over another one."""
 
+    @property
+    def is_answered(self) -> bool:
+        """The REFER has its final response, or never will have one."""
+        return self._operation is None
+
     def abandon(self, now: float, error: RealTimeException) -> None:
-        self.stop()
-        self._complete(None, fresh(error))
+        if self.is_answered:
+            self._silent()
+        else:
+            self.stop()
+            self._complete(None, fresh(error))
 
     def _tell(self, event: Any) -> None:
         self._session.engine.effects.append(Tell(self, event))
@@ -161,7 +181,7 @@ class _Unheard(ClientUsage):
 
 
 class IncomingRefer(ClientUsage):
-    """A REFER of the peer, in a session.
+    """A REFER of a peer, in a session or outside of any.
 
     Attributes:
         target: The URI that is to be called, without its headers.
@@ -170,9 +190,10 @@ class IncomingRefer(ClientUsage):
         referred_by: Who asks (RFC 3892), or None.
     """
 
-    def __init__(self, session: Session, transaction: ServerTransaction, refer_to: NameAddr) -> None:
+    def __init__(self, session: Session | Outside, transaction: ServerTransaction, refer_to: NameAddr | None) -> None:
         request = transaction.request
-        self.session = session
+        assert refer_to is not None
+        self.session: Any = session
         self.request = request
         self.user: Any = None
         uri = refer_to.uri
@@ -185,7 +206,7 @@ class IncomingRefer(ClientUsage):
                 if name.lower() == "replaces":
                     self.replaces = value
         self.referred_by = request.headers.get("Referred-By")
-        self.wants_progress = (request.headers.get("Refer-Sub") or "").strip().lower() != "false"
+        self.wants_progress = not wants_no_progress(request)
         self.is_active = False
         self._transaction: ServerTransaction | None = transaction
         self._dialog = session.dialog
@@ -294,17 +315,26 @@ class IncomingRefer(ClientUsage):
 
 def receive_in_session(session: Session, now: float, transaction: ServerTransaction) -> None:
     """A REFER in a session: exactly one Refer-To that can be read (RFC 3515 2.4.2)."""
-    headers = transaction.request.headers
-    try:
-        if headers.count("Refer-To") != 1:
-            raise MessageParsingException("One Refer-To is needed.")
-        refer_to = NameAddr.parse(headers.get("Refer-To") or "")
-    except MessageParsingException:
+    refer_to = refer_to_of(transaction.request)
+    if refer_to is None:
         session.respond(transaction, 400)
         return
     refer = IncomingRefer(session, transaction, refer_to)
     transaction.usage = refer
     session.tell(ReferReceived(refer))
+
+
+def refer_to_of(request: Request) -> NameAddr | None:
+    """Refer-To; None where there is not exactly one that can be read."""
+    try:
+        return NameAddr.parse(request.headers.get("Refer-To") or "") if request.headers.count("Refer-To") == 1 else None
+    except MessageParsingException:
+        return None
+
+
+def wants_no_progress(message: Request | Response) -> bool:
+    """Refer-Sub says that there is no subscription (RFC 4488 4)."""
+    return (message.headers.get("Refer-Sub") or "").partition(";")[0].strip().lower() == "false"
 
 
 def status_of(fragment: bytes) -> tuple[int, str | None]:

@@ -183,7 +183,7 @@ class Subscriber(ClientUsage):
                 )
             self._accepted(now, response)
             if self.state is S.TERMINATING and leg is not None:
-                leg.send(now, 0, (), None)
+                leg.send(now, 0, self._headers, None)
             elif leg is not None and not leg.is_notified:
                 # RFC 6665 4.1.2.4, timer N: a notifier that never notifies is none.
                 self._timer_n = self.engine.timers.start(now, 64 * self.engine.settings.t1, self._no_notify)
@@ -222,7 +222,7 @@ class Subscriber(ClientUsage):
     def _refresh_now(self) -> None:
         self._refresh = None
         if self.state is S.SUBSCRIBED:
-            self._send_refresh(self.engine.now, (), None)
+            self._send_refresh(self.engine.now, self._headers, None)
 
     def _send_refresh(self, now: float, headers: Pairs, content: Content | None) -> None:
         for leg in list(self._legs.values()):
@@ -300,7 +300,7 @@ class Subscriber(ClientUsage):
             least = number(response.headers.get("Min-Expires"))
             if least is not None and self.state is S.SUBSCRIBED and least > self.expires:
                 self.expires = least
-                leg.send(now, least, (), None)
+                leg.send(now, least, self._headers, None)
                 return
         if self.state is S.TERMINATING:
             self.remove_leg(leg)

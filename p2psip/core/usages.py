@@ -6,6 +6,7 @@ import functools
 
 from p2psip.core.engine import Engine
 from p2psip.core.notify import receive_subscribe
+from p2psip.core.refer_outside import receive_refer
 from p2psip.core.session_arrival import receive_invite
 
 
@@ -13,3 +14,4 @@ def install(engine: Engine) -> None:
     """Let the engine take the requests that begin something."""
     engine.acceptors["INVITE"] = functools.partial(receive_invite, engine)
     engine.acceptors["SUBSCRIBE"] = functools.partial(receive_subscribe, engine)
+    engine.acceptors["REFER"] = functools.partial(receive_refer, engine)

@@ -17,6 +17,7 @@ from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Arrived, Complete, Deliver, Expired, OpenFlow, Provisional, Send, Tell
 from p2psip.core.engine import Engine
 from p2psip.core.notify import receive_subscribe
+from p2psip.core.refer_outside import receive_refer
 from p2psip.core.session import Session
 from p2psip.core.session_arrival import receive_invite
 from p2psip.errors import ConnectionFailureException
@@ -85,6 +86,7 @@ class Party:
         self.engine.directory.add(self.record)
         self.engine.acceptors["INVITE"] = functools.partial(receive_invite, self.engine)
         self.engine.acceptors["SUBSCRIBE"] = functools.partial(receive_subscribe, self.engine)
+        self.engine.acceptors["REFER"] = functools.partial(receive_refer, self.engine)
         self.events: list[Any] = []
         self.sessions: list[Any] = []
         self.flows: list[FakeFlow] = []
@@ -305,11 +307,11 @@ def check_what_every_message_needs(message: Any) -> None:
         assert headers.get("Max-Forwards") == "70"
         assert message.top_branch is not None
         assert message.top_branch.startswith("z9hG4bK")
-        assert (message.to_tag is not None) or method in ("INVITE", "CANCEL", "SUBSCRIBE", "ACK", "PUBLISH")
+        assert (message.to_tag is not None) or method in ("INVITE", "CANCEL", "SUBSCRIBE", "ACK", "PUBLISH", "REFER")
     elif message.status_code > 100:
         assert message.to_tag
     is_answer = isinstance(message, Response)
-    if method in ("INVITE", "UPDATE", "SUBSCRIBE") and (not is_answer or 101 <= message.status_code < 300):
+    if method in ("INVITE", "UPDATE", "SUBSCRIBE", "REFER") and (not is_answer or 101 <= message.status_code < 300):
         assert headers.count("Contact") == 1
     if method in ("INVITE", "UPDATE") and (not is_answer or 200 <= message.status_code < 300):
         assert headers.get("Allow")

@@ -52,8 +52,8 @@ class Three:
 
     def carol_is_called(self, sender: object, args: p2psip.SessionReceivedEventArgs) -> None:
         replaced = args.session.replaced_session
-        args.session.accept(SDP)
         self.carols.append(args.session)
+        args.session.accept(SDP)
         if replaced is not None:
             replaced.terminate()
 
@@ -143,3 +143,132 @@ def test_a_call_that_is_not_up_cannot_be_transferred(three: Three) -> None:
     session.terminate()
     with pytest.raises((OperationFailureException, p2psip.RealTimeInvalidOperationException)):
         session.transfer(three.carol.uri)
+
+
+# ------------------------------------------------------------------ outside of any session
+
+
+def test_somebody_is_asked_without_a_session(three: Three) -> None:
+    three.bob.refer_received += three.refer_received
+    states: list[ReferState] = []
+    status = three.alice.refer(three.bob.uri, three.carol.uri, [("X-Why", "because")])
+    status.state_changed += lambda sender, args: states.append(args.state)
+    assert status.over.result(BOUND) is ReferState.SUCCEEDED
+    assert status.session is None
+    assert not status.is_subscription_active
+    call = three.followed.result(BOUND)
+    assert call.state is SignalingState.CONNECTED
+    assert three.carols[0].remote_participant.uri.startswith("sip:bob@")
+    call.terminate()
+    assert_nothing_left(three)
+
+
+def test_asked_without_a_session_to_take_over_a_call(three: Three) -> None:
+    consultation = three.call(three.carol)
+    three.bob.refer_received += three.refer_received
+    status = three.alice.refer(three.bob.uri, three.carol.uri, replaces=consultation)
+    assert status.over.result(BOUND) is ReferState.SUCCEEDED
+    first, second = three.carols
+    assert second.replaced_session is first
+    consultation.terminate()
+    three.followed.result(BOUND).terminate()
+
+
+def test_the_progress_is_told_by_hand(three: Three) -> None:
+    taken: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def received(sender: object, args: p2psip.ReferReceivedEventArgs) -> None:
+        assert args.session is None
+        assert args.endpoint is three.bob
+        assert args.method == "INVITE"
+        assert args.replaces is None
+        assert args.referred_by == "<sip:alice@alice.example>"
+        assert args.request_data.header("X-Why") == "because"
+        taken.set_result(args.accept())
+
+    three.bob.refer_received += received
+    status = three.alice.refer(three.bob.uri, "sip:nobody@carol.example", [("X-Why", "because")])
+    notifier = taken.result(BOUND)
+    with status.state_changed.expect(BOUND, lambda args: args.state is ReferState.ALERTED) as got:
+        notifier.set_state(183, "Slowly")
+    assert (got.args.notify_status_code, got.args.notify_status_text) == (183, "Slowly")
+    notifier.set_state(ReferState.REDIRECTED)
+    assert status.over.result(BOUND) is ReferState.REDIRECTED
+    with pytest.raises(ValueError, match="cannot be told"):
+        notifier.set_state(ReferState.REFER_ACCEPTED)
+    assert_nothing_left(three)
+
+
+def test_nothing_is_told_outside_of_sessions_either(three: Three) -> None:
+    three.bob.refer_received += three.refer_received
+    status = three.alice.refer(three.bob.uri, three.carol.uri, subscribe=False)
+    assert status.over.result(BOUND) is ReferState.REFER_ACCEPTED
+    three.followed.result(BOUND).terminate()
+    assert_nothing_left(three)
+
+
+def test_hearing_no_more_of_it(three: Three) -> None:
+    three.bob.refer_received += lambda sender, args: args.accept()
+    status = three.alice.refer(three.bob.uri, three.carol.uri)
+    status.terminate_subscription()
+    assert status.over.result(BOUND) in (ReferState.REFER_ACCEPTED, ReferState.TRYING)
+    assert not status.is_subscription_active
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_refusal(three: Three, handled: bool) -> None:
+    if handled:
+        three.bob.refer_received += lambda sender, args: args.decline(488)
+    with pytest.raises(FailureResponseException) as failure:
+        three.alice.refer(three.bob.uri, three.carol.uri)
+    assert failure.value.response_data.response_code == (488 if handled else 603)
+    assert_nothing_left(three)
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
+@pytest.mark.parametrize("in_session", [False, True])
+def test_the_end_of_an_endpoint_ends_what_is_told(three: Three, who: str, in_session: bool) -> None:
+    three.follow = False
+    accepting = lambda sender, args: args.accept()  # noqa: E731
+    three.bob.refer_received += accepting
+    if in_session:
+        session = three.call(three.bob)
+        three.calls.result(BOUND).refer_received += accepting
+        status = session.refer(three.carol.uri)
+        three.calls.result(BOUND)
+    else:
+        status = three.alice.refer(three.bob.uri, three.carol.uri)
+    (three.alice if who == "alice" else three.bob).terminate()
+    if not in_session or who == "alice":
+        assert status.over.result(BOUND).value in (ReferState.REFER_ACCEPTED, ReferState.TRYING, ReferState.FAILED)
+        assert not status.is_subscription_active
+
+
+@pytest.mark.parametrize("in_session", [False, True])
+def test_the_end_of_a_manager_leaves_nobody_waiting(three: Three, in_session: bool) -> None:
+    three.follow = False
+    accepting = lambda sender, args: args.accept()  # noqa: E731
+    three.bob.refer_received += accepting
+    if in_session:
+        session = three.call(three.bob)
+        three.calls.result(BOUND).refer_received += accepting
+        status = session.refer(three.carol.uri)
+    else:
+        status = three.alice.refer(three.bob.uri, three.carol.uri)
+    three.alice.connection_manager.dispose()
+    assert status.over.result(BOUND) in (ReferState.REFER_ACCEPTED, ReferState.TRYING)
+
+
+def test_a_terminated_endpoint_asks_nobody(three: Three) -> None:
+    three.alice.terminate()
+    with pytest.raises(OperationFailureException):
+        three.alice.refer(three.bob.uri, three.carol.uri)
+
+
+def assert_nothing_left(three: Three) -> None:
+    """Neither endpoint holds anything of it once their loops have come round."""
+    for endpoint in (three.alice, three.bob):
+        for _ in range(200):
+            if not endpoint._stack.call("look", lambda endpoint=endpoint: len(endpoint._sessions)).result(BOUND):
+                break
+        assert not endpoint._sessions

@@ -1,0 +1,224 @@
+"""The event packages that people use, as an application does: their real bodies need no code of the library's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from facade_support import BOUND
+
+import p2psip
+from p2psip import (
+    IncomingSubscription,
+    OperationFailureException,
+    SipPeerToPeerEndpointSettings,
+    SipPublication,
+    SipSubscription,
+    SipTransportType,
+    SubscriptionSignalingState,
+)
+from p2psip.testing import CertificateAuthority, EndpointPair, FakeClock, MemoryNetwork, endpoint_pair
+
+AUTHORITY = CertificateAuthority()
+PIDF = """<?xml version="1.0" encoding="UTF-8"?>
+<presence xmlns="urn:ietf:params:xml:ns:pidf" entity="pres:bob@bob.example">
+  <tuple id="desk"><status><basic>open</basic></status><contact priority="0.8">sip:bob@bob.example</contact></tuple>
+  <note xml:lang="de">Zurück um zwölf</note>
+</presence>
+"""
+DIALOG_INFO = """<?xml version="1.0"?>
+<dialog-info xmlns="urn:ietf:params:xml:ns:dialog-info" version="0" state="full" entity="sip:bob@bob.example">
+  <dialog id="a7" call-id="7@bob" local-tag="1" remote-tag="2" direction="recipient"><state>early</state></dialog>
+</dialog-info>
+"""
+MAILBOX = (
+    "Messages-Waiting: yes\r\nMessage-Account: sip:bob@bob.example\r\nVoice-Message: 2/8 (0/2)\r\nFax-Message: 0/1\r\n"
+)
+S = SubscriptionSignalingState
+
+
+@pytest.fixture
+def pair() -> Iterator[EndpointPair]:
+    with endpoint_pair(authority=AUTHORITY) as found:
+        yield found
+
+
+class Told:
+    """What Bob is to answer, and all that Alice is told."""
+
+    def __init__(self, pair: EndpointPair, *accept: Any, package: str = "presence", **options: Any) -> None:
+        def received(sender: object, args: p2psip.SubscriptionReceivedEventArgs) -> None:
+            self.incoming.append(args.subscription)
+            args.subscription.accept(*accept, pending=self.pending)
+
+        self.pending = False
+        self.incoming: list[IncomingSubscription] = []
+        self.states: list[SubscriptionSignalingState] = []
+        self.subscription = SipSubscription(pair.alice, pair.bob.uri, package, **options)
+        self.subscription.state_changed += lambda sender, args: self.states.append(args.state)
+        pair.bob.subscription_received += received
+
+
+@pytest.mark.parametrize(
+    ("package", "content_type", "body"),
+    [
+        ("presence", "application/pidf+xml", PIDF),
+        ("dialog", "application/dialog-info+xml", DIALOG_INFO),
+        ("message-summary", "application/simple-message-summary", MAILBOX),
+    ],
+)
+def test_a_package_with_its_body(pair: EndpointPair, package: str, content_type: str, body: str) -> None:
+    told = Told(pair, None, content_type, body, package=package, accept=[content_type])
+    pair.bob.event_packages = [package]
+    with told.subscription:
+        with told.subscription.notification_received.expect(BOUND) as first:
+            told.subscription.subscribe()
+        assert (first.args.content_type, first.args.body) == (content_type, body.encode())
+        (incoming,) = told.incoming
+        assert incoming.request_data.header("Accept") == content_type
+        with told.subscription.notification_received.expect(BOUND) as second:
+            incoming.notify(content_type, body.replace("2/8", "3/8").replace("early", "confirmed"))
+        assert second.args.subscription_state == "active"
+    assert not incoming.is_active
+    told.subscription.terminate()  # as often as you like
+
+
+def test_a_pending_one_is_told_when_it_may_know(pair: EndpointPair) -> None:
+    told = Told(pair)
+    told.pending = True
+    with told.subscription.notification_received.expect(BOUND) as first:
+        told.subscription.subscribe()
+    assert (first.args.subscription_state, first.args.body) == ("pending", b"")
+    (incoming,) = told.incoming
+    assert incoming.is_active
+    with told.subscription.notification_received.expect(BOUND) as second:
+        incoming.notify("application/pidf+xml", PIDF)
+    assert (second.args.subscription_state, second.args.text_body) == ("active", PIDF)
+    with told.subscription.state_changed.expect(BOUND, lambda args: args.state is S.TERMINATED) as end:
+        incoming.terminate("rejected")
+    assert (end.args.reason, told.subscription.is_active) == ("rejected", False)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def timed(clock: FakeClock) -> Iterator[EndpointPair]:
+    settings = p2psip.ManagerSettings(idle_timeout=100_000.0)  # else a connection may be closed under a refresh
+    with (
+        MemoryNetwork(clock) as network,
+        endpoint_pair(SipTransportType.TCP, network=network, settings=settings) as found,
+    ):
+        yield found
+
+
+def test_it_is_refreshed_by_itself_for_a_day(timed: EndpointPair, clock: FakeClock) -> None:
+    told = Told(timed, None, "application/pidf+xml", PIDF, headers=[("X-Every", "one")])
+    with told.subscription.notification_received.expect(BOUND):
+        told.subscription.subscribe()
+    (incoming,) = told.incoming
+    for _ in range(32):
+        incoming.notify("application/pidf+xml", PIDF)  # when it is answered nothing is under way
+        with incoming.refreshed.expect(BOUND) as refreshed, told.subscription.notification_received.expect(BOUND):
+            clock.advance(2701)
+        assert refreshed.args.request_data.header("X-Every") == "one"
+    assert incoming.is_active
+    with told.subscription.state_changed.expect(BOUND, lambda args: args.state is S.TERMINATED):
+        told.subscription.terminate()
+    assert told.states == [S.SUBSCRIBING, S.SUBSCRIBED, S.TERMINATING, S.TERMINATED]
+
+
+def test_the_notifier_ends_what_is_not_refreshed(timed: EndpointPair, clock: FakeClock) -> None:
+    told = Told(timed, None, "application/pidf+xml", PIDF)
+    with told.subscription.notification_received.expect(BOUND):
+        told.subscription.subscribe()
+    (incoming,) = told.incoming
+    incoming.notify("application/pidf+xml", PIDF)
+    with incoming.ended.expect(BOUND) as end:
+        told.subscription._stack.call("forget", told.subscription._core._stop_timers).result(BOUND)
+        clock.advance(3601)
+    assert end.args.why == "timeout"
+    with pytest.raises(OperationFailureException):
+        incoming.notify("application/pidf+xml", PIDF)
+
+
+def test_every_message_bears_the_headers_of_its_endpoint(pair: EndpointPair) -> None:
+    settings = SipPeerToPeerEndpointSettings(headers=[("X-House", "7")])
+    alice = p2psip.SipPeerToPeerEndpoint("sip:anna@alice.example", pair.alice.connection_manager, settings=settings)
+    told = Told(pair)
+    subscription = SipSubscription(alice, pair.bob.uri, "presence", headers=[("X-Own", "1")])
+    subscription.subscribe()
+    data = told.incoming[0].request_data
+    assert (data.header("X-House"), data.header("X-Own")) == ("7", "1")
+    with told.incoming[0].ended.expect(BOUND):
+        alice.terminate()
+
+
+class Compositor:
+    """Bob takes PUBLISH: a presence server in a few lines."""
+
+    def __init__(self, pair: EndpointPair) -> None:
+        self.tags = itertools.count(1)
+        self.requests: list[p2psip.SipRequestData] = []
+        self.current: str | None = None
+        self.codes: list[int] = []
+        pair.bob._record.allowed_methods.add("PUBLISH")  # a compositor is no business of the library
+        pair.bob.message_received += self.received
+
+    def received(self, sender: object, args: p2psip.MessageReceivedEventArgs) -> None:
+        data = args.request_data
+        self.requests.append(data)
+        if self.codes:
+            args.send_response(self.codes.pop(0), headers=[("Min-Expires", "7200")])
+        elif data.header("SIP-If-Match") not in (None, self.current):
+            args.send_response(412)
+        else:
+            self.current = f"tag{next(self.tags)}"
+            args.send_response(200, headers=[("SIP-ETag", self.current), ("Expires", data.header("Expires") or "0")])
+
+    @property
+    def seen(self) -> list[tuple[str | None, str | None, bool]]:
+        return [(r.header("SIP-If-Match"), r.header("Expires"), bool(r.body)) for r in self.requests]
+
+
+def test_publishing(pair: EndpointPair) -> None:
+    bob = Compositor(pair)
+    with SipPublication(pair.alice, pair.bob.uri, "presence") as publication:
+        with publication.changed.expect(BOUND) as got:
+            assert publication.publish("application/pidf+xml", PIDF).response_code == 200
+        assert (got.args.is_active, got.args.entity_tag, publication.entity_tag) == (True, "tag1", "tag1")
+        assert (bob.requests[0].header("Event"), bob.requests[0].text_body) == ("presence", PIDF)
+        publication.publish("application/pidf+xml", PIDF.replace("open", "closed"))
+        bob.current = "restarted"
+        publication.publish("application/pidf+xml", PIDF)
+        with publication.changed.expect(BOUND, lambda args: not args.is_active):
+            publication.terminate()
+    assert bob.seen == [
+        (None, "3600", True),
+        ("tag1", "3600", True),
+        ("tag2", "3600", True),
+        (None, "3600", True),  # 412: published anew
+        ("tag3", "0", False),
+    ]
+
+
+def test_a_publication_is_refreshed_and_ends_with_its_endpoint(timed: EndpointPair, clock: FakeClock) -> None:
+    bob = Compositor(timed)
+    bob.codes = [423]
+    publication = SipPublication(timed.alice, timed.bob.uri, "presence")
+    publication.publish("application/pidf+xml", PIDF)
+    with publication.changed.expect(BOUND, lambda args: args.entity_tag == "tag2"):
+        clock.advance(7150)
+    timed.alice.terminate()
+    assert bob.seen == [
+        (None, "3600", True),
+        (None, "7200", True),
+        ("tag1", "7200", False),
+        ("tag2", "0", False),
+    ]
+    with pytest.raises(OperationFailureException):
+        publication.publish("application/pidf+xml", PIDF)
