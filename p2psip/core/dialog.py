@@ -374,6 +374,7 @@ class Dialogs:
         self._dialogs: dict[tuple[str, str | None, str | None], Dialog] = {}
         self._flows: dict[Flow, dict[Dialog, None]] = {}
         self._expected: dict[tuple[str, str | None], Usage] = {}
+        self._waiting: dict[DialogUsage, None] = {}
 
     def __len__(self) -> int:
         return len(self._dialogs)
@@ -382,8 +383,17 @@ class Dialogs:
         return iter(list(self._dialogs.values()))
 
     def usages(self) -> list[DialogUsage]:
-        """Every usage of every dialog."""
-        return list(dict.fromkeys(usage for dialog in self._dialogs.values() for usage in dialog.usages))
+        """Every usage of every dialog, and those that wait for one."""
+        there = dict.fromkeys(usage for dialog in self._dialogs.values() for usage in dialog.usages)
+        return list(there | self._waiting)
+
+    def wait(self, usage: DialogUsage) -> None:
+        """A usage that has neither a dialog nor a request under way, and does not want to be forgotten."""
+        self._waiting[usage] = None
+
+    def wait_no_more(self, usage: DialogUsage) -> None:
+        """The opposite. It is no error if it did not."""
+        self._waiting.pop(usage, None)
 
     def get(self, call_id: str, local_tag: str | None, remote_tag: str | None) -> Dialog | None:
         """The dialog with that name, as Replaces and Join give it (RFC 3891 3)."""

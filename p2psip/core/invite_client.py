@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from p2psip.core.request import ClientRequest
     from p2psip.core.session import Session
 
+MAXIMUM_ADJUSTMENTS = 3
+"""Of the session interval, one for each proxy on the path that wants a longer one."""
+
 
 class OutgoingInvite(ClientUsage):
     """From the first INVITE to the ACK, over all redirections; afterwards it answers 2xx that come again or late."""
@@ -42,6 +45,7 @@ class OutgoingInvite(ClientUsage):
         self._operation = operation
         self._client_request: ClientRequest | None = None
         self._early: dict[str | None, Dialog] = {}
+        self._left: dict[str | None, Dialog] = {}  # early ones of other forks, or of a call that was taken back
         self._winner: str | None = None
         self._is_won = False
         self._is_over = False  # given up: a 2xx that comes nevertheless is acknowledged and ended
@@ -56,7 +60,9 @@ class OutgoingInvite(ClientUsage):
         self._uri = ""
         self._headers: Pairs = ()
         self._tried: set[str] = set()
-        self._redirection: Response | None = None
+        self._redirection: Response | None = None  # waits for a decision
+        self._last_redirection: Response | None = None
+        self._adjustments = 0
         self._remaining: list[str] = []  # targets that were not tried
         self._target: Any = None
         self._receivers: dict[str | None, ReliableReceiver] = {}
@@ -203,6 +209,9 @@ class OutgoingInvite(ClientUsage):
 
     def _end_fork(self, now: float, dialog: Dialog, tag: str | None, client_request: ClientRequest) -> None:
         from_winner = self._session if self._is_over and not self._acks else None
+        early = self._left.get(tag)
+        if early is not None:  # PRACK and UPDATE have had their numbers
+            dialog.local_sequence = early.local_sequence
         ack = dialog.create_request("ACK", sequence=client_request.request.cseq.number)
         self._acks[tag] = (dialog, ack)
         dialog.send_ack(now, ack)
@@ -232,28 +241,43 @@ class OutgoingInvite(ClientUsage):
         if self._is_over:
             self._session.said_farewell()
             return
-        if response.status_code == 422 and self._session.timer.too_small(response) and self._session.request:
+        request = self._session.request
+        if (
+            response.status_code == 422
+            and request is not None
+            and self._adjustments < MAXIMUM_ADJUSTMENTS
+            and self._session.timer.too_small(response)
+        ):
             # RFC 4028 7.4: the same once more, with the interval that the peer wants.
-            request = self._session.request
+            self._adjustments += 1
             self._send(now, request.uri, self._target, request.cseq.number + 1)
             return
         if response.status_code < 600:
             # A target that fails leads to the next one; 6xx speaks for all of them (RFC 3261 8.1.3.4, 21.6).
             fresh_ones = self._targets(response) if response.status_code < 400 else []
             self._remaining = [*fresh_ones, *(uri for uri in self._remaining if uri not in fresh_ones)]
-            if self._remaining and len(self._tried) <= self._session.options.maximum_redirects:
-                self._redirection = response
-                self._session.change(SessionState.REDIRECTING, SessionReason.NONE, response)
-                self._guard = self._session.engine.timers.start(
-                    now, self._session.engine.settings.handler_limit, self._give_up_unasked
-                )
-                self._session.tell(Redirected(response, tuple(self._remaining)))
+            if self._offer_targets(now, response):
                 return
         self._finish(now, response)
+
+    def _offer_targets(self, now: float, response: Response) -> bool:
+        """Ask the user which one is next; False when there is none, or when enough were tried."""
+        session = self._session
+        if not self._remaining or len(self._tried) > session.options.maximum_redirects:
+            return False
+        self._redirection = self._last_redirection = response
+        session.engine.timers.cancel(self._ring)
+        self._ring = None
+        session.engine.dialogs.wait(session)
+        session.change(SessionState.REDIRECTING, SessionReason.NONE, response)
+        self._guard = session.engine.timers.start(now, session.engine.settings.handler_limit, self._give_up_unasked)
+        session.tell(Redirected(response, tuple(self._remaining)))
+        return True
 
     def _finish(self, now: float, response: Response) -> None:
         self._stop_timers()
         self._is_over = True
+        self._session.engine.dialogs.wait_no_more(self._session)
         self._session.end(now, end_reason(response), response)
         self._complete(response, None)
 
@@ -262,12 +286,17 @@ class OutgoingInvite(ClientUsage):
             return
         self._client_request = None
         self._leave_early()
-        self._stop_timers()
         if self._is_over:
             self._session.said_farewell()
             return
-        self._is_over = True
         unreachable = isinstance(error, ConnectionFailureException | TlsFailureException)
+        # Like 503 and 408 (RFC 3261 8.1.3.1): the next target may be better.
+        another_may_do = unreachable or isinstance(error, OperationTimeoutException)
+        redirection = self._last_redirection
+        if another_may_do and redirection is not None and self._offer_targets(now, redirection):
+            return
+        self._stop_timers()
+        self._is_over = True
         reason = SessionReason.UNREACHABLE if unreachable else SessionReason.TIMEOUT
         self._session.end(now, reason, None)
         self._complete(None, error)
@@ -291,6 +320,7 @@ class OutgoingInvite(ClientUsage):
         if self._redirection is None or self._is_over:
             return
         self._redirection = None
+        session.engine.dialogs.wait_no_more(session)
         self._remaining = self._remaining[self._remaining.index(uri) + 1 :] if uri in self._remaining else []
         self._stop_guard()
         assert session.request is not None
@@ -351,6 +381,7 @@ class OutgoingInvite(ClientUsage):
                 session.hang_up(now, headers, reason)
             return
         self._is_over = True
+        session.engine.dialogs.wait_no_more(session)
         request, self._redirection = self._client_request, None
         if request is not None and session.engine.cancel_request(now, request, headers):
             session.expect_farewell()
@@ -372,10 +403,14 @@ class OutgoingInvite(ClientUsage):
             self._is_over = True
             if self._client_request is not None:
                 self._session.engine.cancel_request(now, self._client_request)
-            self._complete(None, self._session.ended_error())
+
+    def overtaken(self) -> None:
+        """The session has ended before the 2xx came."""
+        self._complete(None, self._session.ended_error())
 
     def abandon(self, error: RealTimeException) -> None:
         self._stop_timers()
+        self._session.engine.dialogs.wait_no_more(self._session)
         self._is_over = True
         self._client_request = None
         self._leave_early()
@@ -384,6 +419,7 @@ class OutgoingInvite(ClientUsage):
     def _leave_early(self) -> None:
         """Dialogs that did not win."""
         early, self._early = self._early, {}
+        self._left.update(early)
         for dialog in early.values():
             dialog.remove(self._session)
 

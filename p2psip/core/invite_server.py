@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from p2psip.core.session import Session
     from p2psip.core.transaction import ServerTransaction
 
+RING_AGAIN = 60.0
+"""Seconds between two provisional responses."""
+
 
 class AwaitedAck:
     """A 2xx that is sent again until its ACK comes: no transport keeps it from being lost behind a proxy
@@ -70,16 +73,46 @@ class IncomingInvite:
         self._ring: Timer | None = None
         self._farewell: Pairs | None = None  # terminate() came before the ACK: BYE has to wait for it
         self._is_offer_ours = False
-        self._reliable = ReliableSender(session, transaction)
+        self._reliable = ReliableSender(session, transaction, self.give_up)
         self._held_back: tuple[Content | None, Pairs] | None = None
+        self._rings: Timer | None = None
+
+    @property
+    def waits_to_hang_up(self) -> bool:
+        """terminate() came before the ACK, and the ACK has not come yet."""
+        return self._farewell is not None and self._ack is not None
 
     def start(self, now: float) -> None:
-        """How long it may ring."""
+        """How long it may ring: as long as the settings say, and the caller (RFC 3261 13.3.1)."""
         engine = self._session.engine
-        self._ring = engine.timers.start(now, engine.settings.ring_limit, self._rang_too_long)
+        limit, code = engine.settings.ring_limit, 480
+        expires = (self.transaction.request.headers.get("Expires") or "").strip()
+        if expires.isascii() and expires.isdigit() and len(expires) <= 9 and 0 < int(expires) < limit:
+            limit, code = float(expires), 487
+        self._ring = engine.timers.start(now, limit, self._rang_too_long, code)
 
-    def _rang_too_long(self) -> None:
-        self.reject(self._session.engine.now, 480, None, (), None, SessionReason.TIMEOUT)
+    def _rang_too_long(self, code: int) -> None:
+        self.reject(self._session.engine.now, code, None, (), None, SessionReason.TIMEOUT)
+
+    def _ring_on(self, response: Response) -> None:
+        """Say it again every minute: proxies wait for no more than three (RFC 3261 13.3.1.1)."""
+        timers, now = self._session.engine.timers, self._session.engine.now
+        timers.cancel(self._rings)
+        self._rings = timers.start(now, RING_AGAIN, self._still_rings, response)
+
+    def _still_rings(self, response: Response) -> None:
+        self.transaction.respond(response)
+        self._ring_on(response)
+
+    def _is_refused(self, now: float) -> bool:
+        """It requires reliable provisional responses, which the application has switched off since it came."""
+        options = self._session.options
+        if options.reliable is not ExtensionSupport.UNSUPPORTED:
+            return False
+        if "100rel" not in option_tags(self.transaction.request, "Require"):
+            return False
+        self.reject(now, 420, None, [("Unsupported", "100rel")])
+        return True
 
     # ------------------------------------------------------------------ answers
 
@@ -96,6 +129,9 @@ class IncomingInvite:
         """Reliably where the peer demands it, or where it can and we want to (RFC 3262 3)."""
         session, request = self._session, self.transaction.request
         session.engine.now = now
+        if self._is_refused(now):
+            session.refuse(operation, f"answered {code}")
+            return
         can = "100rel" in option_tags(request, "Supported") and (
             session.options.reliable is not ExtensionSupport.UNSUPPORTED
         )
@@ -105,7 +141,9 @@ class IncomingInvite:
         if code > 100 and (must or (reliable and can)):
             self._reliable.send(now, code, reason, headers, content, operation)
         else:
-            session.respond(self.transaction, code, reason, headers, content)
+            response = session.respond(self.transaction, code, reason, headers, content)
+            if code > 100:
+                self._ring_on(response)
             session.complete(operation, None, None)
 
     def received_prack(self, now: float, transaction: ServerTransaction) -> None:
@@ -116,8 +154,11 @@ class IncomingInvite:
             self._answer(now, *accept)
 
     def accept(self, now: float, content: Content | None, headers: Pairs, operation: Any) -> None:
-        session, transaction = self._session, self.transaction
-        request = transaction.request
+        session, request = self._session, self.transaction.request
+        session.engine.now = now
+        if self._is_refused(now):
+            session.refuse(operation, "accepted")
+            return
         if session.options.reliable is ExtensionSupport.REQUIRED and "100rel" not in option_tags(
             request, "Supported"
         ) | option_tags(request, "Require"):
@@ -126,7 +167,6 @@ class IncomingInvite:
             return
         self._stop_ring()
         self._operation = operation
-        session.engine.now = now
         session.change(SessionState.CONNECTING, SessionReason.NONE, None)
         if self._reliable.holds_back:
             self._held_back = (content, headers)
@@ -196,9 +236,10 @@ class IncomingInvite:
         """487 was sent."""
         self._stop_ring()
         self._reliable.stop()
-        self._drop_held_back()
+        self._held_back = None
         self._session.tell(TerminatedByPeer(self.transaction.request))
         self._session.end(now, SessionReason.CANCELED, self.transaction.request)
+        self.overtaken()
 
     def failed(self, now: float, error: RealTimeException | None) -> None:
         """Nobody answered in time (500 was sent), or the connection is lost. After a 2xx the ACK may come by another
@@ -207,40 +248,43 @@ class IncomingInvite:
             return
         self._stop_ring()
         self._reliable.stop()
-        self._drop_held_back()
+        self._held_back = None
         timed_out = isinstance(error, OperationTimeoutException)
         self._session.end(now, SessionReason.TIMEOUT if timed_out else SessionReason.UNREACHABLE, None)
+        self.overtaken()
+
+    def give_up(self, now: float, error: RealTimeException) -> None:
+        """A PRACK did not come; a 2xx may have waited for it (RFC 3262 3)."""
+        self._held_back = None
+        self.reject(now, 504, None, (), None, SessionReason.TIMEOUT)
+        self._complete(None, fresh(error))
 
     def terminate(self, now: float, headers: Pairs) -> None:
         """After our 2xx: BYE has to wait for the ACK (RFC 3261 15)."""
         if self._held_back is not None:
             self._held_back = None
             self.reject(now, 603, None, headers, None, SessionReason.TERMINATED_LOCALLY)
-            self._complete(None, self._session.ended_error())
+            self.overtaken()
             self._session.said_farewell()
             return
         self._farewell = headers
-        session = self._session
-        session.end(now, SessionReason.TERMINATED_LOCALLY, None)
-        self._complete(None, session.ended_error())
+        self._session.end(now, SessionReason.TERMINATED_LOCALLY, None)
+        self.overtaken()
 
     def peer_hung_up(self, now: float) -> None:
         """BYE before the ACK or before our answer."""
         self._stop_ring()
         self._reliable.stop()
-        self._drop_held_back()
+        self._held_back = None
         if self._ack is not None:
             self._ack.stop()
             self._ack = None
-            self._complete(None, self._session.ended_error())
         if not self.transaction.is_answered:
             self._session.respond(self.transaction, 487)
 
-    def _drop_held_back(self) -> None:
-        """A 2xx that waits for a PRACK will not be sent."""
-        if self._held_back is not None:
-            self._held_back = None
-            self._complete(None, self._session.ended_error())
+    def overtaken(self) -> None:
+        """The session has ended before the ACK came."""
+        self._complete(None, self._session.ended_error())
 
     def abandon(self, error: RealTimeException) -> None:
         self._stop_ring()
@@ -255,5 +299,7 @@ class IncomingInvite:
         self._session.complete(operation, ack, error)
 
     def _stop_ring(self) -> None:
-        self._session.engine.timers.cancel(self._ring)
-        self._ring = None
+        timers = self._session.engine.timers
+        timers.cancel(self._ring)
+        timers.cancel(self._rings)
+        self._ring = self._rings = None

@@ -81,7 +81,7 @@ class OutgoingRefer(ClientUsage):
         if code < 200 or client_request is not self._request:
             return
         self._request = None
-        self._session.way_found(client_request)
+        self._session.way_found(client_request.flow)
         if code >= 300 or wants_no_progress(response):
             self.stop()
         self._complete(response, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
@@ -28,8 +29,14 @@ def option_tags(message: Request | Response, name: str) -> frozenset[str]:
 class ReliableSender:
     """Our side of the peer's INVITE: one at a time, sent again until its PRACK comes (RFC 3262 3)."""
 
-    def __init__(self, session: Session, transaction: ServerTransaction) -> None:
+    def __init__(
+        self,
+        session: Session,
+        transaction: ServerTransaction,
+        give_up: Callable[[float, OperationTimeoutException], object],
+    ) -> None:
         self._session = session
+        self._give_up = give_up
         self._transaction = transaction
         self._sequence = int(session.engine.tokens.fraction() * 2**20)
         self._waiting: collections.deque[tuple[int, str | None, Pairs, Content | None, Any]] = collections.deque()
@@ -71,12 +78,13 @@ class ReliableSender:
         """RFC 3262 3: the INVITE is to be refused with a 5xx."""
         session, operation = self._session, self._operation
         self._operation = None
+        self._stop_timers()
         error = OperationTimeoutException(
             f"A reliable provisional response in the session {session.call_id} was not acknowledged (PRACK) within "
             f"{64 * session.engine.settings.t1:g} s; the call was refused."
         )
+        self._give_up(session.engine.now, error)
         session.complete(operation, None, error)
-        session.give_up_incoming(session.engine.now)
 
     def received_prack(self, now: float, transaction: ServerTransaction) -> None:
         """Answer it; the next one may go."""

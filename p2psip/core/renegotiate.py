@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from p2psip.core.dialog import Content, Pairs
 from p2psip.core.events import AnswerReceived, OfferCancelled, OfferReceived, SessionReason, SessionState
 from p2psip.core.invite_server import AwaitedAck
+from p2psip.core.session_errors import taken_back
 from p2psip.core.usage import ClientUsage
 from p2psip.errors import (
     OperationFailureException,
@@ -100,7 +101,7 @@ class Renegotiation(ClientUsage):
         session.see(response)
         if code < 200:
             return
-        session.way_found(client_request)
+        session.way_found(client_request.flow)
         sequence = client_request.request.cseq.number
         if code < 300 and self._ack is not None and self._ack[0] == sequence:
             if session.dialog is not None:
@@ -126,8 +127,9 @@ class Renegotiation(ClientUsage):
             return
         if code < 300:
             session.local_content, session.remote_content = self._offer, Content.of(response)
-        self._complete(response, None)
+        operation, self._operation = self._operation, None
         session.failed_by(now, response)
+        session.complete(operation, response, None)
 
     def _wait(self) -> float:
         """RFC 3261 14.1: whoever chose the Call-ID waits longer; in steps of 10 ms."""
@@ -139,24 +141,24 @@ class Renegotiation(ClientUsage):
         if client_request is not self._client_request:
             return
         self._client_request = None
-        self._complete(None, error)
+        operation, self._operation = self._operation, None
         if isinstance(error, OperationTimeoutException) and self._session.state is SessionState.CONNECTED:
             self._session.hang_up(now, (), SessionReason.TIMEOUT)  # RFC 3261 14.1
+        self._session.complete(operation, None, error)
 
     def cancel(self, now: float, headers: Pairs) -> bool:
         """Take ours back; its operation ends with 487, or with the 2xx that was faster."""
         if self._retry is not None:
             self._session.engine.timers.cancel(self._retry)
             self._retry = None
-            self._complete(None, self._session.ended_error())
-            return True
+            return self._forgotten()
         if self._client_request is None:
             return False
         return self._session.engine.cancel_request(now, self._client_request, headers) or self._forgotten()
 
     def _forgotten(self) -> bool:
         self._client_request = None
-        self._complete(None, self._session.ended_error())
+        self._complete(None, taken_back(self._session))
         return True
 
     # ------------------------------------------------------------------ the peer's
@@ -238,6 +240,8 @@ class Renegotiation(ClientUsage):
         session = self._session
         self._awaited = None
         (operation, _), self._accepted = self._accepted, (None, False)
+        if session.state is SessionState.CONNECTED:
+            session.hang_up(session.engine.now, (), SessionReason.TIMEOUT)
         session.complete(
             operation,
             None,
@@ -246,8 +250,6 @@ class Renegotiation(ClientUsage):
                 f"{64 * session.engine.settings.t1:g} s; the session was ended."
             ),
         )
-        if session.state is SessionState.CONNECTED:
-            session.hang_up(session.engine.now, (), SessionReason.TIMEOUT)
 
     def cancelled(self, now: float, transaction: ServerTransaction) -> None:
         if transaction is self._theirs:

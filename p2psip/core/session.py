@@ -25,10 +25,11 @@ from p2psip.core.invite_client import Farewell, OutgoingInvite
 from p2psip.core.invite_server import IncomingInvite
 from p2psip.core.refer import receive_in_session
 from p2psip.core.renegotiate import Renegotiation
-from p2psip.core.session_errors import connection_lost, overtaken, wrong_time
+from p2psip.core.session_errors import DIALOG_IS_GONE, connection_lost, overtaken, wrong_time
 from p2psip.core.session_options import ExtensionSupport, SessionOptions
 from p2psip.core.session_request import SessionRequest
 from p2psip.core.session_timer import SessionTimer
+from p2psip.core.usage import ClientUsage
 from p2psip.errors import OperationFailureException, RealTimeException
 from p2psip.message import Request, Response
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from p2psip.core.directory import EndpointRecord
     from p2psip.core.engine import Engine
     from p2psip.core.flow import Flow
-    from p2psip.core.request import ClientRequest
     from p2psip.core.transaction import ServerTransaction
 
 __all__ = ["ExtensionSupport", "Session", "SessionOptions"]
@@ -44,11 +44,8 @@ __all__ = ["ExtensionSupport", "Session", "SessionOptions"]
 NOT_OURS = frozenset(("NOTIFY", "SUBSCRIBE"))
 """Requests in a dialog that are not a session's."""
 
-DIALOG_IS_GONE = frozenset((404, 410, 416, 482, 483, 484, 485, 502, 604))
-"""Answers that say that the peer cannot be reached any more in this dialog (RFC 5057 5.1)."""
 
-
-class Session:
+class Session(ClientUsage):
     """The INVITE usage of a dialog, on either side. Commands end their operation exactly once and never raise.
 
     Attributes:
@@ -65,6 +62,7 @@ class Session:
         "__weakref__",
         "_farewells",
         "_incoming",
+        "_is_way_lost",
         "_outgoing",
         "_pending",
         "call_id",
@@ -120,6 +118,7 @@ class Session:
         self._incoming: IncomingInvite | None = None
         self._pending: dict[SessionRequest, None] = {}
         self._farewells: list[Any] = []
+        self._is_way_lost = False
 
     @property
     def from_tag(self) -> str | None:
@@ -365,7 +364,9 @@ class Session:
         if method == "BYE":
             self.respond(transaction, 200)
             self._bye_received(now, transaction.request)
-        elif self.state is SessionState.DISCONNECTED:
+            return
+        self.way_found(transaction.flow)
+        if self.state is SessionState.DISCONNECTED:
             self.respond(transaction, 481)
         elif method == "PRACK":
             if self._incoming is None:
@@ -380,14 +381,18 @@ class Session:
             self.tell(RequestReceived(transaction))
 
     def _bye_received(self, now: float, bye: Request) -> None:
-        if self.state is SessionState.DISCONNECTED:
-            return  # ours has crossed it
+        if self.state is SessionState.DISCONNECTED:  # ours has crossed it, or waits for an ACK
+            if self._incoming is not None and self._incoming.waits_to_hang_up:
+                self._incoming.peer_hung_up(now)
+                self.said_farewell()
+            return
         self.tell(TerminatedByPeer(bye))
-        if self._incoming is not None:
-            self._incoming.peer_hung_up(now)
-        if self._outgoing is not None:
-            self._outgoing.peer_hung_up(now)
+        parts = [part for part in (self._incoming, self._outgoing) if part is not None]
+        for part in parts:
+            part.peer_hung_up(now)
         self.end(now, SessionReason.TERMINATED_REMOTELY, bye)
+        for part in parts:
+            part.overtaken()
 
     def acknowledged(self, now: float, flow: Any, ack: Request) -> None:
         self.see(ack)
@@ -407,17 +412,17 @@ class Session:
         else:
             self.renegotiation.transaction_failed(now, transaction)
 
-    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None: ...
-    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None: ...
-
     def flow_lost(self, now: float, flow: Flow) -> None:
         if self.state is SessionState.CONNECTED:
+            self._is_way_lost = True
             self.tell(RouteSetChanged(connection_lost(flow)))
 
-    def way_found(self, client_request: ClientRequest) -> None:
-        dialog = self.dialog
-        if dialog is not None and dialog.flow is None and client_request.flow.is_connected:
-            dialog.use_flow(client_request.flow)
+    def way_found(self, flow: Flow) -> None:
+        """A request of ours was answered over it, or one of the peer's came over it."""
+        if self.dialog is not None and self.dialog.flow is None and flow.is_connected:
+            self.dialog.use_flow(flow)
+        if self._is_way_lost and flow.is_connected:
+            self._is_way_lost = False
             self.tell(RouteSetChanged(None))
 
     # ------------------------------------------------------------------ for its parts
@@ -477,22 +482,16 @@ class Session:
     def learn(self, message: Request | Response) -> None:
         session_headers.learn(self, message)
 
-    def give_up_incoming(self, now: float) -> None:
-        if self.state is SessionState.INCOMING and self._incoming is not None:
-            self._incoming.reject(now, 504, None, (), None, SessionReason.TIMEOUT)
-
     def failed_by(self, now: float, response: Response) -> bool:
         """A final response to a request in the session says that the session is gone (RFC 5057 5.1)."""
-        code = response.status_code
         if self.state is not SessionState.CONNECTED:
             return False  # an early dialog may go, what becomes of the call is told by the answer to its INVITE
-        if code == 481 or code in DIALOG_IS_GONE:
-            self.end(now, SessionReason.SESSION_DOES_NOT_EXIST, response)
-            return True
+        code = response.status_code
         if code == 408:
             self.hang_up(now, (), SessionReason.TIMEOUT, response)
-            return True
-        return False
+        elif code in DIALOG_IS_GONE:
+            self.end(now, SessionReason.SESSION_DOES_NOT_EXIST, response)
+        return self.state is not SessionState.CONNECTED
 
     def forget_request(self, usage: SessionRequest) -> None:
         self._pending.pop(usage, None)

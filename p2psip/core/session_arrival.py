@@ -19,10 +19,12 @@ def receive_invite(engine: Engine, now: float, transaction: ServerTransaction, r
     """An INVITE outside of any dialog: begin a session and offer it to the endpoint."""
     request = transaction.request
     refusal = examine(engine, request)
-    replaces = _named_session(engine, request, "Replaces")
-    joins = _named_session(engine, request, "Join")
+    replaces = _named_session(engine, record, request, "Replaces")
+    joins = _named_session(engine, record, request, "Join")
     if refusal is None and (replaces is False or joins is False):
         refusal = Refusal(481)  # RFC 3891 3, RFC 3911 4
+    if refusal is None and replaces and replaces.state is SessionState.CONNECTED and _is_early_only(request):
+        refusal = Refusal(486)  # RFC 3891 3
     session = Session(engine, record, None, SessionOptions(minimum_interval=record.minimum_session_interval))
     too_short = session.timer.refusal(request)
     if refusal is None and too_short is not None:
@@ -36,14 +38,26 @@ def receive_invite(engine: Engine, now: float, transaction: ServerTransaction, r
     engine.effects.append(Arrived(record, session))
 
 
-def _named_session(engine: Engine, request: Request, header: str) -> Session | Literal[False] | None:
-    """The session that the header names; None without the header, False where there is no such session."""
+def _named_session(
+    engine: Engine, record: EndpointRecord, request: Request, header: str
+) -> Session | Literal[False] | None:
+    """The endpoint's session that the header names; None without the header, False where there is no such session."""
     name = named_dialog(request, header)
     if name is None:
         return None
     dialog = engine.dialogs.get(*name)
-    sessions = () if dialog is None else tuple(usage for usage in dialog.usages if isinstance(usage, Session))
-    return sessions[0] if sessions and sessions[0].state is not SessionState.DISCONNECTED else False
+    if dialog is None or dialog.record is not record:
+        return False
+    session = next((usage for usage in dialog.usages if isinstance(usage, Session)), None)
+    if session is None or session.state is SessionState.DISCONNECTED:
+        return False
+    # RFC 3891 3: a call that rings here is picked up by whoever began it, and by nobody else.
+    return False if dialog.is_early and session.is_incoming else session
+
+
+def _is_early_only(request: Request) -> bool:
+    parameters = (request.headers.get("Replaces") or "").split(";")[1:]
+    return any(parameter.strip().lower() == "early-only" for parameter in parameters)
 
 
 def examine(engine: Engine, request: Request) -> Refusal | None:
@@ -52,8 +66,8 @@ def examine(engine: Engine, request: Request) -> Refusal | None:
         return Refusal(503, [("Retry-After", "5")])
     if contact_uri(request) is None:
         return Refusal(400)  # RFC 3261 8.1.1.8: there would be no way back
-    if request.headers.get("Replaces") is not None and request.headers.get("Join") is not None:
-        return Refusal(400)  # RFC 3911 4
+    if request.headers.count("Replaces") + request.headers.count("Join") > 1:
+        return Refusal(400)  # RFC 3891 3, RFC 3911 4
     return None
 
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from p2psip.core.flow import Flow
     from p2psip.core.session import Session
 
+DIALOG_IS_GONE = frozenset((404, 410, 416, 481, 482, 483, 484, 485, 502, 604))
+"""Answers that say that the peer cannot be reached any more in this dialog (RFC 5057 5.1)."""
+
 _STATES = {
     SessionState.IDLE: "it has not been begun",
     SessionState.CONNECTING: "it is being established",
@@ -25,6 +28,14 @@ _ENDS = {
     SessionReason.UNREACHABLE: "the connection to the peer was lost",
     SessionReason.TIMEOUT: "it took too long",
 }
+_WHO = {
+    SessionReason.CANCELED: "was ended by the peer",
+    SessionReason.TERMINATED_REMOTELY: "was ended by the peer",
+    SessionReason.UNREACHABLE: "ended because the connection to the peer was lost",
+    SessionReason.TIMEOUT: "ended because the peer was silent for too long",
+    SessionReason.SESSION_TIMER_EXPIRED: "ended because the peer was silent for too long",
+    SessionReason.SESSION_DOES_NOT_EXIST: "ended because the peer does not know it any more",
+}
 
 
 def wrong_time(session: Session, what: str) -> OperationFailureException:
@@ -37,10 +48,17 @@ def wrong_time(session: Session, what: str) -> OperationFailureException:
 
 def overtaken(session: Session) -> OperationFailureException:
     """For an operation that the end of the session has overtaken."""
-    who = "the peer" if session.reason is SessionReason.TERMINATED_REMOTELY else "this side"
+    who = _WHO.get(session.reason, "was ended by this side")
     return OperationFailureException(
-        f"The session {session.call_id} was ended by {who} before this was done.",
+        f"The session {session.call_id} {who} before this was done.",
         OperationFailureReason.SESSION_TERMINATED,
+    )
+
+
+def taken_back(session: Session) -> OperationFailureException:
+    """For a change that was never sent, or not again."""
+    return OperationFailureException(
+        f"The change of the session {session.call_id} was taken back.", OperationFailureReason.ABORTED
     )
 
 

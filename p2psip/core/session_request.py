@@ -26,11 +26,11 @@ class SessionRequest(ClientUsage):
         self._session.see(response)
         if response.status_code >= 200:
             session = self._session
-            session.way_found(client_request)
+            session.way_found(client_request.flow)
             session.forget_request(self)
             operation, self._operation = self._operation, None
-            session.complete(operation, response, None)
             session.failed_by(now, response)
+            session.complete(operation, response, None)
 
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
         self._session.forget_request(self)

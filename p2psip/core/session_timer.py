@@ -144,7 +144,7 @@ class SessionTimer(ClientUsage):
         session, code = self._session, response.status_code
         if code < 200 or session.state is not SessionState.CONNECTED:
             return
-        session.way_found(client_request)
+        session.way_found(client_request.flow)
         if code < 300:
             if session.dialog is not None:
                 session.dialog.refresh_target(response)
