@@ -70,20 +70,23 @@ class Notifier(ClientUsage):
         self.dialog.is_early = False
         self._answer(transaction, seconds, headers)
         self._content = content
-        if seconds == 0:
+        if seconds == 0:  # a query, which one NOTIFY answers
             self._finish(now, "timeout", None, None)
+            self._tell(SubscriptionEnded("timeout", None, None))
             return
         self.state = "pending" if pending else "active"
         self._run(now, seconds)
         self._send(now, (), None)
 
     def decline(self, now: float, code: int, reason: str | None, headers: Pairs) -> None:
-        """Answer 300 or above."""
+        """Answer 300 or above; 504 in place of 408, which RFC 4320 4.2 forbids."""
         transaction, self._transaction = self._transaction, None
         if transaction is not None and self.state == "incoming":
             self.state = "terminated"
             self.dialog.remove(self)
-            transaction.respond(transaction.create_response(code, reason, headers=headers))
+            answer = 504 if code == 408 else code
+            transaction.respond(transaction.create_response(answer, reason, headers=headers))
+            self._tell(SubscriptionEnded("terminated", None, None))
 
     def notify(
         self, now: float, content: Content | None, headers: Pairs, operation: Any, activate: bool = True
@@ -152,7 +155,9 @@ class Notifier(ClientUsage):
         self.expires = seconds
         self._run(now, seconds)
         self._tell(SubscriptionRefreshed(request, seconds))
-        self._send(now, (), None)
+        headers, operation = self._waiting or ((), None)  # the NOTIFY tells what waits to be told
+        self._waiting = None
+        self._send(now, headers, operation)
 
     def transaction_failed(self, now: float, transaction: ServerTransaction, error: RealTimeException | None) -> None:
         """Nobody decided in time (500 was sent), or the connection was lost before."""
@@ -171,6 +176,7 @@ class Notifier(ClientUsage):
         left = 0 if self._end is None else max(0, round(self._end.deadline - now))
         self._notify(now, f"{self.state};expires={left}", headers, operation)
         if self.minimum_interval > 0:
+            self.engine.timers.cancel(self._throttle)
             self._throttle = self.engine.timers.start(now, self.minimum_interval, self._may_notify)
 
     def _may_notify(self) -> None:
@@ -198,8 +204,9 @@ class Notifier(ClientUsage):
             return
         self.dialog.use_flow(client_request.flow)
         self._complete(self._operations.pop(client_request, None), response, None)
-        if code >= 300 and code != 491 and response.headers.get("Retry-After") is None:
-            self._gone(SubscriptionEnded("gone", response, None))  # RFC 6665 4.2.2
+        # RFC 6665 4.2.2: with Retry-After it has not failed for good, unless the subscriber knows nothing of it.
+        if code == 481 or (code >= 300 and code != 491 and response.headers.get("Retry-After") is None):
+            self._gone(SubscriptionEnded("gone", response, None))
         else:
             self._leave()
 

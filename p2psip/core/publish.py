@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 RETRY_DELAY = 30.0
 """Seconds after a refresh that failed, at most."""
+MAXIMUM_TRIES = 3
+"""Requests for one command or refresh: what is gone is published anew, what is too short longer."""
+LONGEST_EXPIRES = 2**32 - 1
+"""RFC 3261 20.19."""
 
 
 class Publication(ClientUsage):
-    """What we have published in one place. One PUBLISH at a time; it refreshes itself until it is removed.
+    """What we have published in one place. One PUBLISH at a time (RFC 3903 4.1); it refreshes itself until it is removed.
 
     Attributes:
         user: Told PublicationChanged.
@@ -52,49 +56,72 @@ class Publication(ClientUsage):
         self._from = (local_from or f"<{record.owner}>;tag=") + engine.tokens.tag()
         self._call_id = engine.tokens.call_id()
         self._sequence = 0
-        self._content: Content | None = None
+        self._content: Content | None = None  # what was accepted last
+        self._sending: Content | None = None  # what a command wants to be published
         self._headers: Pairs = ()
         self._operation: Any = None
+        self._waiting: tuple[Content, Pairs, Any] | None = None
+        self._removals: list[Any] = []
         self._request: ClientRequest | None = None
         self._is_removal = False
         self._tries = 0
+        self._trouble: Exception | None = None
+        self._is_refused = False
         self._refresh: Timer | None = None
+        self._end: Timer | None = None
+
+    # ------------------------------------------------------------------ commands
 
     def publish(self, now: float, content: Content, headers: Pairs, operation: Any) -> None:
         """Publish, or replace what is published; the operation ends with the final response."""
-        if self._refused(operation):
-            return
-        self._content, self._headers, self._operation, self._tries = content, headers, operation, 0
-        self._send(now, content, self.expires)
+        if self._sending is not None or self._waiting is not None or self._removals:
+            self._complete_one(operation, None, self._refused("is under way: wait for its answer (RFC 3903 4.1)"))
+        elif self._request is not None:  # a refresh of its own, of which the application knows nothing
+            self._waiting = (content, headers, operation)
+        else:
+            self._publish(now, content, headers, operation)
 
     def remove(self, now: float, operation: Any) -> None:
-        """Take it back; the operation ends with the final response, at once when nothing is published."""
-        if self._refused(operation):
-            return
-        self._stop()
-        if self.entity_tag is None:
-            self._complete_one(operation, None, None)
-            return
-        self._operation, self._is_removal = operation, True
-        self._send(now, None, 0)
+        """Take it back, after what is under way; the operation ends with the final response, at once when nothing is
+        published."""
+        self._removals.append(operation)
+        if self._waiting is not None:
+            (_, _, waiting), self._waiting = self._waiting, None
+            self._complete_one(waiting, None, self._refused("was overtaken by the end of the publication"))
+        if self._request is None:
+            self._remove(now)
 
     def abandon(self, now: float, error: RealTimeException) -> None:
-        """Send nothing more; a PUBLISH that is under way fails with the error."""
+        """Send nothing more; what is under way fails with the error."""
         self._stop()
         request, self._request = self._request, None
         if request is not None:
             self.engine.cancel_request(now, request)
+        if self._waiting is not None:
+            (_, _, waiting), self._waiting = self._waiting, None
+            self._complete_one(waiting, None, fresh(error))
+        self._sending, self._is_removal = None, False
         self._complete(None, fresh(error))
+        self._complete_removals(None, fresh(error))
 
-    def _refused(self, operation: Any) -> bool:
-        if self._request is None:
-            return False
-        error = OperationFailureException(
-            f"A PUBLISH to {self._uri} is under way: wait for its answer (RFC 3903 4.1).",
-            OperationFailureReason.INVALID_SESSION_STATE,
+    def _refused(self, why: str) -> OperationFailureException:
+        return OperationFailureException(
+            f"A PUBLISH to {self._uri} {why}.", OperationFailureReason.INVALID_SESSION_STATE
         )
-        self._complete_one(operation, None, error)
-        return True
+
+    # ------------------------------------------------------------------ PUBLISH
+
+    def _publish(self, now: float, content: Content, headers: Pairs, operation: Any) -> None:
+        self._sending, self._headers, self._operation, self._tries = content, headers, operation, 0
+        self._send(now, content, self.expires)
+
+    def _remove(self, now: float) -> None:
+        self._stop()
+        if self.entity_tag is None:
+            self._complete_removals(None, None)
+            return
+        self._is_removal = True
+        self._send(now, None, 0)
 
     def _send(self, now: float, content: Content | None, expires: int) -> None:
         """Without a body it is a refresh, or with 0 the removal, of what the entity tag names (RFC 3903 4.1)."""
@@ -122,62 +149,109 @@ class Publication(ClientUsage):
         self._refresh = None
         if self._request is None:
             self._tries = 0
-            self._send(self.engine.now, None, self.expires)
+            self._send(self.engine.now, None if self.entity_tag is not None else self._content, self.expires)
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         code = response.status_code
         if code < 200 or client_request is not self._request:
             return
         self._request = None
-        removal, self._is_removal = self._is_removal, False
+        if code >= 300 and self._try_again(now, response):
+            return
+        self._is_refused = code >= 300
         if code < 300:
-            self._accepted(now, response, removal)
-        elif code == 412 and not removal and self._content is not None and self._tries < 3:
-            # RFC 3903 4.1: what we had published is gone; publish it anew.
-            self.entity_tag = None
-            self._send(now, self._content, self.expires)
-            return
-        elif code == 423 and self._tries < 3 and (least := number(response.headers.get("Min-Expires"))):
-            self.expires = max(self.expires, least)
-            self._send(now, self._content, self.expires)
-            return
+            self._accepted(now, response)
         else:
-            was_ours = self._operation is not None
-            self._lost(now, removal or code == 412, None if was_ours else response)
-        self._complete(response, None)
+            trouble = OperationFailureException(f"The PUBLISH to {self._uri} was answered {code}.")
+            self._lost(now, self._is_removal or code == 412, trouble)
+        self._finish(now, response, None)
 
-    def _accepted(self, now: float, response: Response, removal: bool) -> None:
-        tag = (response.headers.get("SIP-ETag") or "").strip() or None
-        before = self.entity_tag
-        self.entity_tag = None if removal else tag
-        self._stop()
-        granted = expires_of(response)
-        seconds = self.expires if granted is None else granted
-        if self.entity_tag is not None and seconds > 0:
-            self._refresh = self.engine.timers.start(now, seconds - min(60.0, seconds / 2), self._refresh_now)
-        if self.entity_tag != before:
-            self._tell(PublicationChanged(self.entity_tag is not None, self.entity_tag, None))
-
-    def _lost(self, now: float, gone: bool, response: Response | None) -> None:
-        """Refused. What was published before stays until it runs out, and is tried again."""
-        if gone and self.entity_tag is not None:
+    def _try_again(self, now: float, response: Response) -> bool:
+        """It is gone, so publish it anew; or it is too short, so for longer (RFC 3903 4.1)."""
+        content = self._sending or self._content
+        if self._is_removal or content is None or self._tries >= MAXIMUM_TRIES:
+            return False
+        least = number(response.headers.get("Min-Expires"))
+        if response.status_code == 412 and self.entity_tag is not None:
             self.entity_tag = None
-            self._tell(PublicationChanged(False, None, None))
-        elif self.entity_tag is not None:
-            self._stop()
-            self._refresh = self.engine.timers.start(now, min(RETRY_DELAY, self.expires / 4), self._refresh_now)
+        elif response.status_code == 423 and least is not None and self.expires < least <= LONGEST_EXPIRES:
+            self.expires = least
+        else:
+            return False
+        self._send(now, content, self.expires)
+        return True
 
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
         if client_request is not self._request:
             return
         self._request = None
-        removal, self._is_removal = self._is_removal, False
-        self._lost(now, removal, None)
-        self._complete(None, error)
+        self._is_refused = False
+        self._lost(now, self._is_removal, error)
+        self._finish(now, None, error)
+
+    def _accepted(self, now: float, response: Response) -> None:
+        tag = (response.headers.get("SIP-ETag") or "").strip() or None
+        before = self.entity_tag
+        self.entity_tag = None if self._is_removal else tag
+        self._content, self._trouble = self._sending or self._content, None
+        self._stop()
+        granted = expires_of(response)
+        seconds = max(1, self.expires if granted is None else min(granted, self.expires))
+        if self.entity_tag is not None:
+            timers = self.engine.timers
+            self._refresh = timers.start(now, seconds - min(60.0, seconds / 2), self._refresh_now)
+            self._end = timers.start(now, float(seconds), self._ran_out)
+        if self.entity_tag != before:
+            self._tell(PublicationChanged(self.entity_tag is not None, self.entity_tag, None))
+
+    def _lost(self, now: float, gone: bool, trouble: Exception) -> None:
+        """Refused, or no way there. What was published before stays until it runs out, and is tried again."""
+        self._trouble = trouble
+        if self.entity_tag is None:
+            if self._sending is None:
+                self._keep_trying(now)
+        elif gone or self._end is None:
+            self._gone(now)
+        else:
+            self.engine.timers.cancel(self._refresh)
+            self._refresh = self.engine.timers.start(now, min(RETRY_DELAY, self.expires / 4), self._refresh_now)
+
+    def _ran_out(self) -> None:
+        """No refresh got through in all the time."""
+        self._end = None
+        if self._request is None:
+            self._gone(self.engine.now)
+
+    def _gone(self, now: float) -> None:
+        self._stop()
+        self.entity_tag = None
+        self._tell(PublicationChanged(False, None, None if self._is_removal else self._trouble))
+        self._keep_trying(now)
+
+    def _keep_trying(self, now: float) -> None:
+        """Publish it anew once there is a way again; what was refused is not tried any more."""
+        if not self._is_removal and not self._is_refused:
+            self._refresh = self.engine.timers.start(now, RETRY_DELAY, self._refresh_now)
+
+    # ------------------------------------------------------------------ the end of a request
+
+    def _finish(self, now: float, response: Response | None, error: Exception | None) -> None:
+        """Tell whoever waits for it, and go on with what waits."""
+        was_removal, self._is_removal = self._is_removal, False
+        self._sending = None
+        self._complete(response, error)
+        if was_removal:
+            self._complete_removals(response, error)
+        elif self._removals:
+            self._remove(now)
+        elif self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            self._publish(now, *waiting)
 
     def _stop(self) -> None:
-        self.engine.timers.cancel(self._refresh)
-        self._refresh = None
+        for timer in (self._refresh, self._end):
+            self.engine.timers.cancel(timer)
+        self._refresh = self._end = None
 
     def _tell(self, event: Any) -> None:
         self.engine.effects.append(Tell(self, event))
@@ -185,6 +259,11 @@ class Publication(ClientUsage):
     def _complete(self, response: Response | None, error: Exception | None) -> None:
         operation, self._operation = self._operation, None
         self._complete_one(operation, response, error)
+
+    def _complete_removals(self, response: Response | None, error: Exception | None) -> None:
+        removals, self._removals = self._removals, []
+        for operation in removals:
+            self._complete_one(operation, response, error)
 
     def _complete_one(self, operation: Any, response: Response | None, error: Exception | None) -> None:
         if operation is not None:

@@ -1,7 +1,8 @@
 """REFER: asking a peer to call somebody, and being asked (RFC 3515, RFC 3892, RFC 4488).
 
-The REFER travels in a session's dialog; see :mod:`p2psip.core.refer_outside` for the other kind. What becomes of it is told by NOTIFYs with a fragment of SIP (RFC 3420), in a
-subscription that the REFER itself has begun and that shares the dialog (RFC 5057).
+The REFER travels in a session's dialog; see :mod:`p2psip.core.refer_outside` for the other kind. What becomes of it is
+told by NOTIFYs with a fragment of SIP (RFC 3420), in a subscription that the REFER itself has begun and that shares the
+dialog (RFC 5057).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.effects import Complete, Tell
-from p2psip.core.event_headers import event_name, subscription_state
+from p2psip.core.event_headers import event_name, expires_of, subscription_state
 from p2psip.core.events import ReferProgress, ReferReceived, SessionState
 from p2psip.core.usage import ClientUsage
 from p2psip.errors import MessageParsingException, RealTimeException, fresh
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 LIFETIME = 180
 """Seconds that the implicit subscription of a REFER has: as long as a call may ring."""
+LONGEST = 3600
+"""Seconds without a NOTIFY, at most, whatever the peer says how long its subscription is."""
 
 
 class OutgoingRefer(ClientUsage):
@@ -57,7 +60,7 @@ class OutgoingRefer(ClientUsage):
         """
         session = self._session
         dialog = session.dialog
-        if session.state is not SessionState.CONNECTED or dialog is None:
+        if session.state is not SessionState.CONNECTED or dialog is None or self._sequence:  # each is sent once
             session.refuse(operation, "transferred")
             return
         pairs = self._fields(refer_to, subscribe)
@@ -67,7 +70,7 @@ class OutgoingRefer(ClientUsage):
         self.is_active = subscribe
         if subscribe:
             dialog.add(self)
-            self._end = session.engine.timers.start(now, LIFETIME + 64 * session.engine.settings.t1, self._silent)
+            self._expect_more(now, LIFETIME)
         self._request = dialog.send(now, request, self)
 
     def _fields(self, refer_to: str, subscribe: bool) -> list[tuple[str, str]]:
@@ -112,8 +115,16 @@ class OutgoingRefer(ClientUsage):
         code, reason = status_of(request.body)
         is_wanted = self.is_active
         is_over = state.state == "terminated" and self._told_its_end(request)
+        if is_wanted and not is_over and state.expires is not None:
+            self._expect_more(now, min(state.expires, LONGEST))
         if is_wanted:
             self._tell(ReferProgress(request, code, reason, request.body, is_over))
+
+    def _expect_more(self, now: float, seconds: int) -> None:
+        """As long as the peer says that its subscription is, and a little longer."""
+        engine = self._session.engine
+        engine.timers.cancel(self._end)
+        self._end = engine.timers.start(now, seconds + 64 * engine.settings.t1, self._silent)
 
     def _told_its_end(self, request: Request) -> bool:
         """The last NOTIFY has come."""
@@ -220,7 +231,7 @@ class IncomingRefer(ClientUsage):
         return self._transaction is None
 
     def accept(self, now: float, headers: Pairs = ()) -> bool:
-        """Answer 202 and tell that it is being tried; False when it was answered before."""
+        """Answer 202 and tell that it is being tried; False when it was answered before, or cannot be any more."""
         transaction, self._transaction = self._transaction, None
         if transaction is None or self._dialog is None:
             return False
@@ -229,7 +240,8 @@ class IncomingRefer(ClientUsage):
         pairs = [("Contact", contact), *headers]
         if not self.wants_progress:
             pairs += [("Refer-Sub", "false"), ("Supported", "norefersub")]
-        transaction.respond(transaction.create_response(202, headers=pairs))
+        if not transaction.respond(transaction.create_response(202, headers=pairs)):
+            return False
         if self.wants_progress:
             self.is_active = True
             self._dialog.add(self)
@@ -238,9 +250,10 @@ class IncomingRefer(ClientUsage):
         return True
 
     def decline(self, now: float, code: int, reason: str | None = None, headers: Pairs = ()) -> None:
-        """Answer 300 or above."""
+        """Answer 300 or above; 504 in place of 408, which RFC 4320 4.2 forbids."""
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
+            code = 504 if code == 408 else code
             transaction.respond(transaction.create_response(code, reason, headers=headers))
 
     def progress(
@@ -284,14 +297,16 @@ class IncomingRefer(ClientUsage):
     def received(self, now: float, transaction: ServerTransaction) -> None:
         """The referrer wants to hear longer, or no more, of it."""
         transaction.usage = None
-        ends = (transaction.request.headers.get("Expires") or "").strip() == "0"
+        asked = expires_of(transaction.request)
+        seconds = LIFETIME if asked is None else min(asked, LIFETIME)
+        ends = seconds == 0
         contact = self.session.record.endpoint._contact(transaction.flow, transaction.request.uri)
-        pairs = [("Contact", contact), ("Expires", "0" if ends else str(LIFETIME))]
+        pairs = [("Contact", contact), ("Expires", str(seconds))]
         transaction.respond(transaction.create_response(200, headers=pairs))
         if not ends:
             timers = self.session.engine.timers
             timers.cancel(self._end)
-            self._end = timers.start(now, float(LIFETIME), self._ran_out)
+            self._end = timers.start(now, float(seconds), self._ran_out)
         self.progress(now, *self._last, ends, "timeout")  # RFC 6665 4.2.1.2: each SUBSCRIBE has its NOTIFY
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:

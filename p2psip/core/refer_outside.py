@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Dialog, Pairs, contact_uri
 from p2psip.core.effects import Arrived, Complete, Tell
+from p2psip.core.event_headers import subscription_state
 from p2psip.core.events import ReferEnded, SessionState
 from p2psip.core.refer import LIFETIME, IncomingRefer, OutgoingRefer, refer_to_of, wants_no_progress
 from p2psip.core.session_headers import record_route
+from p2psip.core.subscribe import MAXIMUM_NOTIFIERS
 from p2psip.core.uas import Refusal
 from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException
 from p2psip.message import Request, Response
@@ -105,7 +107,8 @@ class OutsideRefer(OutgoingRefer):
         request = transaction.request
         dialog = self._dialogs.get(request.from_tag)
         if dialog is None:  # it comes before the 2xx, or from another fork (RFC 6665 4.4.1)
-            if self._sent is None or not self.takes(request):
+            is_room = len(self._dialogs) < MAXIMUM_NOTIFIERS
+            if self._sent is None or not is_room or not self.takes(request) or subscription_state(request) is None:
                 transaction.usage = None
                 transaction.respond(transaction.create_response(481))
                 return
@@ -166,7 +169,7 @@ class IncomingOutsideRefer(IncomingRefer):
             return False
         self._dialog.is_early = False
         accepted = super().accept(now, [*record_route(transaction.request), *headers])
-        if not self.wants_progress:
+        if not accepted or not self.wants_progress:
             self._over()
         return accepted
 

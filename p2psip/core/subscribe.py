@@ -16,6 +16,8 @@ from p2psip.core.event_headers import (
     subscription_state,
 )
 from p2psip.core.events import NotificationReceived, SubscriptionState, SubscriptionStateChanged
+from p2psip.core.subscription_leg import Leg
+from p2psip.core.uas import inspect
 from p2psip.core.usage import ClientUsage
 from p2psip.errors import (
     OperationFailureException,
@@ -30,16 +32,25 @@ from p2psip.timers import Timer
 if TYPE_CHECKING:
     from p2psip.core.directory import EndpointRecord
     from p2psip.core.engine import Engine
-    from p2psip.core.flow import Flow
     from p2psip.core.request import ClientRequest
     from p2psip.core.transaction import ServerTransaction
 
 REFRESH_AHEAD = 900.0
 """Seconds before its end that a subscription is refreshed, if it is long enough (UCMA's number)."""
 RETRY_DELAY = 30.0
-"""Seconds after ``probation`` or ``giveup`` without Retry-After."""
+"""Seconds after ``probation`` or ``giveup`` without Retry-After, and between subscriptions that do not last."""
+AT_ONCE_AGAIN = 2
+"""How often in a row a subscription that did not last is begun again without waiting."""
 AT_ONCE = frozenset(("deactivated", "timeout"))
 LATER = frozenset(("probation", "giveup"))
+IS_GONE = frozenset((404, 405, 410, 416, *range(480, 486), 489, 501, 604))
+"""Answers to a refresh that say that the subscription is no more (RFC 6665 4.1.2.2)."""
+MAY_BE_BACK = frozenset((480, 500, 503))
+"""Answers whose Retry-After is heeded."""
+MAXIMUM_NOTIFIERS = 32
+"""Of one SUBSCRIBE that was forked; the others are told that nobody knows them."""
+LONGEST_EXPIRES = 2**32 - 1
+"""RFC 3261 20.19."""
 
 S = SubscriptionState
 
@@ -79,15 +90,20 @@ class Subscriber(ClientUsage):
         self._accept = accept
         self._from = local_from or f"<{record.owner}>;tag="
         self._legs: dict[str | None, Leg] = {}
+        self._left: set[str | None] = set()  # tags of notifiers that are gone
+        self._verdict: tuple[SubscriptionStateValue, Request] | None = None  # of the last one, before the 2xx
         self._operation: Any = None
         self._farewells: list[Any] = []
         self._request: ClientRequest | None = None
         self._subscribe: Request | None = None
         self._headers: Pairs = ()
         self._content: Content | None = None
-        self._timer_n: Timer | None = None
+        self._begun_at = 0.0
+        self._again_in_a_row = 0
+        self._lengthened = 0
+        self._forks: Timer | None = None
         self._refresh: Timer | None = None
-        self._end: Timer | None = None
+        self._end: Timer | None = None  # of what was granted, or of waiting for the last NOTIFY
         self._retry: Timer | None = None
 
     # ------------------------------------------------------------------ commands
@@ -97,13 +113,23 @@ class Subscriber(ClientUsage):
         if self.state not in (S.IDLE, S.TERMINATED):
             self._refuse(operation, "begun")
             return
+        if len(self.engine.dialogs) >= self.engine.settings.maximum_dialogs:
+            error = OperationFailureException(
+                f"SUBSCRIBE to {self._uri} was not sent, because {self.engine.settings.maximum_dialogs} dialogs are "
+                "open; end some, or raise the limit in the settings.",
+                OperationFailureReason.THROTTLED,
+            )
+            self._complete_one(operation, None, error)
+            self._over(now, None, None, error)
+            return
         self._headers, self._content = headers, content
         self._operation = operation
+        self._again_in_a_row = self._lengthened = 0
         self._begin(now)
 
     def refresh(self, now: float, headers: Pairs, content: Content | None, operation: Any) -> None:
         """Ask for the same time once more, now; the operation ends with the 2xx."""
-        if self.state is not S.SUBSCRIBED or self._request is not None:
+        if self.state is not S.SUBSCRIBED or self._request is not None or self._operation is not None:
             self._refuse(operation, "refreshed")
             return
         self._operation = operation
@@ -120,8 +146,8 @@ class Subscriber(ClientUsage):
             return
         self._stop_timers()
         self._change(S.TERMINATING, None, None, None)
-        self._fail_operation(self._overtaken())
-        self._timer_n = self.engine.timers.start(now, 64 * self.engine.settings.t1, self._no_last_notify)
+        self._end_operation(None, self._overtaken())
+        self._end = self.engine.timers.start(now, 64 * self.engine.settings.t1, self._no_last_notify)
         for leg in list(self._legs.values()):
             leg.send(now, 0, headers, None)
         if not self._legs and self._request is None:
@@ -133,14 +159,16 @@ class Subscriber(ClientUsage):
 
     def abandon(self, now: float, error: RealTimeException) -> None:
         """The engine has ended."""
-        self._fail_operation(fresh(error))
+        self._end_operation(None, fresh(error))
         self._over(now, None, None, fresh(error))
 
     # ------------------------------------------------------------------ SUBSCRIBE
 
     def _begin(self, now: float) -> None:
         engine = self.engine
-        self._retry = None
+        self._retry = self._verdict = None
+        self._left.clear()
+        self._begun_at = now
         self._change(S.SUBSCRIBING, None, None, None)
         call_id, tag = engine.tokens.call_id(), engine.tokens.tag()
         pairs = [
@@ -150,7 +178,7 @@ class Subscriber(ClientUsage):
             ("Call-ID", call_id),
             ("CSeq", "1 SUBSCRIBE"),
             ("User-Agent", self.record.endpoint.user_agent),
-            *self._fields(self.expires),
+            *self.fields(self.expires),
             *self._headers,
         ]
         content = self._content
@@ -162,8 +190,9 @@ class Subscriber(ClientUsage):
             now, self._subscribe, self._target, None, usage=self, contact_of=self.record
         )
 
-    def _fields(self, expires: int) -> list[tuple[str, str]]:
-        pairs = [("Event", self._event), ("Expires", str(expires)), ("Supported", "eventlist")][:2]
+    def fields(self, expires: int) -> list[tuple[str, str]]:
+        """What each SUBSCRIBE bears."""
+        pairs = [("Event", self._event), ("Expires", str(expires))]
         if self._accept:
             pairs.append(("Accept", ", ".join(self._accept)))
         pairs.append(("Allow", ", ".join(dict.fromkeys(["NOTIFY", *self.record.endpoint._allowed_methods()]))))
@@ -175,46 +204,68 @@ class Subscriber(ClientUsage):
             return
         self._request = None
         if code < 300:
-            tag = response.to_tag
-            leg = self._legs.get(tag)
-            if leg is None and self.state is not S.TERMINATED:
-                leg = self._add_leg(
-                    Dialog.of_response(self.engine, self.record, client_request.request, response, client_request.flow)
-                )
-            self._accepted(now, response)
-            if self.state is S.TERMINATING and leg is not None:
-                leg.send(now, 0, self._headers, None)
-            elif leg is not None and not leg.is_notified:
-                # RFC 6665 4.1.2.4, timer N: a notifier that never notifies is none.
-                self._timer_n = self.engine.timers.start(now, 64 * self.engine.settings.t1, self._no_notify)
-        elif code == 423 and (least := number(response.headers.get("Min-Expires"))) and least > self.expires:
-            self.expires = least
-            if self.state is S.SUBSCRIBING:
-                self._forget_expected()
-                self._begin(now)
-        elif not self._legs:
-            self._complete_operation(response, None)
-            wait = retry_after(response)
-            if wait is not None and not self.is_query and self.state is S.SUBSCRIBING and code in (480, 503, 500):
+            self._begun(now, client_request, response)
+        elif not self._legs and self.state is S.SUBSCRIBING and self._lengthen(response):
+            self._forget_expected()
+            self._begin(now)
+        else:
+            # RFC 6665 4.1.2.1: there is no subscription, whatever NOTIFY may have come.
+            was_begun = self.state is S.SUBSCRIBING
+            self._end_operation(response, None)
+            wait = retry_after(response) if code in MAY_BE_BACK else None
+            if wait is not None and was_begun and not self.is_query:
                 self._wait(now, float(wait), None, response)
             else:
                 self._over(now, None, response, None)
 
+    def _begun(self, now: float, client_request: ClientRequest, response: Response) -> None:
+        """The first 2xx. RFC 6665 4.1.2.4: other notifiers have until timer N to make themselves known."""
+        tag = response.to_tag
+        leg = self._legs.get(tag)
+        if leg is None and tag not in self._left:
+            flow = client_request.flow
+            leg = self._add_leg(Dialog.of_response(self.engine, self.record, client_request.request, response, flow))
+        self._forks = self.engine.timers.start(now, 64 * self.engine.settings.t1, self._forget_expected)
+        if self.state is S.TERMINATING:
+            if leg is not None:
+                leg.send(now, 0, self._headers, None)
+            if not self._legs:
+                self._over(now, None, response, None)
+            return
+        self._accepted(now, response)
+        if self._verdict is not None and not self._legs:
+            self._conclude(now, *self._verdict)
+        elif leg is not None:
+            leg.accepted(now, response)
+
+    def _lengthen(self, response: Response) -> bool:
+        """423: it has to be longer, which is tried a few times (RFC 6665 4.1.2.1)."""
+        least = number(response.headers.get("Min-Expires"))
+        if response.status_code != 423 or self.is_query or least is None or self._lengthened >= 3:
+            return False
+        if not self.expires < least <= LONGEST_EXPIRES:
+            return False
+        self._lengthened += 1
+        self.expires = least
+        return True
+
     def _accepted(self, now: float, response: Response) -> None:
-        self._complete_operation(response, None)
+        self._lengthened = 0
+        self._end_operation(response, None)
         if self.state is S.SUBSCRIBING:
             self._change(S.SUBSCRIBED, None, response, None)
         granted = expires_of(response)
         self._plan(now, self.expires if granted is None else granted)
 
-    def _plan(self, now: float, seconds: int) -> None:
-        """Refresh in time, by itself."""
+    def _plan(self, now: float, granted: int) -> None:
+        """Refresh in time, by itself. Nobody can grant more than was asked for (RFC 6665 4.2.1.1)."""
         timers = self.engine.timers
         timers.cancel(self._refresh)
         timers.cancel(self._end)
         self._refresh = self._end = None
-        if self.is_query or self.state is not S.SUBSCRIBED or seconds <= 0:
+        if self.is_query or self.state is not S.SUBSCRIBED:
             return
+        seconds = max(1, min(granted, self.expires))
         ahead = min(REFRESH_AHEAD, seconds / 2)
         self._refresh = timers.start(now, seconds - ahead, self._refresh_now)
         self._end = timers.start(now, float(seconds), self._ran_out)
@@ -236,9 +287,15 @@ class Subscriber(ClientUsage):
         if client_request is not self._request:
             return
         self._request = None
-        if not self._legs:
-            self._fail_operation(error)
+        if not self._legs or self.is_query:
+            self._end_operation(None, error)
             self._over(now, None, None, fresh(error))
+        elif self.state is S.SUBSCRIBED:
+            # A NOTIFY has said that it was accepted (RFC 6665 4.1.2.4); a refresh makes up for the answer.
+            self._forget_expected()
+            if self._end is None:
+                self._plan(now, self.expires)
+            self._send_refresh(now, self._headers, None)
 
     # ------------------------------------------------------------------ NOTIFY
 
@@ -246,12 +303,22 @@ class Subscriber(ClientUsage):
         """A NOTIFY of a dialog that is not known: before the 2xx, or of another fork (RFC 6665 4.1.2.4)."""
         request = transaction.request
         transaction.usage = None
-        if request.method != "NOTIFY" or event_name(request.headers.get("Event")) != self.event:
+        is_ours = request.method == "NOTIFY" and event_name(request.headers.get("Event")) == self.event
+        if not is_ours or request.from_tag in self._left or len(self._legs) + len(self._left) >= MAXIMUM_NOTIFIERS:
             transaction.respond(transaction.create_response(481))
+            return
+        refusal = inspect(request, self.record)
+        if refusal is not None:
+            transaction.refuse(refusal)
+            return
+        if subscription_state(request) is None:
+            transaction.respond(transaction.create_response(400, "Missing Subscription-State"))
             return
         assert self._subscribe is not None
         leg = self._add_leg(Dialog.of_notify(self.engine, self.record, self._subscribe, transaction))
         leg.received(now, transaction)
+        if self.state is S.TERMINATING and leg in self._legs.values():
+            leg.send(now, 0, self._headers, None)
 
     def _add_leg(self, dialog: Dialog) -> Leg:
         leg = self._legs[dialog.remote_tag] = Leg(self, dialog)
@@ -260,84 +327,102 @@ class Subscriber(ClientUsage):
 
     def notified(self, now: float, leg: Leg, request: Request, state: SubscriptionStateValue) -> None:
         """A NOTIFY was answered 200."""
-        self.engine.timers.cancel(self._timer_n if self.state is not S.TERMINATING else None)
         if self.state is S.SUBSCRIBING:
             self._change(S.SUBSCRIBED, None, request, None)
         tag = leg.dialog.remote_tag
         self.engine.effects.append(
             Tell(self, NotificationReceived(request, state.state, state.reason, state.expires, tag))
         )
-        if state.state == "terminated":
+        if state.state == "terminated" or self.is_query:  # a query has one NOTIFY, whatever that says
             self._leg_over(now, leg, state, request)
         elif state.expires is not None:
-            self._plan(now, min(state.expires, self.expires or state.expires))
+            self._plan(now, state.expires)
 
     def _leg_over(self, now: float, leg: Leg, state: SubscriptionStateValue, request: Request) -> None:
         self.remove_leg(leg)
         if self._legs:
             return
+        if self._request is not None:
+            self._verdict = (state, request)  # the answer to the SUBSCRIBE is still to come
+        else:
+            self._conclude(now, state, request)
+
+    def _conclude(self, now: float, state: SubscriptionStateValue, request: Request) -> None:
+        """The last notifier has ended it: RFC 6665 4.1.3 says what is next."""
         reason = state.reason
         if self.state is S.TERMINATING or self.is_query:
-            if self._request is None or self.state is S.TERMINATING:
-                self._over(now, reason, request, None)
-            else:
-                self._change(S.SUBSCRIBED, reason, request, None)
+            self._over(now, reason, request, None)
         elif reason in AT_ONCE:
             self._again(now, reason, request)
         elif reason in LATER or (reason is None and state.retry_after is not None):
-            self._wait(now, float(state.retry_after or RETRY_DELAY), reason, request)
+            self._wait(now, RETRY_DELAY if state.retry_after is None else float(state.retry_after), reason, request)
         else:  # rejected, noresource, invariant, and reasons that nobody knows without Retry-After
             self._over(now, reason, request, None)
 
     def remove_leg(self, leg: Leg) -> None:
         """A notifier is gone."""
-        self._legs.pop(leg.dialog.remote_tag, None)
-        leg.dialog.remove(leg)
+        tag = leg.dialog.remote_tag
+        if self._legs.pop(tag, None) is not None:
+            self._left.add(tag)
+        leg.leave()
+
+    def refreshed(self, now: float, response: Response) -> None:
+        """2xx to a SUBSCRIBE in a dialog."""
+        if self.state is S.SUBSCRIBED:
+            self._accepted(now, response)
 
     def leg_failed(self, now: float, leg: Leg, response: Response | None, error: RealTimeException | None) -> None:
         """A refresh, or the end, was refused or got no answer."""
-        if response is not None and response.status_code == 423:
-            least = number(response.headers.get("Min-Expires"))
-            if least is not None and self.state is S.SUBSCRIBED and least > self.expires:
-                self.expires = least
-                leg.send(now, least, self._headers, None)
-                return
         if self.state is S.TERMINATING:
             self.remove_leg(leg)
             if not self._legs:
                 self._over(now, None, response, error)
             return
-        if response is not None:
-            self._complete_operation(response, None)
-        elif error is not None:
-            self._fail_operation(error)
-        if response is not None and response.status_code == 481:
+        if response is not None and self._lengthen(response):
+            leg.send(now, self.expires, self._headers, None)
+            return
+        self._end_operation(response, error)
+        if response is not None and response.status_code in IS_GONE:
             self.remove_leg(leg)
-            if not self._legs:
+            wait = retry_after(response) if response.status_code in MAY_BE_BACK else None
+            if self._legs:
+                return
+            if response.status_code == 481:
                 self._again(now, None, response)
+            elif wait is not None:
+                self._wait(now, float(wait), None, response)
+            else:
+                self._over(now, None, response, None)
         elif self._refresh is None and self._end is not None:
             delay = max(1.0, min(RETRY_DELAY, (self._end.deadline - now) / 4))
             self._refresh = self.engine.timers.start(now, delay, self._refresh_now)
 
-    # ------------------------------------------------------------------ the end
-
-    def _no_notify(self) -> None:
-        self._timer_n = None
-        now = self.engine.now
-        error = OperationTimeoutException(
-            f"The subscription to {self._event} at {self._uri} was accepted, but no NOTIFY came within "
-            f"{64 * self.engine.settings.t1:g} s."
-        )
-        if any(leg.is_notified for leg in self._legs.values()):
+    def leg_silent(self, now: float, leg: Leg) -> None:
+        """Timer N: a SUBSCRIBE was accepted, but no NOTIFY came; that notifier is none (RFC 6665 4.1.2.2, 4.1.2.4)."""
+        self.remove_leg(leg)
+        if self._legs or self.state is S.TERMINATING:
             return
+        if leg.is_notified:
+            self._again(now, None, None)
+            return
+        seconds = 64 * self.engine.settings.t1
+        error = OperationTimeoutException(
+            f"The subscription to {self._event} at {self._uri} was accepted, but no NOTIFY came within {seconds:g} s."
+        )
         self._over(now, None, None, error)
 
+    # ------------------------------------------------------------------ the end
+
     def _no_last_notify(self) -> None:
-        self._timer_n = None
         self._over(self.engine.now, None, None, None)
 
     def _again(self, now: float, reason: str | None, message: Request | Response | None) -> None:
-        """A new subscription in place of the one that is gone."""
+        """A new subscription in place of the one that is gone: at once, unless none of them lasts."""
+        lasted = now - self._begun_at >= RETRY_DELAY
+        self._again_in_a_row = 0 if lasted else self._again_in_a_row + 1
+        if self._again_in_a_row > AT_ONCE_AGAIN:
+            self._wait(now, RETRY_DELAY, reason, message)
+            return
         self._clear(now)
         self._begin(now)
 
@@ -355,7 +440,7 @@ class Subscriber(ClientUsage):
         self._clear(now)
         if self.state is not S.TERMINATED:
             self._change(S.TERMINATED, reason, message, error)
-        self._fail_operation(self._overtaken())
+        self._end_operation(None, self._overtaken())
         farewells, self._farewells = self._farewells, []
         for operation in farewells:
             self._complete_one(operation, None, None)
@@ -370,14 +455,16 @@ class Subscriber(ClientUsage):
             self.remove_leg(leg)
 
     def _forget_expected(self) -> None:
+        self.engine.timers.cancel(self._forks)
+        self._forks = None
         if self._subscribe is not None:
             self.engine.dialogs.expect_no_more(self._subscribe.call_id or "", self._subscribe.from_tag)
 
     def _stop_timers(self) -> None:
         timers = self.engine.timers
-        for timer in (self._timer_n, self._refresh, self._end, self._retry):
+        for timer in (self._refresh, self._end, self._retry):
             timers.cancel(timer)
-        self._timer_n = self._refresh = self._end = self._retry = None
+        self._refresh = self._end = self._retry = None
 
     # ------------------------------------------------------------------ telling
 
@@ -389,18 +476,9 @@ class Subscriber(ClientUsage):
             event = SubscriptionStateChanged(previous, state, reason, message, error)
             self.engine.effects.append(Tell(self, event))
 
-    def complete_refresh(self, now: float, response: Response) -> None:
-        """2xx to a SUBSCRIBE in a dialog."""
-        if self.state is S.SUBSCRIBED:
-            self._accepted(now, response)
-
-    def _complete_operation(self, message: Response, error: Exception | None) -> None:
+    def _end_operation(self, message: Response | None, error: Exception | None) -> None:
         operation, self._operation = self._operation, None
         self._complete_one(operation, message, error)
-
-    def _fail_operation(self, error: Exception) -> None:
-        operation, self._operation = self._operation, None
-        self._complete_one(operation, None, error)
 
     def _complete_one(self, operation: Any, message: Response | None, error: Exception | None) -> None:
         if operation is not None:
@@ -413,59 +491,9 @@ class Subscriber(ClientUsage):
         )
 
     def _refuse(self, operation: Any, what: str) -> None:
+        why = "it is being refreshed" if self.state is S.SUBSCRIBED else f"it is {self.state.name.lower()}"
         error = OperationFailureException(
-            f"The subscription to {self._event} at {self._uri} cannot be {what} now: it is {self.state.name.lower()}.",
+            f"The subscription to {self._event} at {self._uri} cannot be {what} now: {why}.",
             OperationFailureReason.INVALID_SESSION_STATE,
         )
         self._complete_one(operation, None, error)
-
-
-class Leg(ClientUsage):
-    """One notifier of a subscription: the usage of its dialog."""
-
-    def __init__(self, subscriber: Subscriber, dialog: Dialog) -> None:
-        self.subscriber = subscriber
-        self.dialog = dialog
-        self.is_notified = False
-        self.user: Any = None
-
-    def send(self, now: float, expires: int, headers: Pairs, content: Content | None) -> None:
-        """Refresh, or end with 0."""
-        pairs = [*self.subscriber._fields(expires), *headers]
-        self.dialog.send(now, self.dialog.create_request("SUBSCRIBE", pairs, content), self)
-
-    def takes(self, request: Request) -> bool:
-        return request.method == "NOTIFY" and event_name(request.headers.get("Event")) == self.subscriber.event
-
-    def received(self, now: float, transaction: ServerTransaction) -> None:
-        request = transaction.request
-        state = subscription_state(request)
-        transaction.usage = None
-        if state is None:
-            transaction.respond(transaction.create_response(400, "Missing Subscription-State"))
-            return
-        contact = self.dialog.record.endpoint._contact(transaction.flow, request.uri)
-        transaction.respond(transaction.create_response(200, headers=[("Contact", contact)]))
-        self.is_notified = True
-        self.dialog.refresh_target(request)
-        self.subscriber.notified(now, self, request, state)
-
-    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
-        code = response.status_code
-        if code < 200:
-            return
-        if code < 300:
-            self.dialog.refresh_target(response)
-            self.dialog.use_flow(client_request.flow)
-            self.subscriber.complete_refresh(now, response)
-        else:
-            self.subscriber.leg_failed(now, self, response, None)
-
-    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
-        self.subscriber.leg_failed(now, self, None, error)
-
-    def flow_lost(self, now: float, flow: Flow) -> None:
-        """The next refresh finds another one."""
-
-    def abandon(self, now: float, error: RealTimeException) -> None:
-        self.subscriber.abandon(now, error)
