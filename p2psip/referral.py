@@ -399,15 +399,11 @@ class ReferReceivedEventArgs:
 
         Raises:
             RealTimeInvalidOperationException: It was answered before.
-            ValueError: The address cannot be called; the REFER is declined.
+            ValueError: The address cannot be called, or another method is asked for; the REFER is declined (488).
             RealTimeException: The call has failed, as :meth:`SignalingSession.establish` says.
         """
-        try:
-            session = self._session_class(self.endpoint, self.refer_target)
-        except ValueError:
-            self.decline(488)
-            raise
-        notifier = self.accept()
+        self._answer()
+        notifier = ReferNotifier(self._core, self._host)
         headers = [] if self.referred_by is None else [("Referred-By", self.referred_by)]
 
         def ended(operation: Operation[Any]) -> None:
@@ -423,8 +419,16 @@ class ReferReceivedEventArgs:
             if args.state is SignalingState.ALERTED:
                 notifier.set_state(ReferState.ALERTED)
 
-        session.state_changed += rings
-        operation = session.begin_establish(offer, headers, replaces=self.replaces)
+        try:
+            if self.method != "INVITE":
+                raise ValueError(f"The REFER asks for {self.method} to {self.refer_target}, which is no call.")
+            session = self._session_class(self.endpoint, self.refer_target)
+            session.state_changed += rings
+            operation = session.begin_establish(offer, headers, replaces=self.replaces)
+        except Exception as error:
+            self._host._engine_call(self._core.decline, 488 if isinstance(error, ValueError) else 480)
+            raise
+        self._host._engine_call(self._core.accept)
         operation.add_done_callback(ended)
         operation.result()
         return session

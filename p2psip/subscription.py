@@ -132,10 +132,8 @@ class SipSubscription(Hosted):
         package = arguments.token(
             arguments.text(event_package, "An event package").partition(";")[0], "an event package"
         )
-        if isinstance(expires, bool) or not isinstance(expires, int):
-            raise TypeError(f"expires is a number of seconds, not {expires!r}.")
-        if not 0 < expires <= LONGEST:
-            raise ValueError(f"expires is at least one second, not {expires!r}: use is_query_only to ask once.")
+        if _seconds(expires, "expires") == 0:
+            raise ValueError("expires is at least one second, not 0: use is_query_only to ask once.")
         super().__init__(endpoint, f"the subscription to {package} at {self._target}")
         self._package = package
         self._headers = [*endpoint._headers, *arguments.headers(headers)]
@@ -340,6 +338,8 @@ class IncomingSubscription(Hosted):
         """
         if self._core.state != "incoming":
             raise RealTimeInvalidOperationException(f"{self!r} was answered before.")
+        if expires is not None:
+            _seconds(expires, "expires")
         self._tell(self._core.accept, expires, (), _content(content_type, body), pending)
 
     def decline(self, code: int = 603, reason: str | None = None, headers: Headers | None = None) -> None:
@@ -399,6 +399,8 @@ class IncomingSubscription(Hosted):
         """The same without blocking."""
         if reason is not None:
             arguments.token(reason, "a reason")
+        if retry_after is not None:
+            _seconds(retry_after, "retry_after")
         return self._begin_end(self._core.terminate, reason, retry_after, _content(content_type, body))
 
     def _happened(self, event: Any) -> None:
@@ -430,6 +432,15 @@ class SubscriptionReceivedEventArgs:
     def request_data(self) -> SipRequestData:
         """The SUBSCRIBE."""
         return self.subscription.request_data
+
+
+def _seconds(value: int, what: str) -> int:
+    """The same, where a header can say it."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} is a number of seconds, not {value!r}.")
+    if not 0 <= value <= LONGEST:
+        raise ValueError(f"{what} is a number of seconds, at least one second where time is to pass, not {value!r}.")
+    return value
 
 
 def _content(content_type: str | None, body: bytes | str | None) -> Content | None:

@@ -222,3 +222,22 @@ def test_a_publication_is_refreshed_and_ends_with_its_endpoint(timed: EndpointPa
     ]
     with pytest.raises(OperationFailureException):
         publication.publish("application/pidf+xml", PIDF)
+
+
+def test_arguments_of_the_notifier(pair: EndpointPair) -> None:
+    with pair.bob.subscription_received.expect(BOUND) as got:
+        subscription = SipSubscription(pair.alice, pair.bob.uri, "presence")
+        operation = subscription.begin_subscribe()
+    incoming = got.args.subscription
+    with pytest.raises(ValueError, match="expires"):
+        incoming.accept(-1)
+    with pytest.raises(TypeError, match="expires"):
+        incoming.accept(1.5)
+    incoming.accept(120)
+    assert operation.result(BOUND).header("Expires") == "120"
+    with pytest.raises(ValueError, match="retry_after"):
+        incoming.terminate("giveup", retry_after=-1)
+    with subscription.state_changed.expect(BOUND, lambda args: args.state is S.WAITING_FOR_RETRY) as waits:
+        incoming.terminate("giveup", retry_after=50)
+    assert waits.args.reason == "giveup"
+    subscription.terminate()

@@ -259,6 +259,23 @@ def test_the_end_of_a_manager_leaves_nobody_waiting(three: Three, in_session: bo
     assert status.over.result(BOUND) in (ReferState.REFER_ACCEPTED, ReferState.TRYING)
 
 
+def test_only_calls_are_followed(three: Three) -> None:
+    failures: list[Exception] = []
+
+    def received(sender: object, args: p2psip.ReferReceivedEventArgs) -> None:
+        try:
+            args.follow(SDP)
+        except ValueError as error:
+            failures.append(error)
+
+    three.bob.refer_received += received
+    for target in (f"{three.carol.uri};method=BYE", "tel:+358-555-1234567"):
+        with pytest.raises(FailureResponseException) as failure:
+            three.alice.refer(three.bob.uri, target)
+        assert failure.value.response_data.response_code == 488
+    assert len(failures) == 2
+
+
 def test_a_terminated_endpoint_asks_nobody(three: Three) -> None:
     three.alice.terminate()
     with pytest.raises(OperationFailureException):
