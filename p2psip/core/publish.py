@@ -27,7 +27,7 @@ LONGEST_EXPIRES = 2**32 - 1
 
 
 class Publication(ClientUsage):
-    """What we have published in one place. One PUBLISH at a time (RFC 3903 4.1); it refreshes itself until it is removed.
+    """What we have published in one place. One PUBLISH at a time (RFC 3903 4.1), refreshed until it is removed.
 
     Attributes:
         user: Told PublicationChanged.

@@ -1,4 +1,4 @@
-"""REFER outside of any session: it begins a dialog of its own, in which nothing but its NOTIFYs travel (RFC 3515 2.4.4).
+"""REFER outside of any session: it begins a dialog of its own, in which only its NOTIFYs travel (RFC 3515 2.4.4).
 
 Its forks may all follow it: each has a dialog then, and it is over when the last one has told its end (RFC 3515 4.1).
 """
