@@ -13,6 +13,7 @@ from p2psip.core.directory import EndpointRecord
 from p2psip.core.events import SessionReason, SessionState
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.session_options import ExtensionSupport
+from p2psip.core.usage import ClientUsage
 from p2psip.errors import (
     ConnectionFailureException,
     OperationFailureException,
@@ -198,7 +199,7 @@ def test_the_caller_hangs_up_while_the_200_waits_for_a_prack(world: World) -> No
     told = changes(world, theirs)
     accept = world.bob.do(theirs.accept, None, ())
     assert session.dialog is not None
-    session.dialog.send(world.now, session.dialog.create_request("BYE"), _Ignored())
+    session.dialog.send(world.now, session.dialog.create_request("BYE"), ClientUsage())
     world.run()
     assert accept.error.failure_reason is OperationFailureReason.SESSION_TERMINATED
     assert "ended by the peer" in str(accept.error)
@@ -233,13 +234,6 @@ def test_the_caller_takes_back_what_waits_for_a_prack(world: World) -> None:
     assert "ended by the peer" in str(accept.error)
     assert theirs.reason is SessionReason.CANCELED
     over(world, session, theirs)
-
-
-class _Ignored:
-    user = None
-
-    def responded(self, *_: Any) -> None: ...
-    def failed(self, *_: Any) -> None: ...
 
 
 # ---------------------------------------------------------------------- commands at the wrong time
