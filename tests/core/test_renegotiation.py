@@ -1,0 +1,408 @@
+"""Re-INVITE and UPDATE, rule by rule (RFC 3261 14, RFC 3311)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from call_support import ANSWER, OFFER, Party, World, connected
+
+from p2psip.core.dialog import Content
+from p2psip.core.events import SessionReason, SessionState
+from p2psip.core.session import Session
+from p2psip.core.usage import ClientUsage
+from p2psip.errors import OperationFailureException, OperationFailureReason, OperationTimeoutException
+from p2psip.message import Request, Response, create_response, parse_message
+
+CONNECTED, DISCONNECTED = SessionState.CONNECTED, SessionState.DISCONNECTED
+NEXT = Content("application/sdp", b"v=0\r\ns=next\r\n")
+REPLY = Content("application/sdp", b"v=0\r\ns=reply\r\n")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+class Asked(ClientUsage):
+    """A request that a test writes itself, and what it was answered."""
+
+    def __init__(self) -> None:
+        self.responses: list[Response] = []
+
+    def responded(self, now: float, client_request: Any, response: Response) -> None:
+        self.responses.append(response)
+
+    @property
+    def codes(self) -> list[int]:
+        return [response.status_code for response in self.responses]
+
+
+def both(world: World, swapped: bool) -> tuple[Party, Party, Session, Session]:
+    session, theirs = connected(world)
+    return (world.bob, world.alice, theirs, session) if swapped else (world.alice, world.bob, session, theirs)
+
+
+def asks(world: World, session: Session, method: str, content: Content | None, *headers: tuple[str, str]) -> Asked:
+    asked = Asked()
+    assert session.dialog is not None
+    pairs = [("Allow", "INVITE, ACK, BYE, UPDATE"), ("Supported", "timer"), *headers]
+    session.dialog.send(world.now, session.dialog.create_request(method, pairs, content), asked)
+    world.run()
+    return asked
+
+
+def requests(world: World, method: str) -> list[Request]:
+    return [m for _, m in world.messages if isinstance(m, Request) and m.method == method]
+
+
+def is_method(name: str) -> Any:
+    return lambda message: isinstance(message, Request) and message.method == name
+
+
+def is_answer(method: str) -> Any:
+    return lambda message: isinstance(message, Response) and message.cseq.method == method
+
+
+def accepts(content: Content | None) -> Any:
+    def react(party: Party, session: Session, event: Any) -> None:
+        if type(event).__name__ == "OfferReceived":
+            session.accept_offer(party.world.now, event.transaction, content)
+
+    return react
+
+
+def declines(code: int) -> Any:
+    def react(party: Party, session: Session, event: Any) -> None:
+        if type(event).__name__ == "OfferReceived":
+            session.decline_offer(party.world.now, event.transaction, code)
+
+    return react
+
+
+def over(world: World) -> None:
+    world.lose = None
+    session = world.alice.sessions[0]
+    world.alice.do(session.terminate, ())
+    world.pass_time(400.0)
+    assert {each.state for party in (world.alice, world.bob) for each in party.sessions} == {DISCONNECTED}
+    world.assert_over()
+
+
+# ---------------------------------------------------------------------- glare
+
+
+@pytest.mark.parametrize(("swapped", "wait"), [(False, 3.05), (True, 1.0)])
+def test_the_wait_after_491_depends_on_who_chose_the_call_id(world: World, swapped: bool, wait: float) -> None:
+    """RFC 3261 14.1: 2.1 to 4 s for the owner of the Call-ID, 0 to 2 s for the other; chance is 0.5 here."""
+    party, _, session, _ = both(world, swapped)
+    before = len(requests(world, "INVITE"))
+    world.reactions.append(declines(491))
+    party.do(session.renegotiate, NEXT, ())
+    assert len(requests(world, "INVITE")) == before + 1
+    world.pass_time(wait - 0.01)
+    assert len(requests(world, "INVITE")) == before + 1
+    world.pass_time(0.02)
+    assert len(requests(world, "INVITE")) == before + 2
+    over(world)
+
+
+def test_a_peer_that_always_says_491_is_asked_five_times(world: World) -> None:
+    session, theirs = connected(world)
+    world.reactions.append(declines(491))
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    world.pass_time(60.0)
+    assert change.message.status_code == 491
+    assert world.log.count("491") == 5
+    assert session.state is theirs.state is CONNECTED
+    numbers = [request.cseq.number for request in requests(world, "INVITE")[1:]]
+    assert numbers == list(range(numbers[0], numbers[0] + 5))
+    over(world)
+
+
+def test_after_glare_the_later_one_does_not_undo_the_earlier(world: World) -> None:
+    session, theirs = connected(world)
+    world.reactions.append(accepts(REPLY))
+    world.held = []
+    mine = world.alice.do(session.renegotiate, NEXT, ())
+    yours = world.bob.do(theirs.renegotiate, OFFER, ())
+    world.release()
+    world.pass_time(2.0)  # Bob's second one, who has to wait less
+    assert yours.message.status_code == 200
+    assert (theirs.local_content, theirs.remote_content) == (OFFER, REPLY)
+    assert not mine.ends
+    world.pass_time(3.0)
+    assert mine.message.status_code == 200
+    assert (session.local_content, session.remote_content) == (NEXT, REPLY)
+    assert (theirs.local_content, theirs.remote_content) == (REPLY, NEXT)
+    over(world)
+
+
+def test_update_crosses_update(world: World) -> None:
+    """RFC 3311 5.2, while the call rings: 491 for both, and nobody tries again by itself."""
+    session, _ = world.alice.call()
+    theirs = world.bob.sessions[-1]
+    world.bob.do(theirs.send_provisional, 183, None, (), ANSWER, True)
+    world.held = []
+    mine = world.alice.do(session.renegotiate, NEXT, ())
+    yours = world.bob.do(theirs.renegotiate, REPLY, ())
+    world.release()
+    assert mine.message.status_code == yours.message.status_code == 491
+    assert (session.local_content, session.remote_content) == (OFFER, ANSWER)
+    assert (theirs.local_content, theirs.remote_content) == (ANSWER, OFFER)
+    over(world)
+
+
+# ---------------------------------------------------------------------- offers of the peer
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_re_invite_without_an_offer_has_its_answer_in_the_ack(world: World, swapped: bool) -> None:
+    _, other, session, theirs = both(world, swapped)
+    asked = asks(world, session, "INVITE", None)
+    (event,) = other.happened("OfferReceived")
+    assert event.content is None
+    accept = other.do(theirs.accept_offer, event.transaction, NEXT, ())
+    (success,) = [response for response in asked.responses if response.status_code == 200]
+    assert success.body == NEXT.body
+    assert session.dialog is not None
+    ack = session.dialog.create_request("ACK", (), REPLY, sequence=success.cseq.number)
+    session.dialog.send_ack(world.now, ack)
+    world.run()
+    assert accept.message.method == "ACK"
+    (answer,) = other.happened("AnswerReceived")
+    assert answer.content == REPLY
+    assert (theirs.local_content, theirs.remote_content) == (NEXT, REPLY)
+    over(world)
+
+
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
+def test_a_second_offer_before_the_first_is_answered(world: World, method: str) -> None:
+    """RFC 3261 14.2, RFC 3311 5.2: 500, with a Retry-After of 0 to 10 s."""
+    session, theirs = connected(world)
+    first = asks(world, session, "INVITE", NEXT)
+    second = asks(world, session, method, NEXT)
+    assert second.codes == [500]
+    assert 0 <= int(second.responses[0].headers.get("Retry-After") or -1) <= 10
+    assert len(world.bob.happened("OfferReceived")) == 1
+    (event,) = world.bob.happened("OfferReceived")
+    theirs.decline_offer(world.now, event.transaction, 488)
+    world.run()
+    assert first.codes[-1] == 488
+    over(world)
+
+
+def test_an_offer_between_our_200_and_its_ack(world: World) -> None:
+    session, theirs = connected(world)
+    world.reactions.append(accepts(REPLY))
+    world.lose = is_method("ACK")
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    assert change.message.status_code == 200
+    assert asks(world, session, "UPDATE", OFFER).codes == [500]
+    assert asks(world, session, "UPDATE", None).codes == [200]
+    mine = world.bob.do(theirs.renegotiate, OFFER, ())
+    assert mine.error.failure_reason is OperationFailureReason.INVALID_SESSION_STATE
+    world.lose = None
+    world.pass_time(5.0)
+    assert world.bob.do(theirs.renegotiate, OFFER, ()).message.status_code == 200
+    over(world)
+
+
+@pytest.mark.parametrize("pending", ["ours", "theirs", "none"])
+def test_update_without_a_body_is_answered_at_any_time(world: World, pending: str) -> None:
+    session, theirs = connected(world)
+    if pending == "ours":
+        world.bob.do(theirs.renegotiate, NEXT, ())
+    elif pending == "theirs":
+        world.alice.do(session.renegotiate, NEXT, ())
+    told = len(world.bob.happened("OfferReceived"))
+    assert asks(world, session, "UPDATE", None).codes == [200]
+    assert len(world.bob.happened("OfferReceived")) == told
+    over(world)
+
+
+def test_nobody_answers_an_offer(world: World) -> None:
+    """500 after the handler limit; the session is as it was."""
+    session, theirs = connected(world)
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    world.pass_time(31.0)
+    assert change.message.status_code == 500
+    assert len(world.bob.happened("OfferCancelled")) == 1
+    assert session.state is theirs.state is CONNECTED
+    assert (session.local_content, theirs.remote_content) == (OFFER, OFFER)
+    (event,) = world.bob.happened("OfferReceived")
+    late = world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
+    assert late.error.failure_reason is OperationFailureReason.INVALID_SESSION_STATE
+    assert theirs.local_content == ANSWER
+    over(world)
+
+
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
+@pytest.mark.parametrize("code", [200, 488])
+def test_the_new_address_counts_only_where_the_change_is_accepted(world: World, method: str, code: int) -> None:
+    """RFC 3261 12.2.2, RFC 3311 5.2."""
+    session, theirs = connected(world)
+    world.reactions.append(accepts(REPLY) if code == 200 else declines(code))
+    assert theirs.dialog is not None
+    before = theirs.dialog.remote_target
+    session.record.endpoint.user = "moved"  # type: ignore[attr-defined]
+    asks(world, session, method, NEXT)
+    assert ("moved" in theirs.dialog.remote_target) is (code == 200)
+    assert (theirs.dialog.remote_target == before) is (code == 488)
+    if method == "INVITE" and code == 200:
+        assert session.dialog is not None
+        number = session.dialog.local_sequence
+        session.dialog.send_ack(world.now, session.dialog.create_request("ACK", sequence=number))
+        world.run()
+    over(world)
+
+
+def test_the_address_in_the_200_to_ours_counts_for_the_ack(world: World) -> None:
+    session, theirs = connected(world)
+    world.reactions.append(accepts(REPLY))
+    theirs.record.endpoint.user = "elsewhere"  # type: ignore[attr-defined]
+    world.alice.do(session.renegotiate, NEXT, ())
+    assert "elsewhere" in requests(world, "ACK")[-1].uri
+    over(world)
+
+
+def test_an_ack_with_another_number_is_no_ack(world: World) -> None:
+    session, theirs = connected(world)
+    world.reactions.append(accepts(REPLY))
+    world.lose = is_method("ACK")
+    world.alice.do(session.renegotiate, NEXT, ())
+    world.lose = None
+    assert session.dialog is not None
+    session.dialog.send_ack(world.now, session.dialog.create_request("ACK", sequence=1))
+    world.run()
+    assert theirs.renegotiation.is_busy
+    world.pass_time(1.0)  # the 200 comes again, and so does the right one
+    assert not theirs.renegotiation.is_busy
+    over(world)
+
+
+# ---------------------------------------------------------------------- offers of ours
+
+
+def test_the_same_ack_for_each_200(world: World) -> None:
+    session, _ = connected(world)
+    world.reactions.append(accepts(REPLY))
+    lost: list[bytes] = []
+
+    def lose(message: Any) -> bool:
+        if is_method("ACK")(message) and len(lost) < 3:
+            lost.append(message.to_bytes())
+            return True
+        return False
+
+    world.lose = lose
+    world.alice.do(session.renegotiate, NEXT, ())
+    world.pass_time(10.0)
+    acks = [request.to_bytes() for request in requests(world, "ACK")[1:]]
+    assert len(acks) == 4
+    assert set(acks) == set(lost)
+    over(world)
+
+
+def test_a_second_change_has_to_wait_for_the_first(world: World) -> None:
+    session, theirs = connected(world)
+    first = world.alice.do(session.renegotiate, NEXT, ())
+    second = world.alice.do(session.renegotiate, REPLY, ())
+    assert isinstance(second.error, OperationFailureException)
+    assert second.error.failure_reason is OperationFailureReason.INVALID_SESSION_STATE
+    (event,) = world.bob.happened("OfferReceived")
+    crossing = world.bob.do(theirs.renegotiate, REPLY, ())
+    assert crossing.error.failure_reason is OperationFailureReason.INVALID_SESSION_STATE
+    world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
+    assert first.message.status_code == 200
+    over(world)
+
+
+@pytest.mark.parametrize("code", [300, 403, 415, 488, 500, 503, 603])
+def test_a_change_that_is_refused_leaves_all_as_it_was(world: World, code: int) -> None:
+    session, theirs = connected(world)
+    world.reactions.append(declines(code))
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    assert change.message.status_code == code
+    assert session.state is theirs.state is CONNECTED
+    assert (session.local_content, session.remote_content) == (OFFER, ANSWER)
+    assert (theirs.local_content, theirs.remote_content) == (ANSWER, OFFER)
+    world.reactions[-1] = accepts(REPLY)
+    assert world.alice.do(session.renegotiate, NEXT, ()).message.status_code == 200
+    over(world)
+
+
+def test_a_change_that_the_peer_never_answers_ends_the_session(world: World) -> None:
+    """RFC 3261 12.2.1.2: no answer at all is like 408."""
+    session, _ = connected(world)
+    world.lose = is_method("INVITE")
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    world.pass_time(33.0)
+    assert isinstance(change.error, OperationTimeoutException)
+    assert session.reason is SessionReason.TIMEOUT
+    assert requests(world, "BYE")
+    over(world)
+
+
+def test_taken_back_before_anything_was_heard(world: World) -> None:
+    """RFC 3261 9.1: CANCEL waits for a provisional response."""
+    session, theirs = connected(world)
+    world.held = []
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    assert session.cancel_renegotiation(world.now)
+    world.run()
+    assert not requests(world, "CANCEL")
+    world.release()
+    world.pass_time(0.3)
+    assert len(requests(world, "CANCEL")) == 1
+    assert change.message.status_code == 487
+    assert session.state is theirs.state is CONNECTED
+    assert not session.cancel_renegotiation(world.now)
+    over(world)
+
+
+def test_taken_back_too_late(world: World) -> None:
+    session, _ = connected(world)
+    world.reactions.append(accepts(REPLY))
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    assert not session.cancel_renegotiation(world.now)
+    assert change.message.status_code == 200
+    assert not requests(world, "CANCEL")
+    over(world)
+
+
+def test_bye_while_we_wait_for_our_turn(world: World) -> None:
+    session, theirs = connected(world)
+    world.reactions.append(declines(491))
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    world.bob.do(theirs.terminate, ())
+    assert change.error.failure_reason is OperationFailureReason.SESSION_TERMINATED
+    over(world)
+
+
+def test_a_200_that_comes_after_the_bye_is_acknowledged(world: World) -> None:
+    session, theirs = connected(world)
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    (event,) = world.bob.happened("OfferReceived")
+    world.held = []
+    accept = world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
+    world.alice.do(session.terminate, ())
+    assert change.error.failure_reason is OperationFailureReason.SESSION_TERMINATED
+    world.release()
+    number = requests(world, "INVITE")[-1].cseq.number
+    assert number in [request.cseq.number for request in requests(world, "ACK")]
+    assert accept.ends
+    over(world)
+
+
+def test_a_second_200_of_the_re_invite_long_after(world: World) -> None:
+    session, _ = connected(world)
+    world.reactions.append(accepts(REPLY))
+    world.alice.do(session.renegotiate, NEXT, ())
+    invite, acks = requests(world, "INVITE")[-1], len(requests(world, "ACK"))
+    again = create_response(invite, 200, headers=[("Contact", "<sip:bob@192.0.2.2:5061;transport=tls>")])
+    world.pass_time(20.0)
+    world.alice.engine.receive(world.now, world.alice.flows[0], parse_message(again.to_bytes()))
+    world.run()
+    assert len(requests(world, "ACK")) == acks + 1
+    over(world)
