@@ -101,7 +101,7 @@ class Redirected:
 
 @dataclasses.dataclass(slots=True)
 class OfferReceived:
-    """A re-INVITE or UPDATE of the peer that only the application can answer: ``session.accept_offer`` or
+    """A re-INVITE, UPDATE or PRACK of the peer that only the application can answer: ``session.accept_offer`` or
     ``session.decline_offer``. ``content`` is None when the re-INVITE asks for an offer of ours."""
 
     transaction: ServerTransaction

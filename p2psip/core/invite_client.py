@@ -199,7 +199,7 @@ class OutgoingInvite(ClientUsage):
         session.dialog = dialog
         session.learn(response)
         if self._offer is not None:
-            session.local_content = self._offer
+            session.local_content = session.local_content or self._offer  # UPDATE may have changed it
             session.remote_content = Content.of(response) or session.remote_content
         self._guard = session.engine.timers.start(now, session.engine.settings.handler_limit, self._acknowledge_unasked)
         session.timer.accept_response(now, response)

@@ -180,8 +180,9 @@ class IncomingInvite:
         response = session.respond(transaction, 200, None, headers, content)
         self._ack = AwaitedAck(session, transaction, response, self._not_acknowledged)
         offer = Content.of(transaction.request)
-        self._is_offer_ours = offer is None and content is not None
-        session.remote_content = offer or session.remote_content
+        # An early answer may have settled it, and UPDATE may have changed it since.
+        self._is_offer_ours = offer is None and content is not None and session.remote_content is None
+        session.remote_content = session.remote_content or offer
         session.local_content = content or session.local_content
         if session.dialog is not None:
             session.dialog.is_early = False

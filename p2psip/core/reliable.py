@@ -41,6 +41,7 @@ class ReliableSender:
         self._sequence = int(session.engine.tokens.fraction() * 2**20)
         self._waiting: collections.deque[tuple[int, str | None, Pairs, Content | None, Any]] = collections.deque()
         self._response: Response | None = None
+        self._is_late = False  # the final response has gone out before the PRACK came
         self._operation: Any = None
         self._interval = 0.0
         self._again: Timer | None = None
@@ -90,17 +91,27 @@ class ReliableSender:
         """Answer it; the next one may go."""
         session, request = self._session, transaction.request
         response = self._response
-        if response is None or not self._acknowledges(request):
+        if not self._acknowledges(request) or (response is None and not self._is_late):
             session.respond(transaction, 481)
+            return
+        if response is None:
+            self._is_late = False
+            session.respond(transaction, 200)  # RFC 3262 3: it has crossed the final response
             return
         self._stop_timers()
         self._response = None
-        session.respond(transaction, 200)
         operation, self._operation = self._operation, None
         content, offer = Content.of(request), Content.of(self._transaction.request)
+        is_agreed = session.local_content is not None and session.remote_content is not None
+        is_answer = False
         if response.body and session.local_content is None:
+            is_agreed, is_answer = offer is not None, offer is None and content is not None
             session.local_content, session.remote_content = Content.of(response), offer or content
-            if offer is None and content is not None:
+        if content is not None and is_agreed:
+            session.renegotiation.offered(transaction, content)  # another offer (RFC 3262 5)
+        else:
+            session.respond(transaction, 200)
+            if content is not None and is_answer:
                 session.tell(AnswerReceived(request, content))
         session.complete(operation, request, None)
         if self._waiting:
@@ -117,6 +128,7 @@ class ReliableSender:
     def stop(self) -> None:
         """A final response is there, or the end: nobody waits for a PRACK any more."""
         self._stop_timers()
+        self._is_late = self._response is not None
         self._response = None
         waiting = [self._operation, *(entry[-1] for entry in self._waiting)]
         self._operation = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from p2psip.core.dialog import Content, Pairs
 from p2psip.core.events import AnswerReceived, OfferCancelled, OfferReceived, SessionReason, SessionState
 from p2psip.core.invite_server import AwaitedAck
+from p2psip.core.reliable import Prack, ReliableReceiver, rseq
 from p2psip.core.session_errors import taken_back
 from p2psip.core.usage import ClientUsage
 from p2psip.errors import (
@@ -39,6 +40,10 @@ class Renegotiation(ClientUsage):
         self._client_request: ClientRequest | None = None
         self._ack: tuple[int, Request] | None = None  # to the last 2xx, which may come again
         self._retry: Timer | None = None
+        self._limit: Timer | None = None  # a re-INVITE must not ring for ever either
+        self._is_too_late = False
+        self._receiver = ReliableReceiver()
+        self._early_answer: Content | None = None
         self._theirs: ServerTransaction | None = None  # not answered yet
         self._awaited: AwaitedAck | None = None
         self._accepted: tuple[Any, bool] = (None, False)  # the operation that waits for the ACK; we made the offer
@@ -82,6 +87,7 @@ class Renegotiation(ClientUsage):
         dialog, offer = session.dialog, self._offer
         assert dialog is not None
         self._retry = None
+        self._receiver, self._early_answer, self._is_too_late = ReliableReceiver(), None, False
         self._tries += 1
         method = "INVITE" if session.state is SessionState.CONNECTED else "UPDATE"
         request = dialog.create_request(
@@ -100,6 +106,8 @@ class Renegotiation(ClientUsage):
         session, code = self._session, response.status_code
         session.see(response)
         if code < 200:
+            if client_request is self._client_request and client_request.request.method == "INVITE":
+                self._progressed(now, client_request.request, response)
             return
         session.way_found(client_request.flow)
         sequence = client_request.request.cseq.number
@@ -118,7 +126,7 @@ class Renegotiation(ClientUsage):
                 session.timer.accept_response(now, response)
         if client_request is not self._client_request:
             return
-        self._client_request = None
+        self._settle()
         if code == 422 and self._tries < MAXIMUM_TRIES and session.timer.too_small(response):
             self._send(now)
             return
@@ -126,10 +134,43 @@ class Renegotiation(ClientUsage):
             self._retry = session.engine.timers.start(now, self._wait(), self._send_again)
             return
         if code < 300:
-            session.local_content, session.remote_content = self._offer, Content.of(response)
+            answer = Content.of(response) or self._early_answer
+            session.local_content, session.remote_content = self._offer, answer or session.remote_content
         operation, self._operation = self._operation, None
         session.failed_by(now, response)
-        session.complete(operation, response, None)
+        if code == 487 and self._is_too_late:
+            session.complete(operation, None, self._took_too_long())
+        else:
+            session.complete(operation, response, None)
+
+    def _progressed(self, now: float, invite: Request, response: Response) -> None:
+        """A provisional response: from here on no transaction timer runs."""
+        session = self._session
+        if self._limit is None:
+            limit = session.engine.settings.ring_limit
+            self._limit = session.engine.timers.start(now, limit, self._out_of_time)
+        if session.dialog is not None and rseq(response) is not None and self._receiver.accepts(response):
+            self._early_answer = self._early_answer or Content.of(response)
+            Prack().send(now, session.dialog, invite, response, None)
+
+    def _out_of_time(self) -> None:
+        """Nobody answers it: take it back. The session stays as it was, unless the peer does not answer that either."""
+        self._limit, self._is_too_late = None, True
+        if self._client_request is not None:
+            self._session.engine.cancel_request(self._session.engine.now, self._client_request)
+
+    def _took_too_long(self) -> OperationTimeoutException:
+        session = self._session
+        return OperationTimeoutException(
+            f"The change of the session {session.call_id} was not answered within "
+            f"{session.engine.settings.ring_limit:g} s, and was taken back."
+        )
+
+    def _settle(self) -> None:
+        """Nothing of ours is under way any more."""
+        self._client_request = None
+        self._session.engine.timers.cancel(self._limit)
+        self._limit = None
 
     def _wait(self) -> float:
         """RFC 3261 14.1: whoever chose the Call-ID waits longer; in steps of 10 ms."""
@@ -140,7 +181,7 @@ class Renegotiation(ClientUsage):
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
         if client_request is not self._client_request:
             return
-        self._client_request = None
+        self._settle()
         operation, self._operation = self._operation, None
         if isinstance(error, OperationTimeoutException) and self._session.state is SessionState.CONNECTED:
             self._session.hang_up(now, (), SessionReason.TIMEOUT)  # RFC 3261 14.1
@@ -157,7 +198,7 @@ class Renegotiation(ClientUsage):
         return self._session.engine.cancel_request(now, self._client_request, headers) or self._forgotten()
 
     def _forgotten(self) -> bool:
-        self._client_request = None
+        self._settle()
         self._complete(None, taken_back(self._session))
         return True
 
@@ -178,7 +219,13 @@ class Renegotiation(ClientUsage):
         elif is_update and content is None:
             self._refresh(transaction)
             session.respond(transaction, 200)
-        elif self._client_request is not None:
+        else:
+            self.offered(transaction, content)
+
+    def offered(self, transaction: ServerTransaction, content: Content | None) -> None:
+        """The peer's offer, in an INVITE, an UPDATE or a PRACK, or an INVITE that asks for one of ours."""
+        session = self._session
+        if self._client_request is not None:
             session.respond(transaction, 491)
         elif self._theirs is not None or self._awaited is not None:
             session.respond(transaction, 500, headers=[("Retry-After", "1")])  # RFC 3261 14.2, RFC 3311 5.2
@@ -199,7 +246,8 @@ class Renegotiation(ClientUsage):
             return
         session.engine.now = now
         self._theirs = None
-        self._refresh(transaction)
+        if transaction.request.method != "PRACK":
+            self._refresh(transaction)
         response = session.respond(transaction, 200, None, headers, content)
         offer = Content.of(transaction.request)
         session.local_content = content
@@ -220,6 +268,7 @@ class Renegotiation(ClientUsage):
         content: Content | None,
     ) -> None:
         if transaction is self._theirs:
+            self._session.engine.now = now
             self._theirs = None
             self._session.respond(transaction, code, reason, headers, content)
 
@@ -277,7 +326,8 @@ class Renegotiation(ClientUsage):
         theirs, self._theirs = self._theirs, None
         if theirs is not None and not theirs.is_answered:
             session.respond(theirs, 487)
-        request, self._client_request = self._client_request, None
+        request = self._client_request
+        self._settle()
         if request is not None:
             session.engine.cancel_request(now, request)
         self._complete(None, session.ended_error())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from p2psip.core.events import RefreshNeeded, SessionReason, SessionState
@@ -77,6 +78,8 @@ class SessionTimer(ClientUsage):
         if asked and options.session_interval:
             seconds = min(asked, max(options.session_interval, min_se(request)))
         seconds = max(seconds, self._least(), min_se(request))
+        if asked:
+            seconds = min(seconds, max(asked, SMALLEST_INTERVAL))  # RFC 4028 9: it is never made longer
         if not peer_can:
             refresher = "uas"  # RFC 4028 9, table 2
         elif refresher is None:
@@ -135,10 +138,15 @@ class SessionTimer(ClientUsage):
             dialog.send(now, request, self)
             return
         session.tell(RefreshNeeded())
+        self._wait(now, self._refresh_by_invite)
+
+    def _refresh_by_invite(self) -> None:
+        """The user has not changed the session by now, or not with success: a 2xx ends this."""
+        session = self._session
+        now = session.engine.now
         if session.local_content is not None and not session.renegotiation.is_busy:
             session.renegotiation.begin(now, session.local_content, (), None)
-        else:
-            self._try_again(now)
+        self._wait(now, self._refresh_by_invite)
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         session, code = self._session, response.status_code
@@ -152,17 +160,21 @@ class SessionTimer(ClientUsage):
         elif not session.failed_by(now, response):
             if code == 422:
                 self.too_small(response)
-            self._try_again(now)
+            self._wait(now, self._refresh_now)
 
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
-        if self._session.state is SessionState.CONNECTED and not isinstance(error, OperationTimeoutException):
-            self._try_again(now)
+        if self._session.state is not SessionState.CONNECTED:
+            return
+        if isinstance(error, OperationTimeoutException) and client_request.flow is not None:
+            self._expired()  # RFC 4028 10: it was sent, and the peer says nothing
+        else:
+            self._wait(now, self._refresh_now)
 
-    def _try_again(self, now: float) -> None:
+    def _wait(self, now: float, step: Callable[[], object]) -> None:
         """491, a lost connection and the like pass. The expiry goes on running."""
-        delay = min(10.0, self.interval / 12)
-        self._session.engine.timers.cancel(self._refresh)
-        self._refresh = self._session.engine.timers.start(now, delay, self._refresh_now)
+        timers = self._session.engine.timers
+        timers.cancel(self._refresh)
+        self._refresh = timers.start(now, min(10.0, self.interval / 20), step)
 
 
 def session_expires(message: Request | Response) -> tuple[int, str | None]:

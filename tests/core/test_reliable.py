@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 from call_support import ANSWER, OFFER, World, acknowledge_at_once
 
+from p2psip.core.dialog import Content
 from p2psip.core.events import SessionState
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.session_options import ExtensionSupport
 from p2psip.core.usage import ClientUsage
 from p2psip.message import Request, Response
+
+NEXT = Content("application/sdp", b"v=0\r\ns=next\r\n")
+REPLY = Content("application/sdp", b"v=0\r\ns=reply\r\n")
 
 
 @pytest.fixture
@@ -285,4 +289,90 @@ def test_the_offer_of_a_provisional_response_that_is_never_answered(world: World
     session.answer_provisional(world.now, ANSWER, ())
     world.run()
     assert not requests(world, "PRACK")
+    over(world, session)
+
+
+def lost_prack(world: World, theirs: Session, content: Content | None = None) -> str:
+    """A reliable 183 whose PRACK is lost; what another PRACK has to say in RAck."""
+    world.lose = is_method("PRACK")
+    provisional(world, theirs, 183, content)
+    world.lose = None
+    return f"{responses(world, 183)[0].headers.get('RSeq')} 1 INVITE"
+
+
+def test_a_prack_that_crosses_the_200_is_taken(world: World) -> None:
+    """RFC 3262 3: whoever has sent the final response is prepared for what was outstanding. Once."""
+    session, establish, theirs = calling(world)
+    rack = lost_prack(world, theirs)
+    world.bob.do(theirs.accept, ANSWER, ())
+    assert establish.message.status_code == 200
+    assert prack(world, session, rack) == 200
+    assert prack(world, session, rack) == 481
+    over(world, session)
+
+
+@pytest.mark.parametrize("code", [200, 488])
+def test_another_offer_in_a_prack(world: World, code: int) -> None:
+    """RFC 3262 5: the answer is in the 2xx to it."""
+    session, establish, theirs = calling(world)
+    rack = lost_prack(world, theirs, ANSWER)
+    asked = Asked()
+    assert session.dialog is not None
+    session.dialog.send(world.now, session.dialog.create_request("PRACK", [("RAck", rack)], NEXT), asked)
+    world.run()
+    assert not asked.codes
+    (event,) = world.bob.happened("OfferReceived")
+    assert event.content == NEXT
+    if code == 200:
+        world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
+        assert world.messages[-1][1].body == REPLY.body
+        assert (theirs.local_content, theirs.remote_content) == (REPLY, NEXT)
+    else:
+        theirs.decline_offer(world.now, event.transaction, code)
+        world.run()
+        assert (theirs.local_content, theirs.remote_content) == (ANSWER, OFFER)
+    assert asked.codes == [code]
+    world.bob.do(theirs.accept, None, ())
+    assert establish.message.status_code == 200
+    over(world, session)
+
+
+def test_an_offer_in_a_prack_while_one_of_ours_is_open(world: World) -> None:
+    session, _, theirs = calling(world)
+    provisional(world, theirs, 180, ANSWER)
+    rack = lost_prack(world, theirs)
+    world.bob.do(theirs.renegotiate, REPLY, ())
+    assert prack(world, session, rack, NEXT) == 491
+    (event,) = world.alice.happened("OfferReceived")
+    world.alice.do(session.accept_offer, event.transaction, ANSWER, ())
+    over(world, session)
+
+
+def test_the_200_repeats_an_offer_that_is_answered_already(world: World) -> None:
+    session, _, theirs = calling(world, offer=None)
+    provisional(world, theirs, 183, OFFER)
+    session.answer_provisional(world.now, ANSWER, ())
+    world.run()
+    accept = world.bob.do(theirs.accept, OFFER, ())
+    assert accept.message.body == b""
+    (completed,) = world.bob.happened("InvitationCompleted")
+    assert completed.content is None
+    assert (theirs.local_content, theirs.remote_content) == (OFFER, ANSWER)
+    assert (session.local_content, session.remote_content) == (ANSWER, OFFER)
+    over(world, session)
+
+
+@pytest.mark.parametrize("who", ["caller", "callee"])
+def test_what_update_has_changed_is_not_undone_by_the_200(world: World, who: str) -> None:
+    session, _, theirs = calling(world)
+    provisional(world, theirs, 183, ANSWER)
+    mine, other = (session, theirs) if who == "caller" else (theirs, session)
+    party = world.alice if who == "caller" else world.bob
+    party.do(mine.renegotiate, NEXT, ())
+    (event,) = world.other(party).happened("OfferReceived")
+    world.other(party).do(other.accept_offer, event.transaction, REPLY, ())
+    world.bob.do(theirs.accept, None, ())
+    assert mine.state is other.state is SessionState.CONNECTED
+    assert (mine.local_content, mine.remote_content) == (NEXT, REPLY)
+    assert (other.local_content, other.remote_content) == (REPLY, NEXT)
     over(world, session)

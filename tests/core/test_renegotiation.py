@@ -406,3 +406,53 @@ def test_a_second_200_of_the_re_invite_long_after(world: World) -> None:
     world.run()
     assert len(requests(world, "ACK")) == acks + 1
     over(world)
+
+
+def test_a_provisional_response_and_then_silence(world: World) -> None:
+    """The ring limit is for re-INVITEs too; a peer that does not even answer CANCEL is gone."""
+    session, _ = connected(world)
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    world.pass_time(0.3)
+    world.lose = lambda message: not is_method("BYE")(message)
+    world.pass_time(179.0)
+    assert not change.ends
+    world.pass_time(40.0)
+    assert isinstance(change.error, OperationTimeoutException)
+    assert session.reason is SessionReason.TIMEOUT
+    over(world)
+
+
+def test_a_change_that_nobody_decides_about_is_taken_back(world: World) -> None:
+    session, theirs = connected(world)
+    world.lose = lambda message: is_answer("INVITE")(message) and message.status_code == 500
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    (event,) = world.bob.happened("OfferReceived")
+    world.pass_time(0.3)
+    world.alice.engine.timers.cancel(session.renegotiation._limit)
+    session.renegotiation._out_of_time()  # before the peer's own limit
+    world.run()
+    assert isinstance(change.error, OperationTimeoutException)
+    assert event.transaction.is_answered
+    assert session.state is theirs.state is CONNECTED
+    over(world)
+
+
+@pytest.mark.parametrize("body", [b"", REPLY.body])
+def test_a_reliable_provisional_response_to_a_re_invite(world: World, body: bytes) -> None:
+    """RFC 3262 4: whoever supports 100rel acknowledges it here as well; it may bring the answer."""
+    session, theirs = connected(world)
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    (event,) = world.bob.happened("OfferReceived")
+    pairs = [("Contact", "<sip:bob@192.0.2.2:5061;transport=tls>"), ("Require", "100rel"), ("RSeq", "9")]
+    for _ in range(2):
+        progress = event.transaction.create_response(
+            183, headers=pairs, content_type="application/sdp" if body else None, body=body
+        )
+        world.bob.engine.respond(world.now, event.transaction, progress)
+        world.run()
+    (prack,) = requests(world, "PRACK")
+    assert prack.headers.get("RAck") == f"9 {event.transaction.request.cseq.number} INVITE"
+    world.bob.do(theirs.accept_offer, event.transaction, None if body else REPLY, ())
+    assert change.message.status_code == 200
+    assert (session.local_content, session.remote_content) == (NEXT, REPLY)
+    over(world)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from call_support import ANSWER, OFFER, Party, World, acknowledge_at_once
 
+from p2psip.core.dialog import Content
 from p2psip.core.events import SessionReason, SessionState
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.session_timer import min_se, session_expires
@@ -402,3 +403,69 @@ def test_no_header_is_no_interval() -> None:
     request = Request("UPDATE", "sip:bob@b.example", [], b"")
     assert session_expires(request) == (0, None)
     assert min_se(request) == 0
+
+
+# ---------------------------------------------------------------------- the letter of the RFC
+
+
+@pytest.mark.parametrize(("asked", "given"), [("100", 100), ("90", 90), ("20", 90)])
+def test_the_interval_is_never_made_longer(world: World, asked: str, given: int) -> None:
+    """RFC 4028 9; less than 90 s is nothing that anybody may ask for (4)."""
+    session, theirs = up(world)
+    theirs.options.minimum_interval = 300
+    assert update(world, session, ("Session-Expires", asked)).headers.get("Session-Expires") == f"{given};refresher=uas"
+    over(world, session)
+
+
+def test_a_refresh_without_an_answer_is_the_end(world: World) -> None:
+    """RFC 4028 10: BYE, without waiting for the expiry."""
+    session, _ = up(world, 1800)
+    world.lose = is_method("UPDATE")
+    world.pass_time(900.0 + 33.0)
+    assert session.reason is SessionReason.SESSION_TIMER_EXPIRED
+    assert len(sent(world, world.alice, "BYE")) == 1
+    over(world, session)
+
+
+def without_update(world: World, *answers: int) -> tuple[Session, Session]:
+    """A peer that knows no UPDATE and answers re-INVITEs so, and 200 from then on."""
+    session, theirs = up(world)
+    session.peer_allow = session.peer_allow - {"UPDATE"}
+    left = list(answers)
+
+    def react(_: Any, usage: Session, event: Any) -> None:
+        if type(event).__name__ == "OfferReceived":
+            code = left.pop(0) if left else 200
+            if code == 200:
+                usage.accept_offer(world.now, event.transaction, ANSWER)
+            else:
+                usage.decline_offer(world.now, event.transaction, code)
+
+    world.reactions.append(react)
+    return session, theirs
+
+
+def test_the_user_may_refresh_by_a_change(world: World) -> None:
+    session, theirs = without_update(world)
+    other = Content("application/sdp", b"v=0\r\ns=other\r\n")
+    operation = world.operation("renegotiate")
+
+    def react(_: Any, usage: Session, event: Any) -> None:
+        if type(event).__name__ == "RefreshNeeded" and not operation.ends:
+            usage.renegotiate(world.now, other, (), operation)
+
+    world.reactions.append(react)
+    world.pass_time(80.0)
+    assert operation.message.status_code == 200
+    assert len(sent(world, world.alice, "INVITE")) == 2
+    assert (session.local_content, theirs.remote_content) == (other, other)
+    over(world, session)
+
+
+@pytest.mark.parametrize("answers", [(500,), (488, 503), (491,)])
+def test_a_re_invite_for_the_refresh_is_sent_again(world: World, answers: tuple[int, ...]) -> None:
+    session, theirs = without_update(world, *answers)
+    world.pass_time(400.0)
+    assert session.state is theirs.state is CONNECTED
+    assert len(sent(world, world.alice, "INVITE")) == 2 + len(answers)  # its 200 says that it knows UPDATE after all
+    over(world, session)
