@@ -10,7 +10,7 @@ from p2psip import arguments
 from p2psip.connections import RealTimeConnection
 from p2psip.core import events
 from p2psip.core.dialog import Content
-from p2psip.core.session import ExtensionSupport, Session
+from p2psip.core.session import Session
 from p2psip.core.transaction import ServerTransaction
 from p2psip.enums import (
     ExtensionFeatureSupport,
@@ -93,7 +93,7 @@ class SessionBase:
         self._core = core
         self._name = name
         self._lock = threading.RLock()  # a signal handler may come back here
-        self._state = SignalingState(int(core.state))
+        self._state = core.state
         self._reason = SignalingTransitionReason.NONE
         self._route_set_status = RouteSetStatus.HEALTHY
         self._follows_all = False
@@ -170,7 +170,7 @@ class SessionBase:
         return self._participant(
             "To" if self.is_incoming else "From",
             is_update_supported=True,
-            reliable_response_feature=ExtensionFeatureSupport(int(options.reliable)),
+            reliable_response_feature=options.reliable,
             session_timer_feature=ExtensionFeatureSupport(int(options.is_timer_supported)),
         )
 
@@ -281,13 +281,13 @@ class SessionBase:
     @property
     def reliable_provisional_response_policy(self) -> ExtensionFeatureSupport:
         """What is made of 100rel (RFC 3262). To be set before the INVITE or the first answer."""
-        return ExtensionFeatureSupport(int(self._core.options.reliable))
+        return self._core.options.reliable
 
     @reliable_provisional_response_policy.setter
     def reliable_provisional_response_policy(self, value: ExtensionFeatureSupport) -> None:
         self._check_not_begun("reliable_provisional_response_policy")
         value = arguments.instance(value, ExtensionFeatureSupport, "reliable_provisional_response_policy")
-        self._core.options.reliable = ExtensionSupport(int(value))
+        self._core.options.reliable = value
 
     def _check_not_begun(self, what: str) -> None:
         if self._state not in (SignalingState.IDLE, SignalingState.INCOMING):
@@ -306,13 +306,11 @@ class SessionBase:
         self._endpoint._manager._report_unhandled(sender, error, handler)
 
     def _state_changed(self, event: events.SessionStateChanged) -> None:
-        self._state = SignalingState(int(event.state))
-        self._reason = SignalingTransitionReason(int(event.reason))
+        self._state = event.state
+        self._reason = event.reason
         if self._state is SignalingState.DISCONNECTED:
             self._endpoint._release(self)
-        args = SignalingStateChangedEventArgs(
-            SignalingState(int(event.previous)), self._state, self._reason, data_of(event.message)
-        )
+        args = SignalingStateChangedEventArgs(event.previous, self._state, self._reason, data_of(event.message))
         self._raise(self.state_changed, args)
 
     def _provisional_received(self, event: events.ProvisionalReceived) -> None:

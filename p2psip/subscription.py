@@ -244,7 +244,7 @@ class SipSubscription(Hosted):
                 ),
             )
         elif isinstance(event, events.SubscriptionStateChanged):
-            previous, self._state = self._state, SubscriptionSignalingState(int(event.state))
+            previous, self._state = self._state, event.state
             if self._state is SubscriptionSignalingState.TERMINATED:
                 self._endpoint._release(self)
             self._raise(

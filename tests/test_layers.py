@@ -23,7 +23,7 @@ ALLOWED = {
     # An area of p2psip, and the areas that it may import besides itself.
     **dict.fromkeys(FOUNDATIONS, frozenset[str]()),
     "message": frozenset({"errors", "config"}),
-    "core": frozenset({"message", "trace", "errors", "config", "timers"}),
+    "core": frozenset({"message", "trace", "enums", "errors", "config", "timers"}),
     "net": frozenset({"message", "errors", "config", "timers"}),
     "sync": frozenset({"errors"}),
     "values": frozenset({"errors", "message"}),

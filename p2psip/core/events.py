@@ -7,11 +7,11 @@ been answered already.
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content
+from p2psip.enums import SignalingState, SignalingTransitionReason, SubscriptionSignalingState
 from p2psip.errors import RealTimeException
 from p2psip.message import Request, Response
 
@@ -19,45 +19,13 @@ if TYPE_CHECKING:
     from p2psip.core.transaction import ServerTransaction
 
 
-class SessionState(enum.IntEnum):
-    """Where a session is; the numbers are the facade's (SignalingState)."""
-
-    IDLE = 0
-    CONNECTING = 1
-    ALERTED = 2
-    CONNECTED = 3
-    DISCONNECTED = 4
-    INCOMING = 5
-    REDIRECTING = 6
-
-
-class SessionReason(enum.IntEnum):
-    """Why a session changed its state; the numbers are the facade's (SignalingTransitionReason)."""
-
-    NONE = 0
-    DECLINED = 1
-    CANCELED = 2
-    TERMINATED_LOCALLY = 3
-    TERMINATED_REMOTELY = 4
-    BUSY = 5
-    TEMPORARILY_UNAVAILABLE = 6
-    NOT_ACCEPTABLE = 7
-    NOT_ACCEPTABLE_MEDIA = 8
-    TIMEOUT = 9
-    UNREACHABLE = 10
-    SESSION_TIMER_EXPIRED = 11
-    PROVISION_RESPONSE_RECEIVED = 12
-    SESSION_DOES_NOT_EXIST = 13
-    RECOVERY_FAILED = 14
-
-
 @dataclasses.dataclass(slots=True)
 class SessionStateChanged:
     """``message`` is what caused it: a response, BYE, CANCEL, ACK; or None."""
 
-    previous: SessionState
-    state: SessionState
-    reason: SessionReason
+    previous: SignalingState
+    state: SignalingState
+    reason: SignalingTransitionReason
     message: Request | Response | None
 
 
@@ -166,23 +134,12 @@ class RouteSetChanged:
     error: RealTimeException | None
 
 
-class SubscriptionState(enum.IntEnum):
-    """Where a subscriber is; the numbers are the facade's (SubscriptionSignalingState)."""
-
-    IDLE = 0
-    SUBSCRIBING = 1
-    SUBSCRIBED = 2
-    WAITING_FOR_RETRY = 3
-    TERMINATING = 4
-    TERMINATED = 5
-
-
 @dataclasses.dataclass(slots=True)
 class SubscriptionStateChanged:
     """``reason`` is the notifier's (deactivated, rejected ...), ``message`` what caused it, ``error`` why it failed."""
 
-    previous: SubscriptionState
-    state: SubscriptionState
+    previous: SubscriptionSignalingState
+    state: SubscriptionSignalingState
     reason: str | None
     message: Request | Response | None
     error: Exception | None
@@ -244,19 +201,19 @@ class PublicationChanged:
 
 
 _REASONS = {
-    480: SessionReason.TEMPORARILY_UNAVAILABLE,
-    481: SessionReason.SESSION_DOES_NOT_EXIST,
-    486: SessionReason.BUSY,
-    487: SessionReason.CANCELED,
-    488: SessionReason.NOT_ACCEPTABLE_MEDIA,
-    600: SessionReason.BUSY,
-    606: SessionReason.NOT_ACCEPTABLE_MEDIA,
-    406: SessionReason.NOT_ACCEPTABLE,
-    408: SessionReason.TIMEOUT,
-    504: SessionReason.TIMEOUT,
+    480: SignalingTransitionReason.TEMPORARILY_UNAVAILABLE,
+    481: SignalingTransitionReason.SESSION_DOES_NOT_EXIST,
+    486: SignalingTransitionReason.BUSY,
+    487: SignalingTransitionReason.CANCELED,
+    488: SignalingTransitionReason.NOT_ACCEPTABLE_MEDIA,
+    600: SignalingTransitionReason.BUSY,
+    606: SignalingTransitionReason.NOT_ACCEPTABLE_MEDIA,
+    406: SignalingTransitionReason.NOT_ACCEPTABLE,
+    408: SignalingTransitionReason.TIMEOUT,
+    504: SignalingTransitionReason.TIMEOUT,
 }
 
 
-def end_reason(response: Response) -> SessionReason:
+def end_reason(response: Response) -> SignalingTransitionReason:
     """Why a session ended that was answered like this."""
-    return _REASONS.get(response.status_code, SessionReason.DECLINED)
+    return _REASONS.get(response.status_code, SignalingTransitionReason.DECLINED)

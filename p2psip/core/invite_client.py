@@ -5,17 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
-from p2psip.core.events import (
-    InvitationAccepted,
-    ProvisionalReceived,
-    Redirected,
-    SessionReason,
-    SessionState,
-    end_reason,
-)
+from p2psip.core.events import InvitationAccepted, ProvisionalReceived, Redirected, end_reason
 from p2psip.core.reliable import Prack, ReliableReceiver, rseq
-from p2psip.core.session_options import ExtensionSupport
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import ExtensionFeatureSupport, SignalingState, SignalingTransitionReason
 from p2psip.errors import (
     ConnectionFailureException,
     MessageParsingException,
@@ -95,7 +88,7 @@ class OutgoingInvite(ClientUsage):
             *session.timer.request_headers(),
             *self._headers,
         ]
-        if session.options.reliable is ExtensionSupport.REQUIRED:
+        if session.options.reliable is ExtensionFeatureSupport.REQUIRED:
             pairs.append(("Require", "100rel"))
         offer = self._offer
         if offer is not None:
@@ -157,7 +150,7 @@ class OutgoingInvite(ClientUsage):
                 if content is not None and self._offer is not None:
                     session.local_content, session.remote_content = self._offer, content
         session.tell(ProvisionalReceived(response, tag, is_reliable, content, needs_answer))
-        session.change(SessionState.ALERTED, SessionReason.PROVISION_RESPONSE_RECEIVED, response)
+        session.change(SignalingState.ALERTED, SignalingTransitionReason.PROVISION_RESPONSE_RECEIVED, response)
 
     def answer_provisional(self, now: float, answer: Content | None) -> None:
         """The application answers the offer of a reliable provisional response."""
@@ -229,7 +222,7 @@ class OutgoingInvite(ClientUsage):
         dialog.send_ack(now, ack)
         if self._offer is None and not self._is_answered:
             session.remote_content, session.local_content = Content.of(success), answer
-        session.change(SessionState.CONNECTED, SessionReason.NONE, success)
+        session.change(SignalingState.CONNECTED, SignalingTransitionReason.NONE, success)
         self._complete(success, None)
 
     def _acknowledge_unasked(self) -> None:
@@ -269,7 +262,7 @@ class OutgoingInvite(ClientUsage):
         session.engine.timers.cancel(self._ring)
         self._ring = None
         session.engine.dialogs.wait(session)
-        session.change(SessionState.REDIRECTING, SessionReason.NONE, response)
+        session.change(SignalingState.REDIRECTING, SignalingTransitionReason.NONE, response)
         self._guard = session.engine.timers.start(now, session.engine.settings.handler_limit, self._give_up_unasked)
         session.tell(Redirected(response, tuple(self._remaining)))
         return True
@@ -297,7 +290,7 @@ class OutgoingInvite(ClientUsage):
             return
         self._stop_timers()
         self._is_over = True
-        reason = SessionReason.UNREACHABLE if unreachable else SessionReason.TIMEOUT
+        reason = SignalingTransitionReason.UNREACHABLE if unreachable else SignalingTransitionReason.TIMEOUT
         self._session.end(now, reason, None)
         self._complete(None, error)
 
@@ -331,7 +324,7 @@ class OutgoingInvite(ClientUsage):
         except RealTimeException as error:
             target = error
         self._headers = headers
-        session.change(SessionState.CONNECTING, SessionReason.NONE, None)
+        session.change(SignalingState.CONNECTING, SignalingTransitionReason.NONE, None)
         self._send(now, uri, target, session.request.cseq.number + 1)
 
     def give_up(self, now: float) -> None:
@@ -346,14 +339,14 @@ class OutgoingInvite(ClientUsage):
 
     def terminate(self, now: float, headers: Pairs) -> None:
         """The user wants it no more, before it is up."""
-        self._abort(now, headers, SessionReason.TERMINATED_LOCALLY, None)
+        self._abort(now, headers, SignalingTransitionReason.TERMINATED_LOCALLY, None)
 
     def _out_of_time(self, seconds: float) -> None:
         self._limit = None
         self._abort(
             self._session.engine.now,
             (),
-            SessionReason.TIMEOUT,
+            SignalingTransitionReason.TIMEOUT,
             OperationTimeoutException(
                 f"The call to {self._uri} was not answered within {seconds:g} s, and was taken back."
             ),
@@ -364,20 +357,20 @@ class OutgoingInvite(ClientUsage):
         self._abort(
             self._session.engine.now,
             (),
-            SessionReason.TIMEOUT,
+            SignalingTransitionReason.TIMEOUT,
             OperationTimeoutException(
                 f"{self._uri} rang for {seconds:g} s and nobody answered; the call was taken back."
             ),
         )
 
-    def _abort(self, now: float, headers: Pairs, reason: SessionReason, error: Exception | None) -> None:
+    def _abort(self, now: float, headers: Pairs, reason: SignalingTransitionReason, error: Exception | None) -> None:
         session = self._session
         if self._is_over:
             return
         self._stop_timers()
         if self._is_won and session.dialog is not None:  # a 2xx that is not acknowledged yet
             self.acknowledge(now, None, ())
-            if session.state is SessionState.CONNECTED:
+            if session.state is SignalingState.CONNECTED:
                 session.hang_up(now, headers, reason)
             return
         self._is_over = True

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Pairs
-from p2psip.core.events import InvitationCompleted, SessionReason, SessionState, TerminatedByPeer, end_reason
+from p2psip.core.events import InvitationCompleted, TerminatedByPeer, end_reason
 from p2psip.core.reliable import ReliableSender, option_tags
-from p2psip.core.session_options import ExtensionSupport
+from p2psip.enums import ExtensionFeatureSupport, SignalingState, SignalingTransitionReason
 from p2psip.errors import (
     OperationTimeoutException,
     RealTimeException,
@@ -92,7 +92,7 @@ class IncomingInvite:
         self._ring = engine.timers.start(now, limit, self._rang_too_long, code)
 
     def _rang_too_long(self, code: int) -> None:
-        self.reject(self._session.engine.now, code, None, (), None, SessionReason.TIMEOUT)
+        self.reject(self._session.engine.now, code, None, (), None, SignalingTransitionReason.TIMEOUT)
 
     def _ring_on(self, response: Response) -> None:
         """Say it again every minute: proxies wait for no more than three (RFC 3261 13.3.1.1)."""
@@ -107,7 +107,7 @@ class IncomingInvite:
     def _is_refused(self, now: float) -> bool:
         """It requires reliable provisional responses, which the application has switched off since it came."""
         options = self._session.options
-        if options.reliable is not ExtensionSupport.UNSUPPORTED:
+        if options.reliable is not ExtensionFeatureSupport.UNSUPPORTED:
             return False
         if "100rel" not in option_tags(self.transaction.request, "Require"):
             return False
@@ -133,10 +133,10 @@ class IncomingInvite:
             session.refuse(operation, f"answered {code}")
             return
         can = "100rel" in option_tags(request, "Supported") and (
-            session.options.reliable is not ExtensionSupport.UNSUPPORTED
+            session.options.reliable is not ExtensionFeatureSupport.UNSUPPORTED
         )
         must = "100rel" in option_tags(request, "Require") or (
-            can and session.options.reliable is ExtensionSupport.REQUIRED
+            can and session.options.reliable is ExtensionFeatureSupport.REQUIRED
         )
         if code > 100 and (must or (reliable and can)):
             self._reliable.send(now, code, reason, headers, content, operation)
@@ -150,7 +150,7 @@ class IncomingInvite:
         """A 2xx may have waited for it."""
         self._reliable.received_prack(now, transaction)
         accept, self._held_back = self._held_back, None
-        if accept is not None and self._session.state is SessionState.CONNECTING:
+        if accept is not None and self._session.state is SignalingState.CONNECTING:
             self._answer(now, *accept)
 
     def accept(self, now: float, content: Content | None, headers: Pairs, operation: Any) -> None:
@@ -159,7 +159,7 @@ class IncomingInvite:
         if self._is_refused(now):
             session.refuse(operation, "accepted")
             return
-        if session.options.reliable is ExtensionSupport.REQUIRED and "100rel" not in option_tags(
+        if session.options.reliable is ExtensionFeatureSupport.REQUIRED and "100rel" not in option_tags(
             request, "Supported"
         ) | option_tags(request, "Require"):
             session.refuse(operation, "accepted, because the peer does not know 100rel, which is required here")
@@ -167,7 +167,7 @@ class IncomingInvite:
             return
         self._stop_ring()
         self._operation = operation
-        session.change(SessionState.CONNECTING, SessionReason.NONE, None)
+        session.change(SignalingState.CONNECTING, SignalingTransitionReason.NONE, None)
         if self._reliable.holds_back:
             self._held_back = (content, headers)
         else:
@@ -194,7 +194,7 @@ class IncomingInvite:
         reason: str | None,
         headers: Pairs,
         content: Content | None = None,
-        why: SessionReason | None = None,
+        why: SignalingTransitionReason | None = None,
     ) -> None:
         self._stop_ring()
         self._reliable.stop()
@@ -215,12 +215,12 @@ class IncomingInvite:
         content = Content.of(ack)
         if self._is_offer_ours:
             session.remote_content = content
-        if session.state is SessionState.CONNECTING:
+        if session.state is SignalingState.CONNECTING:
             session.tell(InvitationCompleted(ack, content if self._is_offer_ours else None))
-            session.change(SessionState.CONNECTED, SessionReason.NONE, ack)
+            session.change(SignalingState.CONNECTED, SignalingTransitionReason.NONE, ack)
             self._complete(ack, None)
         if self._farewell is not None:
-            session.hang_up(now, self._farewell, SessionReason.TERMINATED_LOCALLY)
+            session.hang_up(now, self._farewell, SignalingTransitionReason.TERMINATED_LOCALLY)
         return True
 
     def _not_acknowledged(self) -> None:
@@ -230,7 +230,7 @@ class IncomingInvite:
             f"The call from {session.dialog.remote if session.dialog else 'the peer'} was accepted, but no ACK came "
             f"within {64 * session.engine.settings.t1:g} s; it was ended."
         )
-        session.hang_up(session.engine.now, self._farewell or (), SessionReason.TIMEOUT)
+        session.hang_up(session.engine.now, self._farewell or (), SignalingTransitionReason.TIMEOUT)
         self._complete(None, error)
 
     def cancelled(self, now: float) -> None:
@@ -239,37 +239,39 @@ class IncomingInvite:
         self._reliable.stop()
         self._held_back = None
         self._session.tell(TerminatedByPeer(self.transaction.request))
-        self._session.end(now, SessionReason.CANCELED, self.transaction.request)
+        self._session.end(now, SignalingTransitionReason.CANCELED, self.transaction.request)
         self.overtaken()
 
     def failed(self, now: float, error: RealTimeException | None) -> None:
         """Nobody answered in time (500 was sent), or the connection is lost. After a 2xx the ACK may come by another
         one; a refusal that nobody acknowledges is still one."""
-        if self._session.state is not SessionState.INCOMING and self._held_back is None:
+        if self._session.state is not SignalingState.INCOMING and self._held_back is None:
             return
         self._stop_ring()
         self._reliable.stop()
         self._held_back = None
         timed_out = isinstance(error, OperationTimeoutException)
-        self._session.end(now, SessionReason.TIMEOUT if timed_out else SessionReason.UNREACHABLE, None)
+        self._session.end(
+            now, SignalingTransitionReason.TIMEOUT if timed_out else SignalingTransitionReason.UNREACHABLE, None
+        )
         self.overtaken()
 
     def give_up(self, now: float, error: RealTimeException) -> None:
         """A PRACK did not come; a 2xx may have waited for it (RFC 3262 3)."""
         self._held_back = None
-        self.reject(now, 504, None, (), None, SessionReason.TIMEOUT)
+        self.reject(now, 504, None, (), None, SignalingTransitionReason.TIMEOUT)
         self._complete(None, fresh(error))
 
     def terminate(self, now: float, headers: Pairs) -> None:
         """After our 2xx: BYE has to wait for the ACK (RFC 3261 15)."""
         if self._held_back is not None:
             self._held_back = None
-            self.reject(now, 603, None, headers, None, SessionReason.TERMINATED_LOCALLY)
+            self.reject(now, 603, None, headers, None, SignalingTransitionReason.TERMINATED_LOCALLY)
             self.overtaken()
             self._session.said_farewell()
             return
         self._farewell = headers
-        self._session.end(now, SessionReason.TERMINATED_LOCALLY, None)
+        self._session.end(now, SignalingTransitionReason.TERMINATED_LOCALLY, None)
         self.overtaken()
 
     def peer_hung_up(self, now: float) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.effects import Complete, Tell
 from p2psip.core.event_headers import event_name, expires_of, subscription_state
-from p2psip.core.events import ReferProgress, ReferReceived, SessionState
+from p2psip.core.events import ReferProgress, ReferReceived
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import SignalingState
 from p2psip.errors import MessageParsingException, RealTimeException, fresh
 from p2psip.message import NameAddr, Request, Response, SipUri, reason_phrase, unescape
 from p2psip.timers import Timer
@@ -60,7 +61,7 @@ class OutgoingRefer(ClientUsage):
         """
         session = self._session
         dialog = session.dialog
-        if session.state is not SessionState.CONNECTED or dialog is None or self._sequence:  # each is sent once
+        if session.state is not SignalingState.CONNECTED or dialog is None or self._sequence:  # each is sent once
             session.refuse(operation, "transferred")
             return
         pairs = self._fields(refer_to, subscribe)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from p2psip.core.dialog import Dialog, Pairs, contact_uri
 from p2psip.core.effects import Arrived, Complete, Tell
 from p2psip.core.event_headers import subscription_state
-from p2psip.core.events import ReferEnded, SessionState
+from p2psip.core.events import ReferEnded
 from p2psip.core.refer import LIFETIME, IncomingRefer, OutgoingRefer, refer_to_of, wants_no_progress
 from p2psip.core.session_headers import record_route
 from p2psip.core.subscribe import MAXIMUM_NOTIFIERS
 from p2psip.core.uas import Refusal
+from p2psip.enums import SignalingState
 from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException
 from p2psip.message import Request, Response
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class Outside:
     """Stands where a REFER has its session otherwise."""
 
-    state = SessionState.CONNECTED
+    state = SignalingState.CONNECTED
     user: Any = None
 
     def __init__(self, engine: Engine, record: EndpointRecord, dialog: Dialog | None = None) -> None:

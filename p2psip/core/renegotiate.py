@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Pairs
-from p2psip.core.events import AnswerReceived, OfferCancelled, OfferReceived, SessionReason, SessionState
+from p2psip.core.events import AnswerReceived, OfferCancelled, OfferReceived
 from p2psip.core.invite_server import AwaitedAck
 from p2psip.core.reliable import Prack, ReliableReceiver, rseq
 from p2psip.core.session_errors import taken_back
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.errors import (
     OperationFailureException,
     OperationFailureReason,
@@ -58,7 +59,7 @@ class Renegotiation(ClientUsage):
         """UPDATE with an offer may be sent before the call is answered: the first offer has its answer, which both
         sides know of, because it came in a reliable provisional response (RFC 3311 5.1)."""
         session = self._session
-        early = session.state in (SessionState.ALERTED, SessionState.INCOMING)
+        early = session.state in (SignalingState.ALERTED, SignalingState.INCOMING)
         return early and session.local_content is not None and "UPDATE" in session.peer_allow
 
     @property
@@ -89,7 +90,7 @@ class Renegotiation(ClientUsage):
         self._retry = None
         self._receiver, self._early_answer, self._is_too_late = ReliableReceiver(), None, False
         self._tries += 1
-        method = "INVITE" if session.state is SessionState.CONNECTED else "UPDATE"
+        method = "INVITE" if session.state is SignalingState.CONNECTED else "UPDATE"
         request = dialog.create_request(
             method, [*session.supported(), *session.timer.request_headers(), *self._headers], offer
         )
@@ -122,7 +123,7 @@ class Renegotiation(ClientUsage):
                 self._ack = (sequence, ack)
                 session.dialog.send_ack(now, ack)
             session.learn(response)
-            if session.state is SessionState.CONNECTED:
+            if session.state is SignalingState.CONNECTED:
                 session.timer.accept_response(now, response)
         if client_request is not self._client_request:
             return
@@ -130,7 +131,7 @@ class Renegotiation(ClientUsage):
         if code == 422 and self._tries < MAXIMUM_TRIES and session.timer.too_small(response):
             self._send(now)
             return
-        if code == 491 and self._tries < MAXIMUM_TRIES and session.state is SessionState.CONNECTED:
+        if code == 491 and self._tries < MAXIMUM_TRIES and session.state is SignalingState.CONNECTED:
             self._retry = session.engine.timers.start(now, self._wait(), self._send_again)
             return
         if code < 300:
@@ -183,8 +184,8 @@ class Renegotiation(ClientUsage):
             return
         self._settle()
         operation, self._operation = self._operation, None
-        if isinstance(error, OperationTimeoutException) and self._session.state is SessionState.CONNECTED:
-            self._session.hang_up(now, (), SessionReason.TIMEOUT)  # RFC 3261 14.1
+        if isinstance(error, OperationTimeoutException) and self._session.state is SignalingState.CONNECTED:
+            self._session.hang_up(now, (), SignalingTransitionReason.TIMEOUT)  # RFC 3261 14.1
         self._session.complete(operation, None, error)
 
     def cancel(self, now: float, headers: Pairs) -> bool:
@@ -209,7 +210,7 @@ class Renegotiation(ClientUsage):
         session.learn(request)
         content = Content.of(request)
         is_update = request.method == "UPDATE"
-        if session.state is not SessionState.CONNECTED and (
+        if session.state is not SignalingState.CONNECTED and (
             not is_update or (content is not None and None in (session.local_content, session.remote_content))
         ):
             # Our 2xx, or our first INVITE, has no ACK yet; or the first offer has no answer (RFC 3311 5.2).
@@ -289,8 +290,8 @@ class Renegotiation(ClientUsage):
         session = self._session
         self._awaited = None
         (operation, _), self._accepted = self._accepted, (None, False)
-        if session.state is SessionState.CONNECTED:
-            session.hang_up(session.engine.now, (), SessionReason.TIMEOUT)
+        if session.state is SignalingState.CONNECTED:
+            session.hang_up(session.engine.now, (), SignalingTransitionReason.TIMEOUT)
         session.complete(
             operation,
             None,

@@ -12,24 +12,17 @@ from typing import TYPE_CHECKING, Any
 from p2psip.core import session_headers
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.effects import Complete, Tell
-from p2psip.core.events import (
-    MessageSeen,
-    RequestReceived,
-    RouteSetChanged,
-    SessionReason,
-    SessionState,
-    SessionStateChanged,
-    TerminatedByPeer,
-)
+from p2psip.core.events import MessageSeen, RequestReceived, RouteSetChanged, SessionStateChanged, TerminatedByPeer
 from p2psip.core.invite_client import Farewell, OutgoingInvite
 from p2psip.core.invite_server import IncomingInvite
 from p2psip.core.refer import receive_in_session
 from p2psip.core.renegotiate import Renegotiation
 from p2psip.core.session_errors import DIALOG_IS_GONE, connection_lost, overtaken, wrong_time
-from p2psip.core.session_options import ExtensionSupport, SessionOptions
+from p2psip.core.session_options import SessionOptions
 from p2psip.core.session_request import SessionRequest
 from p2psip.core.session_timer import SessionTimer
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.errors import OperationFailureException, RealTimeException
 from p2psip.message import Request, Response
 
@@ -39,7 +32,7 @@ if TYPE_CHECKING:
     from p2psip.core.flow import Flow
     from p2psip.core.transaction import ServerTransaction
 
-__all__ = ["ExtensionSupport", "Session", "SessionOptions"]
+__all__ = ["Session", "SessionOptions"]
 
 NOT_OURS = frozenset(("NOTIFY", "SUBSCRIBE"))
 """Requests in a dialog that are not a session's."""
@@ -100,8 +93,8 @@ class Session(ClientUsage):
         self.user = user
         self.options = options or SessionOptions()
         self.call_id = call_id or engine.tokens.call_id()
-        self.state = SessionState.IDLE
-        self.reason = SessionReason.NONE
+        self.state = SignalingState.IDLE
+        self.reason = SignalingTransitionReason.NONE
         self.is_incoming = False
         self.dialog: Dialog | None = None
         self.request: Request | None = None
@@ -145,11 +138,11 @@ class Session(ClientUsage):
         timeout: float | None = None,
     ) -> None:
         """Send the INVITE; the operation ends with the 2xx once its ACK is sent."""
-        if self.state is not SessionState.IDLE:
+        if self.state is not SignalingState.IDLE:
             self.refuse(operation, "established")
             return
         self._outgoing = OutgoingInvite(self, operation)
-        self.change(SessionState.CONNECTING, SessionReason.NONE, None)
+        self.change(SignalingState.CONNECTING, SignalingTransitionReason.NONE, None)
         self._outgoing.start(now, uri, to, target, offer, headers, timeout)
 
     def acknowledge(self, now: float, answer: Content | None, headers: Pairs) -> None:
@@ -178,7 +171,7 @@ class Session(ClientUsage):
         """An INVITE has begun it."""
         self.is_incoming = True
         self.call_id = transaction.request.call_id or ""
-        self.state = SessionState.INCOMING
+        self.state = SignalingState.INCOMING
         self.request = transaction.request
         self.learn(transaction.request)
         self.dialog = Dialog.of_request(self.engine, self.record, transaction)
@@ -188,7 +181,7 @@ class Session(ClientUsage):
 
     def accept(self, now: float, content: Content | None, headers: Pairs, operation: Any) -> None:
         """Answer 200; the operation ends with the ACK."""
-        if self._incoming is None or self.state is not SessionState.INCOMING:
+        if self._incoming is None or self.state is not SignalingState.INCOMING:
             self.refuse(operation, "accepted")
         else:
             self._incoming.accept(now, content, headers, operation)
@@ -204,7 +197,7 @@ class Session(ClientUsage):
         operation: Any,
     ) -> None:
         """Answer 101 to 199; where it is sent reliably the operation ends with the PRACK, else at once."""
-        if self._incoming is None or self.state is not SessionState.INCOMING:
+        if self._incoming is None or self.state is not SignalingState.INCOMING:
             self.refuse(operation, f"answered {code}")
         else:
             self._incoming.send_provisional(now, code, reason, headers, content, reliable, operation)
@@ -219,7 +212,7 @@ class Session(ClientUsage):
         content: Content | None = None,
     ) -> None:
         """Answer 300 to 699."""
-        if self._incoming is None or self.state is not SessionState.INCOMING:
+        if self._incoming is None or self.state is not SignalingState.INCOMING:
             self.refuse(operation, f"answered {code}")
         else:
             self._incoming.reject(now, code, reason, headers, content)
@@ -237,7 +230,7 @@ class Session(ClientUsage):
         timeout: float | None = None,
     ) -> None:
         """MESSAGE, INFO and the like; the operation ends with the final response."""
-        if self.state is not SessionState.CONNECTED or self.dialog is None:
+        if self.state is not SignalingState.CONNECTED or self.dialog is None:
             self.refuse(operation, f"used for {method}")
             return
         usage = SessionRequest(self, operation)
@@ -248,7 +241,7 @@ class Session(ClientUsage):
     def renegotiate(self, now: float, offer: Content, headers: Pairs, operation: Any) -> None:
         """Offer another description, by re-INVITE, or by UPDATE before the session is up; the operation ends with the
         final response."""
-        if self.dialog is None or not (self.state is SessionState.CONNECTED or self.renegotiation.is_possible_early):
+        if self.dialog is None or not (self.state is SignalingState.CONNECTED or self.renegotiation.is_possible_early):
             self.refuse(operation, "renegotiated")
         else:
             self.renegotiation.begin(now, offer, headers, operation)
@@ -285,28 +278,28 @@ class Session(ClientUsage):
     def terminate(self, now: float, headers: Pairs, operation: Any) -> None:
         """End it in whatever state it is; the operation ends when the peer has been told, or cannot be."""
         state = self.state
-        if state is SessionState.IDLE:
-            self.end(now, SessionReason.TERMINATED_LOCALLY, None)
+        if state is SignalingState.IDLE:
+            self.end(now, SignalingTransitionReason.TERMINATED_LOCALLY, None)
             self.complete(operation, None, None)
-        elif state is SessionState.DISCONNECTED:
+        elif state is SignalingState.DISCONNECTED:
             if self._farewells:
                 self._farewells.append(operation)
             else:
                 self.complete(operation, None, None)
-        elif state is SessionState.INCOMING and self._incoming is not None:
-            self._incoming.reject(now, 603, None, headers, None, SessionReason.TERMINATED_LOCALLY)
+        elif state is SignalingState.INCOMING and self._incoming is not None:
+            self._incoming.reject(now, 603, None, headers, None, SignalingTransitionReason.TERMINATED_LOCALLY)
             self.complete(operation, None, None)
         else:
             self._farewells.append(operation)
-            if state is SessionState.CONNECTED:
-                self.hang_up(now, headers, SessionReason.TERMINATED_LOCALLY)
+            if state is SignalingState.CONNECTED:
+                self.hang_up(now, headers, SignalingTransitionReason.TERMINATED_LOCALLY)
             elif self._outgoing is not None:
                 self._outgoing.terminate(now, headers)
             elif self._incoming is not None:
                 self._incoming.terminate(now, headers)
 
     def hang_up(
-        self, now: float, headers: Pairs, reason: SessionReason, message: Request | Response | None = None
+        self, now: float, headers: Pairs, reason: SignalingTransitionReason, message: Request | Response | None = None
     ) -> None:
         """Send BYE: for us the session is over, the dialog lives until BYE is answered."""
         dialog = self.dialog
@@ -327,11 +320,11 @@ class Session(ClientUsage):
             self.complete(operation, None, None)
         self.leave()
 
-    def end(self, now: float, reason: SessionReason, message: Request | Response | None) -> None:
+    def end(self, now: float, reason: SignalingTransitionReason, message: Request | Response | None) -> None:
         """It is over: stop all timers, fail all operations. Unless somebody says farewell the dialog is left."""
-        if self.state is SessionState.DISCONNECTED:
+        if self.state is SignalingState.DISCONNECTED:
             return
-        self.change(SessionState.DISCONNECTED, reason, message)
+        self.change(SignalingState.DISCONNECTED, reason, message)
         self.timer.stop()
         self.renegotiation.end(now)
         pending, self._pending = self._pending, {}
@@ -350,7 +343,7 @@ class Session(ClientUsage):
         for part in (self._outgoing, self._incoming):
             if part is not None:
                 part.abandon(error)
-        self.end(now, SessionReason.TERMINATED_LOCALLY, None)
+        self.end(now, SignalingTransitionReason.TERMINATED_LOCALLY, None)
         self.said_farewell()
 
     # ------------------------------------------------------------------ what the dialog and the engine tell
@@ -366,7 +359,7 @@ class Session(ClientUsage):
             self._bye_received(now, transaction.request)
             return
         self.way_found(transaction.flow)
-        if self.state is SessionState.DISCONNECTED:
+        if self.state is SignalingState.DISCONNECTED:
             self.respond(transaction, 481)
         elif method == "PRACK":
             if self._incoming is None:
@@ -381,7 +374,7 @@ class Session(ClientUsage):
             self.tell(RequestReceived(transaction))
 
     def _bye_received(self, now: float, bye: Request) -> None:
-        if self.state is SessionState.DISCONNECTED:  # ours has crossed it, or waits for an ACK
+        if self.state is SignalingState.DISCONNECTED:  # ours has crossed it, or waits for an ACK
             if self._incoming is not None and self._incoming.waits_to_hang_up:
                 self._incoming.peer_hung_up(now)
                 self.said_farewell()
@@ -390,7 +383,7 @@ class Session(ClientUsage):
         parts = [part for part in (self._incoming, self._outgoing) if part is not None]
         for part in parts:
             part.peer_hung_up(now)
-        self.end(now, SessionReason.TERMINATED_REMOTELY, bye)
+        self.end(now, SignalingTransitionReason.TERMINATED_REMOTELY, bye)
         for part in parts:
             part.overtaken()
 
@@ -413,7 +406,7 @@ class Session(ClientUsage):
             self.renegotiation.transaction_failed(now, transaction)
 
     def flow_lost(self, now: float, flow: Flow) -> None:
-        if self.state is SessionState.CONNECTED:
+        if self.state is SignalingState.CONNECTED:
             self._is_way_lost = True
             self.tell(RouteSetChanged(connection_lost(flow)))
 
@@ -427,7 +420,9 @@ class Session(ClientUsage):
 
     # ------------------------------------------------------------------ for its parts
 
-    def change(self, state: SessionState, reason: SessionReason, message: Request | Response | None) -> None:
+    def change(
+        self, state: SignalingState, reason: SignalingTransitionReason, message: Request | Response | None
+    ) -> None:
         """Another state; the user is told."""
         previous, self.state = self.state, state
         self.reason = reason
@@ -484,14 +479,14 @@ class Session(ClientUsage):
 
     def failed_by(self, now: float, response: Response) -> bool:
         """A final response to a request in the session says that the session is gone (RFC 5057 5.1)."""
-        if self.state is not SessionState.CONNECTED:
+        if self.state is not SignalingState.CONNECTED:
             return False  # an early dialog may go, what becomes of the call is told by the answer to its INVITE
         code = response.status_code
         if code == 408:
-            self.hang_up(now, (), SessionReason.TIMEOUT, response)
+            self.hang_up(now, (), SignalingTransitionReason.TIMEOUT, response)
         elif code in DIALOG_IS_GONE:
-            self.end(now, SessionReason.SESSION_DOES_NOT_EXIST, response)
-        return self.state is not SessionState.CONNECTED
+            self.end(now, SignalingTransitionReason.SESSION_DOES_NOT_EXIST, response)
+        return self.state is not SignalingState.CONNECTED
 
     def forget_request(self, usage: SessionRequest) -> None:
         self._pending.pop(usage, None)

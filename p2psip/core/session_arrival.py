@@ -8,10 +8,10 @@ from p2psip.core.dialog import contact_uri
 from p2psip.core.directory import EndpointRecord
 from p2psip.core.effects import Arrived
 from p2psip.core.engine import Engine
-from p2psip.core.events import SessionState
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.transaction import ServerTransaction
 from p2psip.core.uas import Refusal
+from p2psip.enums import SignalingState
 from p2psip.message import Request
 
 
@@ -23,7 +23,7 @@ def receive_invite(engine: Engine, now: float, transaction: ServerTransaction, r
     joins = _named_session(engine, record, request, "Join")
     if refusal is None and (replaces is False or joins is False):
         refusal = Refusal(481)  # RFC 3891 3, RFC 3911 4
-    if refusal is None and replaces and replaces.state is SessionState.CONNECTED and _is_early_only(request):
+    if refusal is None and replaces and replaces.state is SignalingState.CONNECTED and _is_early_only(request):
         refusal = Refusal(486)  # RFC 3891 3
     session = Session(engine, record, None, SessionOptions(minimum_interval=record.minimum_session_interval))
     too_short = session.timer.refusal(request)
@@ -49,7 +49,7 @@ def _named_session(
     if dialog is None or dialog.record is not record:
         return False
     session = next((usage for usage in dialog.usages if isinstance(usage, Session)), None)
-    if session is None or session.state is SessionState.DISCONNECTED:
+    if session is None or session.state is SignalingState.DISCONNECTED:
         return False
     # RFC 3891 3: a call that rings here is picked up by whoever began it, and by nobody else.
     return False if dialog.is_early and session.is_incoming else session

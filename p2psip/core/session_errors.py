@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from p2psip.core.events import SessionReason, SessionState
+from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.errors import ConnectionFailureException, OperationFailureException, OperationFailureReason
 
 if TYPE_CHECKING:
@@ -15,26 +15,26 @@ DIALOG_IS_GONE = frozenset((404, 410, 416, 481, 482, 483, 484, 485, 502, 604))
 """Answers that say that the peer cannot be reached any more in this dialog (RFC 5057 5.1)."""
 
 _STATES = {
-    SessionState.IDLE: "it has not been begun",
-    SessionState.CONNECTING: "it is being established",
-    SessionState.ALERTED: "it is being established",
-    SessionState.CONNECTED: "it is established already",
-    SessionState.INCOMING: "it has not been accepted",
-    SessionState.REDIRECTING: "it is being redirected",
+    SignalingState.IDLE: "it has not been begun",
+    SignalingState.CONNECTING: "it is being established",
+    SignalingState.ALERTED: "it is being established",
+    SignalingState.CONNECTED: "it is established already",
+    SignalingState.INCOMING: "it has not been accepted",
+    SignalingState.REDIRECTING: "it is being redirected",
 }
 _ENDS = {
-    SessionReason.CANCELED: "the caller has taken the call back",
-    SessionReason.TERMINATED_REMOTELY: "the peer has ended it",
-    SessionReason.UNREACHABLE: "the connection to the peer was lost",
-    SessionReason.TIMEOUT: "it took too long",
+    SignalingTransitionReason.CANCELED: "the caller has taken the call back",
+    SignalingTransitionReason.TERMINATED_REMOTELY: "the peer has ended it",
+    SignalingTransitionReason.UNREACHABLE: "the connection to the peer was lost",
+    SignalingTransitionReason.TIMEOUT: "it took too long",
 }
 _WHO = {
-    SessionReason.CANCELED: "was ended by the peer",
-    SessionReason.TERMINATED_REMOTELY: "was ended by the peer",
-    SessionReason.UNREACHABLE: "ended because the connection to the peer was lost",
-    SessionReason.TIMEOUT: "ended because the peer was silent for too long",
-    SessionReason.SESSION_TIMER_EXPIRED: "ended because the peer was silent for too long",
-    SessionReason.SESSION_DOES_NOT_EXIST: "ended because the peer does not know it any more",
+    SignalingTransitionReason.CANCELED: "was ended by the peer",
+    SignalingTransitionReason.TERMINATED_REMOTELY: "was ended by the peer",
+    SignalingTransitionReason.UNREACHABLE: "ended because the connection to the peer was lost",
+    SignalingTransitionReason.TIMEOUT: "ended because the peer was silent for too long",
+    SignalingTransitionReason.SESSION_TIMER_EXPIRED: "ended because the peer was silent for too long",
+    SignalingTransitionReason.SESSION_DOES_NOT_EXIST: "ended because the peer does not know it any more",
 }
 
 

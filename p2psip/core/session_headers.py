@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from p2psip.core.reliable import option_tags
-from p2psip.core.session_options import ExtensionSupport
+from p2psip.enums import ExtensionFeatureSupport
 from p2psip.errors import MessageParsingException
 from p2psip.message import Request, Response
 
@@ -22,7 +22,7 @@ def supported(session: Session) -> list[tuple[str, str]]:
     options, record = session.options, session.record
     methods = dict.fromkeys([*SESSION_METHODS, *record.endpoint._allowed_methods()])
     tags = {"replaces", "join", "norefersub", *record.extensions}
-    if options.reliable is not ExtensionSupport.UNSUPPORTED:
+    if options.reliable is not ExtensionFeatureSupport.UNSUPPORTED:
         tags.add("100rel")
     if options.is_timer_supported:
         tags.add("timer")

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 
-
-class ExtensionSupport(enum.IntEnum):
-    """How much a session wants of an extension; UCMA's numbers."""
-
-    UNSUPPORTED = 0
-    SUPPORTED = 1
-    REQUIRED = 2
+from p2psip.enums import ExtensionFeatureSupport
 
 
 @dataclasses.dataclass(slots=True)
@@ -28,7 +21,7 @@ class SessionOptions:
         ring_limit: Seconds from the first provisional response to the final one; None takes the settings'.
     """
 
-    reliable: ExtensionSupport = ExtensionSupport.SUPPORTED
+    reliable: ExtensionFeatureSupport = ExtensionFeatureSupport.SUPPORTED
     is_timer_supported: bool = True
     session_interval: int = 1800
     minimum_interval: int = 90

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from p2psip.core.events import RefreshNeeded, SessionReason, SessionState
+from p2psip.core.events import RefreshNeeded
 from p2psip.core.reliable import option_tags
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.errors import OperationTimeoutException, RealTimeException
 from p2psip.message import Request, Response
 from p2psip.timers import Timer
@@ -124,14 +125,14 @@ class SessionTimer(ClientUsage):
     def _expired(self) -> None:
         session = self._session
         self.stop()
-        if session.state is SessionState.CONNECTED:
-            session.hang_up(session.engine.now, (), SessionReason.SESSION_TIMER_EXPIRED)
+        if session.state is SignalingState.CONNECTED:
+            session.hang_up(session.engine.now, (), SignalingTransitionReason.SESSION_TIMER_EXPIRED)
 
     def _refresh_now(self) -> None:
         session = self._session
         now, dialog = session.engine.now, session.dialog
         self._refresh = None
-        if session.state is not SessionState.CONNECTED or dialog is None:
+        if session.state is not SignalingState.CONNECTED or dialog is None:
             return
         if "UPDATE" in session.peer_allow:
             request = dialog.create_request("UPDATE", [*session.supported(), *self.request_headers()])
@@ -150,7 +151,7 @@ class SessionTimer(ClientUsage):
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         session, code = self._session, response.status_code
-        if code < 200 or session.state is not SessionState.CONNECTED:
+        if code < 200 or session.state is not SignalingState.CONNECTED:
             return
         session.way_found(client_request.flow)
         if code < 300:
@@ -163,7 +164,7 @@ class SessionTimer(ClientUsage):
             self._wait(now, self._refresh_now)
 
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
-        if self._session.state is not SessionState.CONNECTED:
+        if self._session.state is not SignalingState.CONNECTED:
             return
         if isinstance(error, OperationTimeoutException) and client_request.flow is not None:
             self._expired()  # RFC 4028 10: it was sent, and the peer says nothing

@@ -15,10 +15,11 @@ from p2psip.core.event_headers import (
     retry_after,
     subscription_state,
 )
-from p2psip.core.events import NotificationReceived, SubscriptionState, SubscriptionStateChanged
+from p2psip.core.events import NotificationReceived, SubscriptionStateChanged
 from p2psip.core.subscription_leg import Leg
 from p2psip.core.uas import inspect
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import SubscriptionSignalingState
 from p2psip.errors import (
     OperationFailureException,
     OperationFailureReason,
@@ -52,7 +53,7 @@ MAXIMUM_NOTIFIERS = 32
 LONGEST_EXPIRES = 2**32 - 1
 """RFC 3261 20.19."""
 
-S = SubscriptionState
+S = SubscriptionSignalingState
 
 
 class Subscriber(ClientUsage):
@@ -469,7 +470,7 @@ class Subscriber(ClientUsage):
     # ------------------------------------------------------------------ telling
 
     def _change(
-        self, state: SubscriptionState, reason: str | None, message: Request | Response | None, error: Exception | None
+        self, state: S, reason: str | None, message: Request | Response | None, error: Exception | None
     ) -> None:
         previous, self.state = self.state, state
         if previous is not state:

@@ -8,9 +8,9 @@ from call_support import World
 from core_support import Target
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import SubscriptionState
 from p2psip.core.notify import Notifier
 from p2psip.core.subscribe import Subscriber
+from p2psip.enums import SubscriptionSignalingState
 from p2psip.message import Request, parse_message
 
 PRESENCE = Content(
@@ -27,7 +27,7 @@ MAILBOX = Content(
     "application/simple-message-summary",
     b"Messages-Waiting: yes\r\nMessage-Account: sip:bob@bob.example\r\nVoice-Message: 4/8 (1/2)\r\n",
 )
-S = SubscriptionState
+S = SubscriptionSignalingState
 
 
 class Watch:
@@ -62,7 +62,7 @@ class Watch:
         return self.world.alice.happened("NotificationReceived")
 
     @property
-    def states(self) -> list[SubscriptionState]:
+    def states(self) -> list[SubscriptionSignalingState]:
         return [event.state for event in self.world.alice.happened("SubscriptionStateChanged")]
 
     def unsubscribe(self) -> None:

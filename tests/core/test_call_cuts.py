@@ -9,13 +9,13 @@ import pytest
 from call_support import ANSWER, OFFER, World, acknowledge_at_once, connected
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import SessionReason, SessionState
 from p2psip.core.refer import OutgoingRefer
 from p2psip.core.session import Session
+from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.errors import ConnectionFailureException, OperationFailureException, OperationFailureReason
 from p2psip.message import Request, Response, parse_message
 
-CONNECTED, DISCONNECTED = SessionState.CONNECTED, SessionState.DISCONNECTED
+CONNECTED, DISCONNECTED = SignalingState.CONNECTED, SignalingState.DISCONNECTED
 AGAIN = Content("application/sdp", b"v=0\r\ns=again\r\n")
 
 
@@ -97,7 +97,7 @@ def redirecting(world: World) -> None:
     rung(world)
     contact = [("Contact", "<sip:bob@bob.example;again=1>")]
     world.bob.do(world.bob.sessions[-1].reject, 302, None, contact)
-    assert world.alice.sessions[-1].state is SessionState.REDIRECTING
+    assert world.alice.sessions[-1].state is SignalingState.REDIRECTING
 
 
 def up(world: World) -> None:
@@ -176,8 +176,10 @@ def test_the_connection_is_lost(world: World, state: Callable[[World], None], co
     for session, was in zip(sessions, before, strict=True):
         if was is CONNECTED:
             assert session.state is CONNECTED
-        elif was in (SessionState.INCOMING, SessionState.CONNECTING, SessionState.ALERTED) and state in BEFORE[:4]:
-            assert session.reason is SessionReason.UNREACHABLE
+        elif (
+            was in (SignalingState.INCOMING, SignalingState.CONNECTING, SignalingState.ALERTED) and state in BEFORE[:4]
+        ):
+            assert session.reason is SignalingTransitionReason.UNREACHABLE
     if state in BEFORE:
         (establish,) = [o for o in world.operations if o.name == "establish"]
         assert isinstance(establish.error, ConnectionFailureException)
@@ -214,8 +216,11 @@ def test_bye_and_re_invite_cross(world: World, swapped: bool, reverse: bool) -> 
     world.release(reverse=reverse)
     assert end.ends == [(None, None)]
     assert change.error is not None or change.message.status_code == 481
-    assert session.reason in (SessionReason.TERMINATED_REMOTELY, SessionReason.SESSION_DOES_NOT_EXIST)
-    assert theirs.reason is SessionReason.TERMINATED_LOCALLY
+    assert session.reason in (
+        SignalingTransitionReason.TERMINATED_REMOTELY,
+        SignalingTransitionReason.SESSION_DOES_NOT_EXIST,
+    )
+    assert theirs.reason is SignalingTransitionReason.TERMINATED_LOCALLY
     over(world)
 
 
@@ -226,7 +231,10 @@ def test_bye_while_a_re_invite_waits_for_its_answer(world: World, swapped: bool)
     end = leaver.do(theirs.terminate, ())
     assert change.message.status_code == 487
     assert end.ends == [(None, None)]
-    assert (session.reason, theirs.reason) == (SessionReason.TERMINATED_REMOTELY, SessionReason.TERMINATED_LOCALLY)
+    assert (session.reason, theirs.reason) == (
+        SignalingTransitionReason.TERMINATED_REMOTELY,
+        SignalingTransitionReason.TERMINATED_LOCALLY,
+    )
     over(world)
 
 
@@ -289,8 +297,8 @@ def test_the_ack_of_a_re_invite_is_lost(world: World, swapped: bool, lost: int) 
         assert session.state is theirs.state is CONNECTED
     else:
         assert operation.error is not None
-        assert theirs.reason is SessionReason.TIMEOUT
-        assert session.reason is SessionReason.TERMINATED_REMOTELY
+        assert theirs.reason is SignalingTransitionReason.TIMEOUT
+        assert session.reason is SignalingTransitionReason.TERMINATED_REMOTELY
     over(world)
 
 
@@ -302,7 +310,7 @@ def test_the_peer_was_restarted(world: World, swapped: bool) -> None:
     theirs.timer.stop()
     change = asker.do(session.renegotiate, AGAIN, ())
     assert change.message.status_code == 481
-    assert session.reason is SessionReason.SESSION_DOES_NOT_EXIST
+    assert session.reason is SignalingTransitionReason.SESSION_DOES_NOT_EXIST
     world.pass_time(400.0)
     world.assert_over()
 
@@ -414,7 +422,7 @@ def test_rseq_that_is_no_number_asks_for_nothing(world: World, number: str) -> N
     assert "PRACK" not in world.log
     (event,) = world.alice.happened("ProvisionalReceived")
     assert not event.is_reliable
-    assert session.state is SessionState.ALERTED
+    assert session.state is SignalingState.ALERTED
     over(world)
 
 

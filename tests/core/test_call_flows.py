@@ -11,9 +11,9 @@ import pytest
 from call_support import ANSWER, OFFER, Party, World, acknowledge_at_once, connected
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import SessionReason, SessionState
 from p2psip.core.refer import OutgoingRefer
 from p2psip.core.session import Session
+from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.errors import OperationTimeoutException
 from p2psip.message import Request, Response
 
@@ -118,7 +118,7 @@ def test_rfc_3665_3_8_no_answer(world: World) -> None:
     assert cancel.to_tag is None
     assert ack.to_tag == responses(world, 487)[0].to_tag
     assert cancel.headers.get("Reason") == 'SIP;cause=487;text="No answer"'
-    assert theirs.reason is SessionReason.CANCELED
+    assert theirs.reason is SignalingTransitionReason.CANCELED
     world.pass_time(100.0)
     world.assert_over()
 
@@ -126,13 +126,13 @@ def test_rfc_3665_3_8_no_answer(world: World) -> None:
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (486, SessionReason.BUSY),  # 3.9
-        (480, SessionReason.TEMPORARILY_UNAVAILABLE),  # 3.11
-        (408, SessionReason.TIMEOUT),  # 3.10, what a proxy says
-        (603, SessionReason.DECLINED),
+        (486, SignalingTransitionReason.BUSY),  # 3.9
+        (480, SignalingTransitionReason.TEMPORARILY_UNAVAILABLE),  # 3.11
+        (408, SignalingTransitionReason.TIMEOUT),  # 3.10, what a proxy says
+        (603, SignalingTransitionReason.DECLINED),
     ],
 )
-def test_rfc_3665_3_9_to_3_11_unsuccessful(world: World, code: int, reason: SessionReason) -> None:
+def test_rfc_3665_3_9_to_3_11_unsuccessful(world: World, code: int, reason: SignalingTransitionReason) -> None:
     session, establish = world.alice.call()
     (theirs,) = world.bob.sessions
     world.bob.do(lambda now, op: theirs.reject(now, code, None, (), op))
@@ -150,7 +150,7 @@ def test_rfc_3665_3_6_redirect(world: World) -> None:
     world.bob.do(lambda now, op: first.reject(now, 302, None, contact, op))
     (event,) = world.alice.happened("Redirected")
     assert event.targets == ("sip:bob@first.example", "sip:bob@second.example")
-    assert session.state is SessionState.REDIRECTING
+    assert session.state is SignalingState.REDIRECTING
     session.follow(world.now, event.targets[0], ())
     world.run()
     one, two = requests(world, "INVITE")
@@ -251,6 +251,6 @@ def test_rfc_3665_3_10_nobody_answers_at_all(world: World) -> None:
     session, establish = world.alice.call()
     world.pass_time(33.0)
     assert isinstance(establish.error, OperationTimeoutException)
-    assert session.reason is SessionReason.TIMEOUT
+    assert session.reason is SignalingTransitionReason.TIMEOUT
     assert world.log == ["INVITE"]
     world.assert_over()

@@ -8,9 +8,8 @@ import pytest
 from call_support import ANSWER, OFFER, World, acknowledge_at_once, connected
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import SessionReason, SessionState
 from p2psip.core.session import Session, SessionOptions
-from p2psip.core.session_options import ExtensionSupport
+from p2psip.enums import ExtensionFeatureSupport, SignalingState, SignalingTransitionReason
 from p2psip.errors import (
     ConnectionFailureException,
     OperationFailureException,
@@ -19,7 +18,7 @@ from p2psip.errors import (
 )
 from p2psip.message import Request, Response, parse_message
 
-CONNECTED, DISCONNECTED = SessionState.CONNECTED, SessionState.DISCONNECTED
+CONNECTED, DISCONNECTED = SignalingState.CONNECTED, SignalingState.DISCONNECTED
 AGAIN = Content("application/sdp", b"v=0\r\ns=again\r\n")
 
 
@@ -35,7 +34,7 @@ def ringing(world: World, **more: Any) -> tuple[Session, Any, Session]:
     session, establish = world.alice.call(**more)
     theirs = world.bob.sessions[-1]
     world.bob.do(theirs.send_provisional, 180, None, (), None, False)
-    assert session.state is SessionState.ALERTED
+    assert session.state is SignalingState.ALERTED
     return session, establish, theirs
 
 
@@ -68,7 +67,7 @@ def test_a_call_from_invite_to_bye(world: World) -> None:
     assert (session.local_content, session.remote_content) == (OFFER, ANSWER)
     assert (theirs.local_content, theirs.remote_content) == (ANSWER, OFFER)
     world.alice.do(session.terminate, ())
-    assert theirs.reason is SessionReason.TERMINATED_REMOTELY
+    assert theirs.reason is SignalingTransitionReason.TERMINATED_REMOTELY
     assert world.log == ["INVITE", "200", "ACK", "BYE", "200"]
     over(world, session, theirs)
 
@@ -95,7 +94,7 @@ def test_cancel_is_held_until_a_provisional_response(world: World) -> None:
     assert session.state is DISCONNECTED
     world.pass_time(0.3)  # Bob's transaction says 100
     assert world.log == ["INVITE", "100", "CANCEL", "200", "487", "ACK"]
-    assert world.bob.sessions[0].reason is SessionReason.CANCELED
+    assert world.bob.sessions[0].reason is SignalingTransitionReason.CANCELED
     over(world, session, world.bob.sessions[0])
 
 
@@ -114,7 +113,7 @@ def test_bye_crosses_bye(world: World) -> None:
     ends = [world.alice.do(session.terminate, ()), world.bob.do(theirs.terminate, ())]
     world.release()
     assert [end.ends for end in ends] == [[(None, None)], [(None, None)]]
-    assert session.reason is theirs.reason is SessionReason.TERMINATED_LOCALLY
+    assert session.reason is theirs.reason is SignalingTransitionReason.TERMINATED_LOCALLY
     over(world, session, theirs)
 
 
@@ -184,8 +183,8 @@ def test_no_ack_at_all_is_a_bye(world: World) -> None:
     accept = world.bob.do(theirs.accept, ANSWER, ())
     world.pass_time(33.0)
     assert isinstance(accept.error, OperationTimeoutException)
-    assert theirs.reason is SessionReason.TIMEOUT
-    assert session.reason is SessionReason.TERMINATED_REMOTELY
+    assert theirs.reason is SignalingTransitionReason.TIMEOUT
+    assert session.reason is SignalingTransitionReason.TERMINATED_REMOTELY
     over(world, session, theirs)
 
 
@@ -268,7 +267,7 @@ def test_prack_is_late_and_the_response_comes_again(world: World) -> None:
     assert len(world.alice.happened("ProvisionalReceived")) == 1
     assert world.log.count("180") >= 3
     world.pass_time(40.0)
-    assert theirs.reason is SessionReason.TIMEOUT
+    assert theirs.reason is SignalingTransitionReason.TIMEOUT
     assert isinstance(reliable.error, OperationTimeoutException)
     over(world, session, theirs)
 
@@ -355,11 +354,11 @@ def test_an_offer_in_a_reliable_response_is_answered_in_prack(world: World) -> N
 
 @pytest.mark.parametrize("side", ["caller", "callee"])
 def test_who_requires_reliable_responses_gets_them(world: World, side: str) -> None:
-    required = SessionOptions(reliable=ExtensionSupport.REQUIRED)
+    required = SessionOptions(reliable=ExtensionFeatureSupport.REQUIRED)
     session, _ = world.alice.call(options=required if side == "caller" else None)
     theirs = world.bob.sessions[0]
     if side == "callee":
-        theirs.options.reliable = ExtensionSupport.REQUIRED
+        theirs.options.reliable = ExtensionFeatureSupport.REQUIRED
     ring = world.bob.do(theirs.send_provisional, 180, None, (), None, False)
     assert ring.message.method == "PRACK"
     world.alice.do(session.terminate, ())
@@ -367,9 +366,9 @@ def test_who_requires_reliable_responses_gets_them(world: World, side: str) -> N
 
 
 def test_a_peer_without_the_required_extension_is_told_so(world: World) -> None:
-    session, establish = world.alice.call(options=SessionOptions(reliable=ExtensionSupport.UNSUPPORTED))
+    session, establish = world.alice.call(options=SessionOptions(reliable=ExtensionFeatureSupport.UNSUPPORTED))
     theirs = world.bob.sessions[0]
-    theirs.options.reliable = ExtensionSupport.REQUIRED
+    theirs.options.reliable = ExtensionFeatureSupport.REQUIRED
     world.bob.do(theirs.accept, ANSWER, ())
     assert establish.message.status_code == 421
     assert establish.message.headers.get("Require") == "100rel"
@@ -383,7 +382,7 @@ def test_the_connection_is_lost_before_there_is_an_answer(world: World) -> None:
     session, establish, theirs = ringing(world)
     world.cut()
     assert isinstance(establish.error, ConnectionFailureException)
-    assert session.reason is theirs.reason is SessionReason.UNREACHABLE
+    assert session.reason is theirs.reason is SignalingTransitionReason.UNREACHABLE
     over(world, session, theirs)
 
 
@@ -438,7 +437,7 @@ def test_the_peer_was_restarted(world: World) -> None:
     theirs.dialog.remove(theirs)
     info = world.alice.do(session.send_request, "INFO", (), None)
     assert info.message.status_code == 481
-    assert session.reason is SessionReason.SESSION_DOES_NOT_EXIST
+    assert session.reason is SignalingTransitionReason.SESSION_DOES_NOT_EXIST
     theirs.timer.stop()
     world.pass_time(100.0)
     world.assert_over()
@@ -455,7 +454,7 @@ def test_the_session_timer_expires_when_the_peer_is_silent(world: World, who: st
     mine = getattr(world, who)
     world.lose = lambda message: True
     world.pass_time(1800.0)
-    assert mine.sessions[0].reason is SessionReason.SESSION_TIMER_EXPIRED
+    assert mine.sessions[0].reason is SignalingTransitionReason.SESSION_TIMER_EXPIRED
     world.lose = None
     over(world, session, theirs)
 
@@ -498,7 +497,7 @@ def test_it_rings_too_long(world: World) -> None:
     session, establish, theirs = ringing(world)
     world.pass_time(181.0)
     assert isinstance(establish.error, OperationTimeoutException)
-    assert session.reason is SessionReason.TIMEOUT
+    assert session.reason is SignalingTransitionReason.TIMEOUT
     over(world, session, theirs)
 
 
@@ -506,7 +505,7 @@ def test_a_timeout_takes_the_call_back(world: World) -> None:
     session, establish, theirs = ringing(world, timeout=5.0)
     world.pass_time(5.0)
     assert isinstance(establish.error, OperationTimeoutException)
-    assert theirs.reason is SessionReason.CANCELED
+    assert theirs.reason is SignalingTransitionReason.CANCELED
     over(world, session, theirs)
 
 

@@ -23,10 +23,10 @@ from p2psip.core.events import (
     Redirected,
     ReferReceived,
     RequestReceived,
-    SessionState,
 )
 from p2psip.core.refer import IncomingRefer, OutgoingRefer
-from p2psip.core.session import ExtensionSupport, Session, SessionOptions
+from p2psip.core.session import Session, SessionOptions
+from p2psip.enums import ExtensionFeatureSupport, SignalingState
 
 RUNS = int(os.environ.get("P2PSIP_RANDOM_RUNS", "3000"))
 BATCH = 100
@@ -55,7 +55,7 @@ class Storm:
 
     def options(self) -> SessionOptions:
         return SessionOptions(
-            reliable=self.pick(list(ExtensionSupport)),
+            reliable=self.pick(list(ExtensionFeatureSupport)),
             is_timer_supported=self.random.random() < 0.8,
             session_interval=self.pick((0, 90, 1800)),
         )
@@ -114,7 +114,7 @@ class Storm:
     def step(self) -> None:
         world, chance = self.world, self.random.random()
         party = self.pick((world.alice, world.bob))
-        alive = [s for s in party.sessions if s.state is not SessionState.DISCONNECTED]
+        alive = [s for s in party.sessions if s.state is not SignalingState.DISCONNECTED]
         session = self.pick(alive or party.sessions or [None])
         if self.later and chance < 0.25:
             self.later.pop(self.random.randrange(len(self.later)))()
@@ -126,7 +126,7 @@ class Storm:
         elif chance < 0.36 and self.cuts:
             world.cut()
         else:
-            state = session.state if self.random.random() < 0.9 else self.pick(list(SessionState))
+            state = session.state if self.random.random() < 0.9 else self.pick(list(SignalingState))
             self.act(party, session, state)
         for refer, operation in self.calls_of_transfers:
             if operation.ends:
@@ -135,10 +135,10 @@ class Storm:
         world.run()
         world.pass_time(self.pick((0.0, 0.005, 0.02, 0.02, 0.4, 0.4, 2.0, 9.0)))
 
-    def act(self, party: Party, session: Session, state: SessionState) -> None:
+    def act(self, party: Party, session: Session, state: SignalingState) -> None:
         """Something that makes sense in that state; which need not be the state it is in."""
         world, chance, now = self.world, self.random.random(), self.world.now
-        if state is SessionState.INCOMING:
+        if state is SignalingState.INCOMING:
             if chance < 0.5:
                 party.do(session.accept, self.pick((ANSWER, ANSWER, None)), ())
             elif chance < 0.85:
@@ -149,7 +149,7 @@ class Storm:
                 party.do(session.reject, code, None, ELSEWHERE if code == 302 else ())
             else:
                 self.end_or_change(party, session)
-        elif state is SessionState.CONNECTED:
+        elif state is SignalingState.CONNECTED:
             if chance < 0.35:
                 party.do(session.renegotiate, AGAIN, ())
             elif chance < 0.45:
@@ -191,16 +191,16 @@ class Storm:
         for _ in range(2):
             for party in (world.alice, world.bob):
                 for session in party.sessions:
-                    if session.state is SessionState.CONNECTED:
+                    if session.state is SignalingState.CONNECTED:
                         party.do(session.send_request, "INFO", (), None)
             world.pass_time(100.0)
         up = [
-            {s.call_id for s in party.sessions if s.state is SessionState.CONNECTED}
+            {s.call_id for s in party.sessions if s.state is SignalingState.CONNECTED}
             for party in (world.alice, world.bob)
         ]
         assert up[0] == up[1]
         states = {s.state for party in (world.alice, world.bob) for s in party.sessions}
-        assert states <= {SessionState.CONNECTED, SessionState.DISCONNECTED}, states
+        assert states <= {SignalingState.CONNECTED, SignalingState.DISCONNECTED}, states
 
     def run(self) -> list[weakref.ref[Any]]:
         """The objects that must be gone once nobody holds this storm."""

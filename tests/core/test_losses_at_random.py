@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_calls_at_random import Storm
 
-from p2psip.core.events import SessionState
+from p2psip.enums import SignalingState
 
 RUNS = 300
 BATCH = 50
@@ -22,7 +22,7 @@ class LossyStorm(Storm):
     def agree(self) -> None:
         self.world.pass_time(900.0)
         states = {session.state for party in (self.world.alice, self.world.bob) for session in party.sessions}
-        assert states <= {SessionState.CONNECTED, SessionState.DISCONNECTED}, states
+        assert states <= {SignalingState.CONNECTED, SignalingState.DISCONNECTED}, states
 
 
 @pytest.mark.parametrize("first", range(0, RUNS, BATCH))

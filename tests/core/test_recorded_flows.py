@@ -19,10 +19,10 @@ from p2psip.core.dialog import Content
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Arrived, Complete, Expired, OpenFlow, Send, Tell
 from p2psip.core.engine import Engine
-from p2psip.core.events import SessionReason, SessionState, SubscriptionState
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.subscribe import Subscriber
 from p2psip.core.usages import install
+from p2psip.enums import SignalingState, SignalingTransitionReason, SubscriptionSignalingState
 from p2psip.message import Request, Response, SipUri, parse_message
 
 FLOWS = Path(__file__).resolve().parents[1] / "data" / "corpus" / "messages" / "flows"
@@ -247,7 +247,7 @@ def test_calling(play: Any, flow: str, responses: tuple[str, ...], ack: str, bye
     acknowledge(player, session)
     player.sends(ack)
     assert establish.message.status_code == 200
-    assert session.state is SessionState.CONNECTED
+    assert session.state is SignalingState.CONNECTED
     assert session.remote_content == player.content(responses[-1])
     if bye is None:  # RFC 4916 5.1: the peer says who it is
         player.gets("F8")
@@ -257,7 +257,7 @@ def test_calling(play: Any, flow: str, responses: tuple[str, ...], ack: str, bye
     elif bye[0] == "<":
         player.gets(bye[1])
         player.sends(bye[2])
-        assert session.reason is SessionReason.TERMINATED_REMOTELY
+        assert session.reason is SignalingTransitionReason.TERMINATED_REMOTELY
     else:
         end = player.do(session.terminate, ())
         player.sends(bye[1])
@@ -310,7 +310,7 @@ def test_calling_somebody_who_is_busy(play: Any) -> None:
     player.gets("F3", "F10")
     player.sends("F11")
     assert establish.message.status_code == 486
-    assert session.reason is SessionReason.BUSY
+    assert session.reason is SignalingTransitionReason.BUSY
 
 
 def test_taking_a_call_back(play: Any) -> None:
@@ -349,7 +349,7 @@ def test_two_forks_answer(play: Any) -> None:
     player.sends("F6")
     player.gets("F5")
     player.sends("F7", "F8")
-    assert session.state is SessionState.CONNECTED
+    assert session.state is SignalingState.CONNECTED
     assert session.to_tag == "c1B"
     player.do(session.terminate, ())
     bye = player.sent.pop()
@@ -364,7 +364,7 @@ def arrive(player: Player, label: str) -> Session:
     player.be(invite.uri)
     player.gets(label)
     session = player.usage
-    assert session.state is SessionState.INCOMING
+    assert session.state is SignalingState.INCOMING
     assert session.request.body == invite.body
     session.options.is_timer_supported = False
     return session  # type: ignore[no-any-return]
@@ -402,7 +402,7 @@ def test_being_called(
     accept = accepts(player, session, success)
     player.gets(ack)
     assert accept.message.method == "ACK"
-    assert session.state is SessionState.CONNECTED
+    assert session.state is SignalingState.CONNECTED
     if bye is not None and bye[0] == "<":
         player.gets(bye[1])
         player.sends(bye[2])
@@ -437,7 +437,7 @@ def test_being_busy(play: Any) -> None:
     player.do(session.reject, 486, None, ())
     player.sends("F6")
     player.gets("F7")
-    assert session.reason is SessionReason.BUSY
+    assert session.reason is SignalingTransitionReason.BUSY
 
 
 def test_a_call_is_taken_back(play: Any) -> None:
@@ -447,7 +447,7 @@ def test_a_call_is_taken_back(play: Any) -> None:
     player.gets("F4")
     player.sends("F5", "F6")
     player.gets("F7")
-    assert session.reason is SessionReason.CANCELED
+    assert session.reason is SignalingTransitionReason.CANCELED
 
 
 def test_provisional_responses_are_acknowledged(play: Any) -> None:
@@ -465,7 +465,7 @@ def test_provisional_responses_are_acknowledged(play: Any) -> None:
     player.do(session.accept, None, ())
     player.sends("F8")
     player.gets("F9")
-    assert session.state is SessionState.CONNECTED
+    assert session.state is SignalingState.CONNECTED
     player.do(session.terminate, ())
     assert player.sent.pop().method == "BYE"
 
@@ -494,14 +494,14 @@ def test_subscribing(play: Any) -> None:
     player.sends("F1")
     player.gets("F2", "F3")
     player.sends("F4")
-    assert subscriber.state is SubscriptionState.SUBSCRIBED
+    assert subscriber.state is SubscriptionSignalingState.SUBSCRIBED
     assert subscriber.time_remaining(player.now) == 299 / 2  # when it is refreshed
     player.do(subscriber.terminate, ())
     assert player.sent[0].headers.get("Expires") == "0"
     player.sends("F5")
     player.gets("F6", "F7")
     assert player.sent.pop().status_code == 200
-    assert subscriber.state is SubscriptionState.TERMINATED
+    assert subscriber.state is SubscriptionSignalingState.TERMINATED
 
 
 def test_being_subscribed_to(play: Any) -> None:

@@ -9,10 +9,10 @@ from call_support import World, connected
 from subscription_support import deliver_next
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import SessionState
 from p2psip.core.refer import LIFETIME, IncomingRefer, OutgoingRefer
 from p2psip.core.session import Session
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import SignalingState
 from p2psip.errors import ConnectionFailureException, OperationFailureException, RealTimeException
 from p2psip.message import Request, Response
 
@@ -130,7 +130,7 @@ def test_followed_and_told(world: World) -> None:
     ]
     assert not transfer.refer.is_active
     assert not transfer.taken.is_active
-    assert session.state is theirs.state is SessionState.CONNECTED
+    assert session.state is theirs.state is SignalingState.CONNECTED
     over(world)
 
 
@@ -264,7 +264,7 @@ def test_what_cannot_be_followed(world: World, old: str, new: str) -> None:
     world.release()
     assert transfer.operation.message.status_code == 400
     assert not transfer.refer.is_active
-    assert session.state is theirs.state is SessionState.CONNECTED
+    assert session.state is theirs.state is SignalingState.CONNECTED
     over(world)
 
 
@@ -282,7 +282,7 @@ def test_declined(world: World, code: int, answer: int) -> None:
     assert transfer.taken.is_answered
     assert not transfer.taken.accept(world.now)
     assert not transfer.refer.is_active
-    assert session.state is SessionState.CONNECTED
+    assert session.state is SignalingState.CONNECTED
     over(world)
 
 
@@ -319,7 +319,7 @@ def test_the_peer_does_not_know_the_session_any_more(world: World) -> None:
     theirs.dialog.remove(theirs)
     transfer = Transfer(world, session)
     assert transfer.operation.message.status_code == 481
-    assert session.state is SessionState.DISCONNECTED
+    assert session.state is SignalingState.DISCONNECTED
     theirs.abandon(world.now, RealTimeException("Restarted."))
     over(world)
 
@@ -356,7 +356,7 @@ def test_too_long_is_told_as_a_timeout(world: World) -> None:
     transfer = Transfer(world, session).accept()
     world.pass_time(LIFETIME + 1.0)
     assert transfer.told == [(100, False), (408, True)]
-    assert session.state is theirs.state is SessionState.CONNECTED
+    assert session.state is theirs.state is SignalingState.CONNECTED
     over(world)
 
 
@@ -379,7 +379,7 @@ def test_a_notify_that_belongs_to_nothing_harms_nothing(world: World, old: str, 
     assert answer.status_code == code
     world.release()
     assert transfer.told == []
-    assert session.state is theirs.state is SessionState.CONNECTED
+    assert session.state is theirs.state is SignalingState.CONNECTED
     assert not transfer.taken.is_active  # RFC 5057 5.1: the subscription alone has ended
     over(world)
 
@@ -463,7 +463,7 @@ def test_the_subscription_outlives_its_session(world: World, who: str) -> None:
     transfer = Transfer(world, session).accept()
     party, ended = (world.alice, session) if who == "alice" else (world.bob, theirs)
     party.do(ended.terminate, ())
-    assert session.state is theirs.state is SessionState.DISCONNECTED
+    assert session.state is theirs.state is SignalingState.DISCONNECTED
     assert len(world.alice.engine.dialogs) == len(world.bob.engine.dialogs) == 1
     transfer.tell(180)
     transfer.tell(200)
@@ -513,7 +513,7 @@ def test_the_connection_is_lost_before_the_202(world: World) -> None:
     if transfer.taken.accept(world.now):
         world.run()
     assert transfer.told == []
-    assert session.state is SessionState.CONNECTED
+    assert session.state is SignalingState.CONNECTED
     over(world)
 
 

@@ -8,10 +8,9 @@ import pytest
 from call_support import ANSWER, OFFER, World, acknowledge_at_once
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import SessionState
 from p2psip.core.session import Session, SessionOptions
-from p2psip.core.session_options import ExtensionSupport
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import ExtensionFeatureSupport, SignalingState
 from p2psip.message import Request, Response
 
 NEXT = Content("application/sdp", b"v=0\r\ns=next\r\n")
@@ -189,16 +188,16 @@ def test_the_caller_is_sent_a_prack(world: World) -> None:
 @pytest.mark.parametrize(
     ("caller", "callee", "wanted", "is_reliable"),
     [
-        (ExtensionSupport.UNSUPPORTED, ExtensionSupport.SUPPORTED, True, False),
-        (ExtensionSupport.SUPPORTED, ExtensionSupport.UNSUPPORTED, True, False),
-        (ExtensionSupport.SUPPORTED, ExtensionSupport.SUPPORTED, False, False),
-        (ExtensionSupport.SUPPORTED, ExtensionSupport.SUPPORTED, True, True),
-        (ExtensionSupport.SUPPORTED, ExtensionSupport.REQUIRED, False, True),
-        (ExtensionSupport.REQUIRED, ExtensionSupport.SUPPORTED, False, True),
+        (ExtensionFeatureSupport.UNSUPPORTED, ExtensionFeatureSupport.SUPPORTED, True, False),
+        (ExtensionFeatureSupport.SUPPORTED, ExtensionFeatureSupport.UNSUPPORTED, True, False),
+        (ExtensionFeatureSupport.SUPPORTED, ExtensionFeatureSupport.SUPPORTED, False, False),
+        (ExtensionFeatureSupport.SUPPORTED, ExtensionFeatureSupport.SUPPORTED, True, True),
+        (ExtensionFeatureSupport.SUPPORTED, ExtensionFeatureSupport.REQUIRED, False, True),
+        (ExtensionFeatureSupport.REQUIRED, ExtensionFeatureSupport.SUPPORTED, False, True),
     ],
 )
 def test_what_the_two_policies_come_to(
-    world: World, caller: ExtensionSupport, callee: ExtensionSupport, wanted: bool, is_reliable: bool
+    world: World, caller: ExtensionFeatureSupport, callee: ExtensionFeatureSupport, wanted: bool, is_reliable: bool
 ) -> None:
     session, _, theirs = calling(world, options=SessionOptions(reliable=caller))
     theirs.options.reliable = callee
@@ -213,7 +212,7 @@ def test_what_the_two_policies_come_to(
 
 
 def test_100_is_never_reliable(world: World) -> None:
-    session, _, theirs = calling(world, options=SessionOptions(reliable=ExtensionSupport.REQUIRED))
+    session, _, theirs = calling(world, options=SessionOptions(reliable=ExtensionFeatureSupport.REQUIRED))
     provisional(world, theirs, 100)
     assert responses(world, 100)[0].headers.get("RSeq") is None
     over(world, session)
@@ -238,7 +237,7 @@ def test_what_waits_in_line_is_not_sent_after_the_end(world: World) -> None:
     assert all(operation.ends for operation in operations)
     assert not responses(world, 181)
     world.pass_time(100.0)
-    assert session.state is theirs.state is SessionState.DISCONNECTED
+    assert session.state is theirs.state is SignalingState.DISCONNECTED
     world.lose = None
     world.assert_over()
 
@@ -372,7 +371,7 @@ def test_what_update_has_changed_is_not_undone_by_the_200(world: World, who: str
     (event,) = world.other(party).happened("OfferReceived")
     world.other(party).do(other.accept_offer, event.transaction, REPLY, ())
     world.bob.do(theirs.accept, None, ())
-    assert mine.state is other.state is SessionState.CONNECTED
+    assert mine.state is other.state is SignalingState.CONNECTED
     assert (mine.local_content, mine.remote_content) == (NEXT, REPLY)
     assert (other.local_content, other.remote_content) == (REPLY, NEXT)
     over(world, session)

@@ -8,13 +8,13 @@ import pytest
 from call_support import ANSWER, OFFER, Party, World, connected
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import SessionReason, SessionState
 from p2psip.core.session import Session
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.errors import OperationFailureException, OperationFailureReason, OperationTimeoutException
 from p2psip.message import Request, Response, create_response, parse_message
 
-CONNECTED, DISCONNECTED = SessionState.CONNECTED, SessionState.DISCONNECTED
+CONNECTED, DISCONNECTED = SignalingState.CONNECTED, SignalingState.DISCONNECTED
 NEXT = Content("application/sdp", b"v=0\r\ns=next\r\n")
 REPLY = Content("application/sdp", b"v=0\r\ns=reply\r\n")
 
@@ -339,7 +339,7 @@ def test_a_change_that_the_peer_never_answers_ends_the_session(world: World) -> 
     change = world.alice.do(session.renegotiate, NEXT, ())
     world.pass_time(33.0)
     assert isinstance(change.error, OperationTimeoutException)
-    assert session.reason is SessionReason.TIMEOUT
+    assert session.reason is SignalingTransitionReason.TIMEOUT
     assert requests(world, "BYE")
     over(world)
 
@@ -418,7 +418,7 @@ def test_a_provisional_response_and_then_silence(world: World) -> None:
     assert not change.ends
     world.pass_time(40.0)
     assert isinstance(change.error, OperationTimeoutException)
-    assert session.reason is SessionReason.TIMEOUT
+    assert session.reason is SignalingTransitionReason.TIMEOUT
     over(world)
 
 

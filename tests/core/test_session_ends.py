@@ -10,10 +10,9 @@ from call_support import ANSWER, OFFER, Operation, World, acknowledge_at_once, c
 from p2psip.config import ManagerSettings
 from p2psip.core.dialog import Content
 from p2psip.core.directory import EndpointRecord
-from p2psip.core.events import SessionReason, SessionState
 from p2psip.core.session import Session, SessionOptions
-from p2psip.core.session_options import ExtensionSupport
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import ExtensionFeatureSupport, SignalingState, SignalingTransitionReason
 from p2psip.errors import (
     ConnectionFailureException,
     OperationFailureException,
@@ -22,7 +21,7 @@ from p2psip.errors import (
 )
 from p2psip.message import Request, Response, SipUri, create_response, parse_message
 
-CONNECTED, DISCONNECTED = SessionState.CONNECTED, SessionState.DISCONNECTED
+CONNECTED, DISCONNECTED = SignalingState.CONNECTED, SignalingState.DISCONNECTED
 AGAIN = Content("application/sdp", b"v=0\r\ns=again\r\n")
 ELSEWHERE = [("Contact", "<sip:bob@bob.example;again=1>, <sip:bob@bob.example;again=2>;q=0.5")]
 
@@ -39,7 +38,7 @@ def ringing(world: World, *, reliable: bool = False, content: Content | None = N
     session, establish = world.alice.call()
     theirs = world.bob.sessions[-1]
     world.bob.do(theirs.send_provisional, 180, None, (), content, reliable)
-    assert session.state is SessionState.ALERTED
+    assert session.state is SignalingState.ALERTED
     return session, establish, theirs
 
 
@@ -89,12 +88,12 @@ def test_a_call_that_is_taken_back_and_never_answered(how: str) -> None:
         assert sent(world, "CANCEL")[0].headers.get("Reason") == 'SIP;cause=200;text="elsewhere"'
         assert establish.error.failure_reason is OperationFailureReason.SESSION_TERMINATED
         assert not terminate.ends
-        assert session.reason is SessionReason.TERMINATED_LOCALLY
+        assert session.reason is SignalingTransitionReason.TERMINATED_LOCALLY
     else:
         world.pass_time(5.0)
         assert isinstance(establish.error, OperationTimeoutException)
-        assert session.reason is SessionReason.TIMEOUT
-    assert world.bob.sessions[0].reason is SessionReason.CANCELED
+        assert session.reason is SignalingTransitionReason.TIMEOUT
+    assert world.bob.sessions[0].reason is SignalingTransitionReason.CANCELED
     over(world, session, *world.bob.sessions)
 
 
@@ -113,7 +112,7 @@ def test_a_call_is_taken_back_after_prack_and_answered_at_the_same_moment(world:
     assert accept.message.method == "ACK"
     assert isinstance(establish.error, OperationFailureException)
     assert [bye.cseq.number for bye in sent(world, "BYE")] == [4]
-    assert theirs.reason is SessionReason.TERMINATED_REMOTELY
+    assert theirs.reason is SignalingTransitionReason.TERMINATED_REMOTELY
     assert theirs.state is DISCONNECTED
     over(world, session, theirs)
 
@@ -138,7 +137,7 @@ def test_terminate_while_the_2xx_waits_for_its_ack() -> None:
     session, establish = world.alice.call()
     theirs = world.bob.sessions[0]
     accept = world.bob.do(theirs.accept, ANSWER, ())
-    assert session.state is SessionState.CONNECTING
+    assert session.state is SignalingState.CONNECTING
     terminate = world.alice.do(session.terminate, ())
     assert len(establish.ends) == 1
     assert accept.message.method == "ACK"
@@ -215,12 +214,12 @@ def test_the_prack_that_the_200_waits_for_never_comes(world: World) -> None:
     world.lose = is_method("PRACK")
     provisional = world.bob.do(theirs.send_provisional, 183, None, (), ANSWER, True)
     accept = world.bob.do(theirs.accept, None, ())
-    assert theirs.state is SessionState.CONNECTING
+    assert theirs.state is SignalingState.CONNECTING
     world.pass_time(33.0)
     assert isinstance(provisional.error, OperationTimeoutException)
     assert isinstance(accept.error, OperationTimeoutException)
     assert establish.message.status_code == 504
-    assert theirs.reason is SessionReason.TIMEOUT
+    assert theirs.reason is SignalingTransitionReason.TIMEOUT
     over(world, session, theirs)
 
 
@@ -232,7 +231,7 @@ def test_the_caller_takes_back_what_waits_for_a_prack(world: World) -> None:
     accept = world.bob.do(theirs.accept, None, ())
     world.alice.do(session.terminate, ())
     assert "ended by the peer" in str(accept.error)
-    assert theirs.reason is SessionReason.CANCELED
+    assert theirs.reason is SignalingTransitionReason.CANCELED
     over(world, session, theirs)
 
 
@@ -260,7 +259,7 @@ def test_every_command_in_every_state_ends_its_operation(world: World) -> None:
     session, _, theirs = ringing(world)
     refused(try_all(session))
     world.bob.do(theirs.reject, 302, None, ELSEWHERE)
-    assert session.state is SessionState.REDIRECTING
+    assert session.state is SignalingState.REDIRECTING
     refused(try_all(session))
     session.acknowledge(world.now, None, ())
     session.answer_provisional(world.now, None, ())
@@ -293,7 +292,7 @@ def test_an_answer_in_the_session_that_says_it_is_gone(world: World, code: int) 
     told = changes(world, session)
     info = world.alice.do(session.send_request, "INFO", (), None)
     assert info.message.status_code == code
-    assert session.reason is SessionReason.SESSION_DOES_NOT_EXIST
+    assert session.reason is SignalingTransitionReason.SESSION_DOES_NOT_EXIST
     assert told == ["SessionStateChanged"]
     assert not sent(world, "BYE")
     world.bob.do(theirs.terminate, ())
@@ -308,8 +307,8 @@ def test_a_proxy_that_gets_no_answer_says_408(world: World) -> None:
     world.alice.engine.receive(world.now, world.alice.flows[0], parse_message(answer.to_bytes()))
     world.run()
     assert info.message.status_code == 408
-    assert session.reason is SessionReason.TIMEOUT
-    assert theirs.reason is SessionReason.TERMINATED_REMOTELY
+    assert session.reason is SignalingTransitionReason.TIMEOUT
+    assert theirs.reason is SignalingTransitionReason.TERMINATED_REMOTELY
     over(world, session, theirs)
 
 
@@ -336,7 +335,7 @@ def test_an_answer_to_a_change(world: World, code: int) -> None:
 def redirected(world: World) -> tuple[Session, Operation]:
     session, establish = world.alice.call()
     world.bob.do(world.bob.sessions[-1].reject, 302, None, ELSEWHERE)
-    assert session.state is SessionState.REDIRECTING
+    assert session.state is SignalingState.REDIRECTING
     return session, establish
 
 
@@ -350,9 +349,9 @@ def test_a_redirected_call_rings_as_long_as_the_first_one() -> None:
     second = world.bob.sessions[-1]
     world.bob.do(second.send_provisional, 180, None, (), None, False)
     world.pass_time(15.0)
-    assert session.state is SessionState.ALERTED
+    assert session.state is SignalingState.ALERTED
     world.pass_time(10.0)
-    assert session.reason is SessionReason.TIMEOUT
+    assert session.reason is SignalingTransitionReason.TIMEOUT
     over(world, session, first, second)
 
 
@@ -370,7 +369,7 @@ def test_a_target_that_cannot_be_reached_leads_to_the_next(world: World) -> None
     session.follow(world.now, event.targets[0], ())
     world.run()
     assert isinstance(establish.error, ConnectionFailureException)
-    assert session.reason is SessionReason.UNREACHABLE
+    assert session.reason is SignalingTransitionReason.UNREACHABLE
     over(world, session)
 
 
@@ -497,9 +496,9 @@ def test_the_engine_ends(world: World, state: str) -> None:
 
 def test_what_the_called_side_does_not_want_is_not_required_of_it(world: World) -> None:
     """RFC 3262 3: 420 where 100rel is required and not supported."""
-    session, establish = world.alice.call(options=SessionOptions(reliable=ExtensionSupport.REQUIRED))
+    session, establish = world.alice.call(options=SessionOptions(reliable=ExtensionFeatureSupport.REQUIRED))
     (theirs,) = world.bob.sessions
-    theirs.options.reliable = ExtensionSupport.UNSUPPORTED
+    theirs.options.reliable = ExtensionFeatureSupport.UNSUPPORTED
     accept = world.bob.do(theirs.accept, ANSWER, ())
     assert accept.error.failure_reason is OperationFailureReason.INVALID_SESSION_STATE
     assert establish.message.status_code == 420
@@ -513,10 +512,10 @@ def test_a_call_that_expires_while_it_rings(world: World) -> None:
     (theirs,) = world.bob.sessions
     world.bob.do(theirs.send_provisional, 180, None, (), None, False)
     world.pass_time(9.0)
-    assert theirs.state is SessionState.INCOMING
+    assert theirs.state is SignalingState.INCOMING
     world.pass_time(2.0)
     assert establish.message.status_code == 487
-    assert theirs.reason is SessionReason.TIMEOUT
+    assert theirs.reason is SignalingTransitionReason.TIMEOUT
     over(world, session, theirs)
 
 

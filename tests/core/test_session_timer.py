@@ -8,13 +8,13 @@ import pytest
 from call_support import ANSWER, OFFER, Party, World, acknowledge_at_once
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import SessionReason, SessionState
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.session_timer import min_se, session_expires
 from p2psip.core.usage import ClientUsage
+from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.message import Request, Response
 
-CONNECTED, DISCONNECTED = SessionState.CONNECTED, SessionState.DISCONNECTED
+CONNECTED, DISCONNECTED = SignalingState.CONNECTED, SignalingState.DISCONNECTED
 SHORT = 90
 
 
@@ -235,9 +235,9 @@ def test_bye_comes_in_time_before_the_end(world: World, interval: int, end: floa
     world.pass_time(end - 0.1)
     assert theirs.state is CONNECTED
     world.pass_time(0.2)
-    assert theirs.reason is SessionReason.SESSION_TIMER_EXPIRED
+    assert theirs.reason is SignalingTransitionReason.SESSION_TIMER_EXPIRED
     assert len(sent(world, world.bob, "BYE")) == 1
-    assert session.reason is SessionReason.TERMINATED_REMOTELY
+    assert session.reason is SignalingTransitionReason.TERMINATED_REMOTELY
     over(world, session)
 
 
@@ -245,7 +245,7 @@ def test_the_called_side_refreshes_and_the_caller_is_silent(world: World) -> Non
     _, theirs = peer_refreshes(world)
     world.lose = lambda message: True
     world.pass_time(61.0)
-    assert theirs.reason is SessionReason.SESSION_TIMER_EXPIRED
+    assert theirs.reason is SignalingTransitionReason.SESSION_TIMER_EXPIRED
     over(world, world.alice.sessions[0])
 
 
@@ -254,8 +254,8 @@ def test_the_called_side_refreshes_no_more(world: World) -> None:
     world.lose = is_method("UPDATE")
     world.bob.sessions[0].timer.stop()
     world.pass_time(61.0)
-    assert session.reason is SessionReason.SESSION_TIMER_EXPIRED
-    assert world.bob.sessions[0].reason is SessionReason.TERMINATED_REMOTELY
+    assert session.reason is SignalingTransitionReason.SESSION_TIMER_EXPIRED
+    assert world.bob.sessions[0].reason is SignalingTransitionReason.TERMINATED_REMOTELY
     over(world, session)
 
 
@@ -266,7 +266,7 @@ def test_each_refresh_begins_the_time_anew_on_both_sides(world: World) -> None:
     world.pass_time(58.0)  # 104: 59 s after the refresh
     assert session.state is theirs.state is CONNECTED
     world.pass_time(2.0)
-    assert theirs.reason is SessionReason.SESSION_TIMER_EXPIRED
+    assert theirs.reason is SignalingTransitionReason.SESSION_TIMER_EXPIRED
     over(world, session)
 
 
@@ -360,7 +360,7 @@ def test_a_refresh_that_is_answered_481_is_the_end(world: World) -> None:
     session, theirs = up(world)
     theirs.renegotiation.received = lambda now, transaction: theirs.respond(transaction, 481)  # type: ignore[assignment, method-assign]
     world.pass_time(46.0)
-    assert session.reason is SessionReason.SESSION_DOES_NOT_EXIST
+    assert session.reason is SignalingTransitionReason.SESSION_DOES_NOT_EXIST
     assert not sent(world, world.alice, "BYE")
     world.bob.do(theirs.terminate, ())
     over(world, session)
@@ -422,7 +422,7 @@ def test_a_refresh_without_an_answer_is_the_end(world: World) -> None:
     session, _ = up(world, 1800)
     world.lose = is_method("UPDATE")
     world.pass_time(900.0 + 33.0)
-    assert session.reason is SessionReason.SESSION_TIMER_EXPIRED
+    assert session.reason is SignalingTransitionReason.SESSION_TIMER_EXPIRED
     assert len(sent(world, world.alice, "BYE")) == 1
     over(world, session)
 

@@ -10,8 +10,8 @@ from subscription_support import PRESENCE, S, Watch, deliver_next
 
 from p2psip.config import ManagerSettings
 from p2psip.core.dialog import Content
-from p2psip.core.events import SubscriptionState
 from p2psip.core.subscribe import IS_GONE, MAXIMUM_NOTIFIERS
+from p2psip.enums import SubscriptionSignalingState
 from p2psip.errors import ConnectionFailureException, OperationFailureException, OperationTimeoutException
 from p2psip.message import Request, Response
 
@@ -71,7 +71,9 @@ def test_a_query_whose_notify_comes_first(world: World) -> None:
         ("giveup", S.WAITING_FOR_RETRY),
     ],
 )
-def test_what_ends_before_it_is_accepted_is_accepted_first(world: World, reason: str, last: SubscriptionState) -> None:
+def test_what_ends_before_it_is_accepted_is_accepted_first(
+    world: World, reason: str, last: SubscriptionSignalingState
+) -> None:
     watch = accepted_but_held(world)
     world.bob.do(watch.notifier.terminate, reason, None, None)
     assert world.held is not None
@@ -225,7 +227,7 @@ def test_nobody_can_be_told_of_the_end(world: World) -> None:
 
 
 @pytest.mark.parametrize("state", [S.IDLE, S.WAITING_FOR_RETRY])
-def test_ended_while_nothing_is_there(world: World, state: SubscriptionState) -> None:
+def test_ended_while_nothing_is_there(world: World, state: SubscriptionSignalingState) -> None:
     watch = Watch(world)
     if state is S.IDLE:
         watch.notifier.decline(world.now, 404, None, ())

@@ -7,7 +7,7 @@ from call_support import World
 from subscription_support import DIALOG, MAILBOX, PRESENCE, S, Watch
 
 from p2psip.core.dialog import Content
-from p2psip.core.events import SubscriptionState
+from p2psip.enums import SubscriptionSignalingState
 from p2psip.message import Request, Response, parse_message
 
 
@@ -143,7 +143,7 @@ def test_each_notifier_of_a_fork_is_kept(world: World) -> None:
     ],
 )
 def test_why_the_notifier_ends_it_says_what_comes_next(
-    world: World, reason: str | None, retry_after: int | None, after: SubscriptionState
+    world: World, reason: str | None, retry_after: int | None, after: SubscriptionSignalingState
 ) -> None:
     watch = Watch(world).accept()
     end = world.bob.do(watch.notifier.terminate, reason, retry_after, None)
