@@ -514,3 +514,20 @@ def test_nobody_decides(world: World) -> None:
     world.pass_time(31.0)
     assert establish.message.status_code == 500
     over(world, session, world.bob.sessions[0])
+
+
+def test_the_200_comes_again_at_t1_doubled_up_to_t2(world: World) -> None:
+    """RFC 3261 13.3.1.4."""
+    times: list[float] = []
+
+    def lose(message: Any) -> bool:
+        if isinstance(message, Response) and message.status_code == 200 and message.cseq.method == "INVITE":
+            times.append(world.now)
+        return bool(is_method("ACK")(message))
+
+    session, _, theirs = ringing(world)
+    world.lose = lose
+    world.bob.do(theirs.accept, ANSWER, ())
+    world.pass_time(33.0)
+    assert [time - times[0] for time in times] == [0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
+    over(world, session, theirs)

@@ -289,3 +289,38 @@ def assert_nothing_left(three: Three) -> None:
             if not endpoint._stack.call("look", lambda endpoint=endpoint: len(endpoint._sessions)).result(BOUND):
                 break
         assert not endpoint._sessions
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "end"),
+    [
+        (ReferState.SUCCEEDED, 200, ReferState.SUCCEEDED),
+        (ReferState.FAILED, 503, ReferState.FAILED),
+        (ReferState.REDIRECTED, 302, ReferState.REDIRECTED),
+        (486, 486, ReferState.FAILED),
+    ],
+)
+def test_the_application_tells_how_it_goes(three: Three, told: ReferState | int, status: int, end: ReferState) -> None:
+    session = three.call(three.bob)
+    lines: list[bytes] = []
+
+    def trace(sender: object, args: p2psip.TraceEventArgs) -> None:
+        if args.data.startswith(b"NOTIFY"):
+            lines.append(args.data.rpartition(b"\r\n\r\n")[2])
+
+    def accept(sender: object, args: p2psip.ReferReceivedEventArgs) -> None:
+        notifier = args.accept()
+        notifier.set_state(ReferState.ALERTED)
+        notifier.set_state(told)
+        assert notifier.state is end
+        with pytest.raises(ValueError, match="cannot be told"):
+            notifier.set_state(ReferState.REFER_REJECTED)
+
+    theirs = three.calls.result(BOUND)
+    theirs.refer_received -= three.refer_received
+    theirs.refer_received += accept
+    three.alice.connection_manager.trace += trace
+    assert session.refer(three.carol.uri).over.result(BOUND) is end
+    session.terminate()
+    three.alice.connection_manager.dispose()  # the last trace events have run
+    assert [line.split()[1] for line in lines] == [b"100", b"180", str(status).encode()]

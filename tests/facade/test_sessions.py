@@ -808,3 +808,20 @@ def test_arguments(tls: EndpointPair) -> None:
         session.desired_session_timer_interval = 10
     session.terminate()
     assert session.is_terminated
+
+
+@pytest.mark.parametrize("code", [200, 299, 400, 500])
+def test_a_redirection_has_a_code_of_its_own(tls: EndpointPair, code: int) -> None:
+    errors: concurrent.futures.Future[BaseException] = concurrent.futures.Future()
+
+    def received(sender: object, args: SessionReceivedEventArgs) -> None:
+        try:
+            args.session.terminate_with_redirection("sip:carol@carol.example", code)
+        except ValueError as error:
+            errors.set_result(error)
+        args.session.terminate_with_rejection(486)
+
+    tls.bob.session_received += received
+    with pytest.raises(FailureResponseException):
+        SignalingSession(tls.alice, tls.bob.uri).establish(OFFER)
+    assert "300 to 399" in str(errors.result(BOUND))
