@@ -249,9 +249,10 @@ def _read_parameters(text: str, tail: str) -> Parameters:
         if _PARAMETER.fullmatch(name) is None or (equals and _PARAMETER.fullmatch(value) is None):
             raise _malformed(text, f"{excerpt(part)} is not a parameter")
         name = name.lower()
-        if name in values:
-            raise _malformed(text, f"the parameter {name} comes twice")
-        values[name] = value if equals else None
+        given = value if equals else None
+        # RFC 3261 19.1.1 forbids both, but some user agents repeat what they were given, which is not ambiguous.
+        if values.setdefault(name, given) != given:
+            raise _malformed(text, f"the parameter {name} comes twice, with different values")
     ttl = values.get("ttl")
     if ttl is not None:
         parse_number(ttl, 255)

@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from interop_baresip import Baresip
 from interop_calls import AUDIO, PATIENCE, end_of
+from interop_link import make_identity
 from interop_referee import keep_for_referee
 from interop_support import LOOPBACK
 
 from p2psip import (
     ContentDescription,
+    RealTimeServerConnectionManager,
     RealTimeServerTcpConnectionManager,
+    RealTimeServerTlsConnectionManager,
     ReferReceivedEventArgs,
     SipPeerToPeerEndpoint,
 )
@@ -26,14 +30,33 @@ pytestmark = pytest.mark.interop
 
 
 class Parties:
-    """baresip and we."""
+    """baresip and we.
 
-    def __init__(self, folder: Path) -> None:
-        self.baresip = Baresip(folder / "baresip")
-        self.manager = RealTimeServerTcpConnectionManager(LOOPBACK)
+    Args:
+        folder: Where files go.
+        kind: ``TCP`` or ``TLS``, which is mutual: baresip shows its certificate but looks at none.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.manager: RealTimeServerConnectionManager
+        if kind == "TLS":
+            authority = trustme.CA()
+            ours = make_identity(folder, LOOPBACK, authority, authority)
+            theirs = folder / "baresip.pem"
+            authority.issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(theirs)
+            self.baresip = Baresip(folder / "baresip", theirs)
+            self.manager = RealTimeServerTlsConnectionManager.from_files(
+                str(ours.certificate), ours.key, trusted_roots=ours.trusted
+            )
+        else:
+            self.baresip = Baresip(folder / "baresip")
+            self.manager = RealTimeServerTcpConnectionManager(LOOPBACK)
         self.manager.trace += keep_for_referee
         self.manager.start_listening((LOOPBACK, 0))
         self.endpoint = SipPeerToPeerEndpoint(f"sip:bob@{LOOPBACK}", self.manager)
+        self.address = f"sip:bob@{LOOPBACK}:{self.manager.listening_port}"
+        if kind == "TLS":
+            self.address += ";transport=tls"
         self.offers: list[ContentDescription | None] = []
         self._news = threading.Condition()
         self.sessions: list[SignalingSession] = []
@@ -61,15 +84,15 @@ class Parties:
         self.baresip.stop()
 
 
-@pytest.fixture
-def parties(tmp_path: Path) -> Iterator[Parties]:
-    made = Parties(tmp_path)
+@pytest.fixture(params=("TCP", "TLS"))
+def parties(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Parties]:
+    made = Parties(tmp_path, request.param)
     yield made
     made.close()
 
 
 def test_baresip_calls_us_holds_and_hangs_up(parties: Parties) -> None:
-    parties.baresip.order("dial", f"sip:bob@{LOOPBACK}:{parties.manager.listening_port}")
+    parties.baresip.order("dial", parties.address)
     parties.baresip.wait_for("CALL_RINGING")
     parties.baresip.wait_for("CALL_ESTABLISHED")
     parties.wait_for_offers(1)
@@ -113,18 +136,17 @@ def test_we_hold_baresip(parties: Parties) -> None:
 
 def test_baresip_transfers_us(parties: Parties) -> None:
     """We are sent to an address that happens to be ours."""
-    address = f"sip:bob@{LOOPBACK}:{parties.manager.listening_port}"
     followed: concurrent.futures.Future[SignalingSession] = concurrent.futures.Future()
 
     def follow(sender: object, args: ReferReceivedEventArgs) -> None:
         followed.set_result(args.follow(AUDIO))
 
-    parties.baresip.order("dial", address)
+    parties.baresip.order("dial", parties.address)
     parties.baresip.wait_for("CALL_ESTABLISHED")
     parties.wait_for_offers(1)
     (session,) = parties.sessions
     session.refer_received += follow
-    parties.baresip.order("transfer", address)
+    parties.baresip.order("transfer", parties.address)
     call = followed.result(PATIENCE)
     assert call.state is SignalingState.CONNECTED
     call.terminate()

@@ -147,15 +147,17 @@ def test_update_before_and_after_the_answer(tmp_path: Path, kind: str) -> None:
     expect(kind, tmp_path, script, Calls(take), 20)
 
 
+@BOTH
 @pytest.mark.parametrize("code", (400, 404, 480, 486, 488, 500, 503, 600, 603))
-def test_calls_that_are_refused(tmp_path: Path, code: int) -> None:
+def test_calls_that_are_refused(tmp_path: Path, code: int, kind: str) -> None:
     script = Script("call_refused").request("INVITE", body=sdp()).wants(100, optional=True)
     script.wants(code).ack_failure()
-    sent = expect("TCP", tmp_path, script, Calls(lambda session: session.terminate_with_rejection(code)))
+    sent = expect(kind, tmp_path, script, Calls(lambda session: session.terminate_with_rejection(code)))
     assert sent.tally[f"{code} INVITE"] == 10
 
 
-def test_calls_that_are_sent_elsewhere(tmp_path: Path) -> None:
+@BOTH
+def test_calls_that_are_sent_elsewhere(tmp_path: Path, kind: str) -> None:
     script = Script("call_redirected").request("INVITE", body=sdp()).wants(100, optional=True)
     script.wants(302, contains=("Contact", "carol@example.com")).ack_failure()
-    expect("TCP", tmp_path, script, Calls(lambda session: session.terminate_with_redirection("sip:carol@example.com")))
+    expect(kind, tmp_path, script, Calls(lambda session: session.terminate_with_redirection("sip:carol@example.com")))

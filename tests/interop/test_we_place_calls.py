@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from interop_calls import AUDIO, HELD, PATIENCE, TARGET, Sent, answering, begin, call, end_of, sdp
+from interop_calls import AUDIO, HELD, PATIENCE, Sent, answering, begin, call, end_of, sdp
 from interop_link import link
 from interop_script import Script, callee
-from interop_support import LOOPBACK
 
 from p2psip import ContentDescription, FailureResponseException, OperationFailureException, TraceEventArgs
 from p2psip.enums import SignalingState, SignalingTransitionReason
@@ -160,10 +159,11 @@ def test_reliable_provisional_responses(tmp_path: Path, kind: str) -> None:
         server.sipp.check()
 
 
+@BOTH
 @pytest.mark.parametrize("code", (400, 403, 404, 480, 486, 488, 500, 503, 600, 603, 606))
-def test_calls_that_are_refused(tmp_path: Path, code: int) -> None:
+def test_calls_that_are_refused(tmp_path: Path, code: int, kind: str) -> None:
     script = callee("answer_refused").answers_first(code, reason="Because I Say So").receives("ACK")
-    with link(tmp_path, "TCP") as wire:
+    with link(tmp_path, kind) as wire:
         server = answering(wire, script, calls=3)
         for _ in range(3):
             session = call(wire)
@@ -173,14 +173,16 @@ def test_calls_that_are_refused(tmp_path: Path, code: int) -> None:
         server.sipp.check()
 
 
-def test_calls_that_are_sent_elsewhere(tmp_path: Path) -> None:
-    with link(tmp_path, "TCP") as wire:
+@BOTH
+def test_calls_that_are_sent_elsewhere(tmp_path: Path, kind: str) -> None:
+    with link(tmp_path, kind) as wire:
         last = answering(wire, up("answer_elsewhere").receives("BYE").answers(200), calls=3)
-        contact = f"Contact: <sip:other@{LOOPBACK}:{last.port};transport=tcp>;q=0.7"
+        transport = "tls" if wire.is_secure else "tcp"
+        contact = f"Contact: <sip:other@{last.context[0]}:{last.port};transport={transport}>;q=0.7"
         first = answering(wire, callee("answer_302").answers_first(302, contact).receives("ACK"), calls=3)
         for _ in range(3):
-            session = SignalingSession(wire.endpoint, f"{TARGET.rpartition('@')[0]}@{LOOPBACK}:{first.port}")
-            session.establish(AUDIO)
+            session = SignalingSession(wire.endpoint, f"sip:sipp@{first.context[0]}:{first.port}")
+            session.establish(AUDIO, timeout=PATIENCE)
             assert session.state is SignalingState.CONNECTED
             session.terminate()
         first.sipp.check()

@@ -127,3 +127,12 @@ def test_unescape_is_done_once_and_never_fails() -> None:
     assert unescape("%C3%A9") == "\xe9"
     assert unescape("%ff%") == "\udcff%"
     assert unescape("a%0d%0Ab") == "a\r\nb"
+
+
+def test_a_parameter_that_comes_twice_alike_is_one() -> None:
+    """baresip writes so; with two values, or with and without one, it would be ambiguous."""
+    uri = SipUri.parse("sip:a@example.net;transport=tcp;lr;transport=tcp;lr")
+    assert dict(uri.parameters) == {"transport": "tcp", "lr": None}
+    for text in ("sip:a@example.net;transport=tcp;transport=tls", "sip:a@example.net;lr;lr=on"):
+        with pytest.raises(MessageParsingException, match="comes twice"):
+            SipUri.parse(text)
