@@ -67,7 +67,8 @@ from p2psip.net.certificates import CertificateStore
 from p2psip.offers import IOfferAnswer, OfferInInviteResponseEventArgs, OfferInReInviteEventArgs
 from p2psip.peer_to_peer import SipPeerToPeerEndpoint
 from p2psip.publication import PublicationChangedEventArgs, SipPublication
-from p2psip.referral import ReferNotifier, ReferReceivedEventArgs, ReferStateChangedEventArgs, ReferStatus
+from p2psip.referral import ReferStateChangedEventArgs, ReferStatus
+from p2psip.referral_incoming import ReferNotifier, ReferReceivedEventArgs
 from p2psip.session import SignalingSession, SignalingSessionSettings
 from p2psip.session_events import (
     InvitationAcceptedEventArgs,

@@ -125,6 +125,13 @@ def status_code(code: int, low: int, high: int) -> int:
     return int(code)
 
 
+def refusal(code: int) -> int:
+    """The code that a request other than INVITE is declined with."""
+    if code == 408:
+        raise ValueError("408 would come too late in any case, so RFC 4320 4.2 forbids it here: 480 or 504 will do.")
+    return status_code(code, 300, 699)
+
+
 def reason_phrase(reason: str | None) -> str | None:
     return None if reason is None else text(reason, "A reason phrase")
 

@@ -28,7 +28,7 @@ from p2psip.message import Request, SipUri, quote_display_name
 from p2psip.messaging import MessageReceivedEventArgs, PendingMessage, answer_message
 from p2psip.net.loop import LoopEnded
 from p2psip.net.network import Target
-from p2psip.referral import ReferStatus, begin_refer_outside
+from p2psip.referral import ReferDetails, ReferStatus, begin_refer_outside
 from p2psip.stack import Stack
 from p2psip.sync import Event, Operation
 from p2psip.values import RealTimeAddress, SendMessageOptions, SipResponseData
@@ -291,8 +291,11 @@ class RealTimeEndpoint(Capabilities, Hosting, abc.ABC):
         target: RealTimeAddress | str,
         headers: Headers | None = None,
         *,
+        content_type: str | None = None,
+        body: bytes | str | None = None,
         replaces: SignalingSession | None = None,
         subscribe: bool = True,
+        timeout: float | None = None,
     ) -> ReferStatus:
         """Ask whoever is at the address to call the target, and wait until that is accepted; within a session use
         :meth:`SignalingSession.refer`. Blocks; allowed in event handlers.
@@ -303,6 +306,7 @@ class RealTimeEndpoint(Capabilities, Hosting, abc.ABC):
             headers: For the REFER.
             replaces: The session of ours with the target whose place the call is to take (RFC 3891).
             subscribe: Hear how the call goes; without it the peer is asked to tell nothing (RFC 4488).
+            timeout: Seconds for the answer to the REFER, not for the call; None means the protocol's own time.
 
         Returns:
             What the peer tells from now on.
@@ -313,7 +317,16 @@ class RealTimeEndpoint(Capabilities, Hosting, abc.ABC):
 
         RFC 3515.
         """
-        return self.begin_refer(address, target, headers, replaces=replaces, subscribe=subscribe).result()
+        return self.begin_refer(
+            address,
+            target,
+            headers,
+            content_type=content_type,
+            body=body,
+            replaces=replaces,
+            subscribe=subscribe,
+            timeout=timeout,
+        ).result()
 
     def begin_refer(
         self,
@@ -321,12 +334,16 @@ class RealTimeEndpoint(Capabilities, Hosting, abc.ABC):
         target: RealTimeAddress | str,
         headers: Headers | None = None,
         *,
+        content_type: str | None = None,
+        body: bytes | str | None = None,
         replaces: SignalingSession | None = None,
         subscribe: bool = True,
+        timeout: float | None = None,
     ) -> Operation[ReferStatus]:
         """The same without blocking."""
         self._check_alive("send REFER")
-        return begin_refer_outside(self, address, target, headers, replaces, subscribe)
+        details = ReferDetails(headers, content_type, body, subscribe, timeout)
+        return begin_refer_outside(self, address, target, details, replaces)
 
     def _request_headers(
         self, method: str, address: RealTimeAddress, options: SendMessageOptions | None

@@ -12,7 +12,7 @@ from p2psip.sync import Event, Strand
 
 if TYPE_CHECKING:
     from p2psip.endpoint import RealTimeEndpoint
-    from p2psip.referral import ReferReceivedEventArgs
+    from p2psip.referral_incoming import ReferReceivedEventArgs
     from p2psip.session_events import SessionReceivedEventArgs
     from p2psip.subscription import SubscriptionReceivedEventArgs
     from p2psip.timers import Timer

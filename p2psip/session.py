@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from p2psip import arguments, referral
+from p2psip import arguments, referral, referral_incoming
 from p2psip.arguments import Headers
 from p2psip.core.dialog import Content
 from p2psip.core.refer_outside import IncomingOutsideRefer
@@ -16,7 +16,7 @@ from p2psip.errors import ConnectionFailureException, MessageParsingException, R
 from p2psip.hosting import ARRIVALS
 from p2psip.offers import Answerer, no_description
 from p2psip.pending import PendingCommand
-from p2psip.referral import ReferStatus, replaces_value
+from p2psip.referral import ReferDetails, ReferStatus, replaces_value
 from p2psip.session_base import SessionBase
 from p2psip.session_events import SessionReceivedEventArgs
 from p2psip.session_incoming import IncomingSession
@@ -295,14 +295,20 @@ class SignalingSession(IncomingSession):
         address: RealTimeAddress | str,
         headers: Headers | None = None,
         *,
+        content_type: str | None = None,
+        body: bytes | str | None = None,
         replaces: SignalingSession | None = None,
         subscribe: bool = True,
+        timeout: float | None = None,
     ) -> ReferStatus:
         """Ask the peer to call that address, and wait until it accepts. Blocks; allowed in event handlers.
 
         Args:
+            address: As the peer is to call it: with ``;transport=tcp`` or ``;transport=tls`` where its own choice could
+                be another one.
             replaces: The session at that address whose place the peer's call is to take (RFC 3891).
             subscribe: Hear how the call goes; without it the peer is asked to tell nothing (RFC 4488).
+            timeout: Seconds for the answer to the REFER, not for the peer's call; None means the protocol's own time.
 
         Returns:
             What the peer tells from now on.
@@ -312,35 +318,53 @@ class SignalingSession(IncomingSession):
             OperationFailureException: The session is not up.
             OperationTimeoutException, ConnectionFailureException, TlsFailureException: No answer.
         """
-        return self.begin_refer(address, headers, replaces=replaces, subscribe=subscribe).result()
+        return self.begin_refer(
+            address,
+            headers,
+            content_type=content_type,
+            body=body,
+            replaces=replaces,
+            subscribe=subscribe,
+            timeout=timeout,
+        ).result()
 
     def begin_refer(
         self,
         address: RealTimeAddress | str,
         headers: Headers | None = None,
         *,
+        content_type: str | None = None,
+        body: bytes | str | None = None,
         replaces: SignalingSession | None = None,
         subscribe: bool = True,
+        timeout: float | None = None,
     ) -> Operation[ReferStatus]:
         """The same without blocking."""
         self._check_live("transferred")
         value = None if replaces is None else replaces_value(replaces)
-        return referral.begin_refer(self, address, headers, value, subscribe)[1]
+        details = ReferDetails(headers, content_type, body, subscribe, timeout)
+        return referral.begin_refer(self, address, details, value)[1]
 
-    def transfer(self, target: RealTimeAddress | str | SignalingSession) -> None:
+    def transfer(self, target: RealTimeAddress | str | SignalingSession, *, timeout: float | None = None) -> None:
         """Send the peer to an address (blind), or to the peer of another session (attended). Blocks until its call is
         up; then what we have is ended.
+
+        Args:
+            timeout: Seconds for all of it; None means as long as the peer tells how its call goes.
 
         Raises:
             OperationFailureException: The call of the peer has failed; both sessions are still up.
             FailureResponseException: The peer refuses to be transferred.
+            OperationTimeoutException: It was not over in time; what we have is still up.
         """
-        self.begin_transfer(target).result()
+        self.begin_transfer(target, timeout=timeout).result()
 
-    def begin_transfer(self, target: RealTimeAddress | str | SignalingSession) -> Operation[None]:
+    def begin_transfer(
+        self, target: RealTimeAddress | str | SignalingSession, *, timeout: float | None = None
+    ) -> Operation[None]:
         """The same without blocking."""
         self._check_live("transferred")
-        return referral.begin_transfer(self, target)
+        return referral.begin_transfer(self, target, timeout)
 
     def try_cancel_renegotiation(self, headers: Headers | None = None) -> bool:
         """Take back a :meth:`renegotiate` that is under way, if it is not too late. Blocks for a moment only.
@@ -419,4 +443,4 @@ def _arrived(endpoint: RealTimeEndpoint, core: Session) -> None:
 
 
 ARRIVALS[Session] = _arrived
-ARRIVALS[IncomingOutsideRefer] = functools.partial(referral.arrived_outside, SignalingSession)
+ARRIVALS[IncomingOutsideRefer] = functools.partial(referral_incoming.arrived_outside, SignalingSession)

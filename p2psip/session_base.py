@@ -43,7 +43,7 @@ from p2psip.values import ContentDescription, RealTimeAddress, SipRequestData, S
 
 if TYPE_CHECKING:
     from p2psip.endpoint import RealTimeEndpoint
-    from p2psip.referral import ReferReceivedEventArgs
+    from p2psip.referral_incoming import ReferReceivedEventArgs
     from p2psip.session import SignalingSession
 
 

@@ -343,8 +343,8 @@ class IncomingSubscription(Hosted):
         self._tell(self._core.accept, expires, (), _content(content_type, body), pending)
 
     def decline(self, code: int = 603, reason: str | None = None, headers: Headers | None = None) -> None:
-        """Answer 300 or above. Does not block."""
-        arguments.status_code(code, 300, 699)
+        """Answer 300 or above, but for 408 (RFC 4320 4.2). Does not block."""
+        arguments.refusal(code)
         arguments.reason_phrase(reason)
         self._tell(self._core.decline, int(code), reason, arguments.headers(headers))
 

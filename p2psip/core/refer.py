@@ -51,13 +51,21 @@ class OutgoingRefer(ClientUsage):
         self._end: Timer | None = None
 
     def refer(
-        self, now: float, refer_to: str, headers: Pairs, content: Content | None, subscribe: bool, operation: Any
+        self,
+        now: float,
+        refer_to: str,
+        headers: Pairs,
+        content: Content | None,
+        subscribe: bool,
+        operation: Any,
+        timeout: float | None = None,
     ) -> None:
         """Send it; the operation ends with the final response.
 
         Args:
             refer_to: The value of Refer-To.
             subscribe: Without it the peer is asked to tell nothing (RFC 4488).
+            timeout: Seconds for the answer; None means the protocol's own.
         """
         session = self._session
         dialog = session.dialog
@@ -72,7 +80,7 @@ class OutgoingRefer(ClientUsage):
         if subscribe:
             dialog.add(self)
             self._expect_more(now, LIFETIME)
-        self._request = dialog.send(now, request, self)
+        self._request = dialog.send(now, request, self, timeout=timeout)
 
     def _fields(self, refer_to: str, subscribe: bool) -> list[tuple[str, str]]:
         pairs = [("Refer-To", refer_to), ("Referred-By", f"<{self._session.record.owner}>")]

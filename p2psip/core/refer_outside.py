@@ -60,7 +60,14 @@ class OutsideRefer(OutgoingRefer):
         self._dialogs: dict[str | None, Dialog] = {}
 
     def refer(
-        self, now: float, refer_to: str, headers: Pairs, content: Content | None, subscribe: bool, operation: Any
+        self,
+        now: float,
+        refer_to: str,
+        headers: Pairs,
+        content: Content | None,
+        subscribe: bool,
+        operation: Any,
+        timeout: float | None = None,
     ) -> None:
         """Send it; the operation ends with the final response."""
         outside, engine = self._outside, self._outside.engine
@@ -86,7 +93,9 @@ class OutsideRefer(OutgoingRefer):
         if subscribe:
             engine.dialogs.expect(call_id, tag, self)
             self._end = engine.timers.start(now, LIFETIME + 64 * engine.settings.t1, self._silent)
-        self._request = engine.send_request(now, request, self._target, None, usage=self, contact_of=outside.record)
+        self._request = engine.send_request(
+            now, request, self._target, None, timeout=timeout, usage=self, contact_of=outside.record
+        )
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         code = response.status_code

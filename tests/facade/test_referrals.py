@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from p2psip import (
     ContentDescription,
     FailureResponseException,
     OperationFailureException,
+    OperationTimeoutException,
     ReferState,
     SignalingSession,
     SignalingState,
@@ -136,6 +138,63 @@ def test_a_transfer_to_somebody_who_is_busy_fails(three: Three) -> None:
     with pytest.raises(FailureResponseException):
         three.followed.result(BOUND)
     session.terminate()
+
+
+def test_a_transfer_that_takes_too_long_is_given_up(three: Three) -> None:
+    """Nobody tells how the call goes. The session is left as it is."""
+    three.follow = False
+    session = three.call(three.bob)
+    taken: concurrent.futures.Future[p2psip.ReferNotifier] = concurrent.futures.Future()
+    three.calls.result(BOUND).refer_received += lambda sender, args: taken.set_result(args.accept())
+    with pytest.raises(OperationTimeoutException, match=r"not over after 0.2 s"):
+        session.transfer(three.carol.uri, timeout=0.2)
+    assert session.state is SignalingState.CONNECTED
+    taken.result(BOUND).set_state(200)  # too late to end the session
+    session.renegotiate(SDP)  # a round trip later
+    assert session.state is SignalingState.CONNECTED
+    session.terminate()
+
+
+def test_a_refer_that_nobody_answers_in_time(three: Three) -> None:
+    session = three.call(three.bob)
+    asked, answer = threading.Event(), threading.Event()
+
+    def wait(sender: object, args: p2psip.ReferReceivedEventArgs) -> None:
+        asked.set()
+        answer.wait(BOUND)
+
+    three.follow = False
+    three.calls.result(BOUND).refer_received += wait
+    operation = session.begin_refer(three.carol.uri, timeout=0.2)
+    try:
+        assert asked.wait(BOUND)
+        with pytest.raises(OperationTimeoutException, match="REFER"):
+            operation.result(BOUND)
+    finally:
+        answer.set()
+    assert session.state is SignalingState.CONNECTED
+
+
+@pytest.mark.parametrize("in_session", [True, False])
+def test_a_refer_with_a_body(three: Three, in_session: bool) -> None:
+    asked: concurrent.futures.Future[p2psip.SipRequestData] = concurrent.futures.Future()
+
+    def received(sender: object, args: p2psip.ReferReceivedEventArgs) -> None:
+        asked.set_result(args.request_data)
+        for code in (408, 200, 700):
+            with pytest.raises(ValueError, match=str(code)):
+                args.decline(code)
+        args.accept()
+
+    three.follow = False
+    three.bob.refer_received += received
+    if in_session:
+        session = three.call(three.bob)
+        three.calls.result(BOUND).refer_received += received
+        session.refer(three.carol.uri, content_type="text/plain", body="why")
+    else:
+        three.alice.refer(three.bob.uri, three.carol.uri, content_type="text/plain", body="why")
+    assert (asked.result(BOUND).content_type, asked.result(BOUND).body) == ("text/plain", b"why")
 
 
 def test_a_call_that_is_not_up_cannot_be_transferred(three: Three) -> None:

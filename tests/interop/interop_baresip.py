@@ -64,7 +64,7 @@ class Baresip(Program):
             sound.setnchannels(1)
             sound.setsampwidth(2)
             sound.setframerate(8000)
-            sound.writeframes(bytes(16000))
+            sound.writeframes(bytes(16 * 8000 * 30))
         super().__init__([program, "-f", folder], folder)
         self.expect("baresip is ready")
         self._news_of_calls = threading.Condition()

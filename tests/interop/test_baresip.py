@@ -54,9 +54,8 @@ class Parties:
         self.manager.trace += keep_for_referee
         self.manager.start_listening((LOOPBACK, 0))
         self.endpoint = SipPeerToPeerEndpoint(f"sip:bob@{LOOPBACK}", self.manager)
-        self.address = f"sip:bob@{LOOPBACK}:{self.manager.listening_port}"
-        if kind == "TLS":
-            self.address += ";transport=tls"
+        # Without its transport baresip would take it to UDP.
+        self.address = f"sip:bob@{LOOPBACK}:{self.manager.listening_port};transport={kind.lower()}"
         self.offers: list[ContentDescription | None] = []
         self._news = threading.Condition()
         self.sessions: list[SignalingSession] = []
@@ -151,3 +150,17 @@ def test_baresip_transfers_us(parties: Parties) -> None:
     assert call.state is SignalingState.CONNECTED
     call.terminate()
     session.terminate()
+
+
+def test_we_transfer_baresip(parties: Parties) -> None:
+    """It is sent to an address that happens to be ours, calls it, and tells us how that goes."""
+    session = SignalingSession(parties.endpoint, parties.baresip.address)
+    session.establish(AUDIO, timeout=PATIENCE)
+    parties.baresip.wait_for("CALL_ESTABLISHED")
+    session.transfer(parties.address, timeout=PATIENCE)
+    parties.baresip.wait_for("CALL_ESTABLISHED", 2)
+    assert session.is_terminated
+    (call,) = parties.sessions
+    assert call.state is SignalingState.CONNECTED
+    call.terminate()
+    parties.baresip.wait_for("CALL_CLOSED", 2)
