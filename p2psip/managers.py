@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 EXIT_GRACE = 1.0
 """Seconds that all managers together may take at the end of the interpreter."""
 
+FAREWELL = 1.5
+"""Seconds, at most, that the end of a manager waits until the peers of its sessions and subscriptions have been told; what
+is under way has to fail within 2."""
+
 _Self = TypeVar("_Self", bound="RealTimeConnectionManager")
 
 
@@ -137,8 +141,9 @@ class RealTimeConnectionManager(abc.ABC):
     def dispose(self) -> None:
         """End its endpoints, close its connections and its threads.
 
-        Blocks for at most ``settings.dispose_grace`` (5 s) plus what handlers that still run take of it; allowed in
-        handlers, and as often as you like. Requests that wait fail with OperationFailureException within 2 s.
+        Peers of sessions and subscriptions are told (BYE, NOTIFY), and are given a moment to answer. Blocks for at most
+        ``settings.dispose_grace`` (5 s) plus what handlers that still run take of it; allowed in handlers, and as often
+        as you like. Requests that wait fail with OperationFailureException within 2 s.
         """
         self._dispose(self._settings.dispose_grace)
 
@@ -149,8 +154,8 @@ class RealTimeConnectionManager(abc.ABC):
         try:
             with worker_blocks("dispose()"):
                 if first:
-                    for endpoint in self.endpoints:
-                        endpoint.begin_terminate()
+                    ends = [endpoint.begin_terminate() for endpoint in self.endpoints]
+                    concurrent.futures.wait(ends, min(FAREWELL, grace / 2))
                     try:
                         self._stack.post(self._stack.dispose, grace, self._stack.loop.stop)
                     except LoopEnded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import queue
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -785,6 +786,33 @@ def test_the_manager_is_disposed_with_sessions_up(pair: Pair) -> None:
     session.terminate()
     with pytest.raises((OperationFailureException, RealTimeInvalidOperationException)):
         session.send_message(MessageType.MESSAGE, body="late")
+
+
+def test_a_manager_that_is_disposed_waits_for_the_answer_to_its_bye(pair: Pair) -> None:
+    calls = answering(pair)
+    call(pair)
+    seen: list[str] = []
+    pair.alice.connection_manager.trace += lambda sender, args: seen.append(args.start_line)
+    pair.alice.connection_manager.dispose()
+    assert [line.partition(" sip")[0] for line in seen] == ["BYE", "SIP/2.0 200 OK"]
+    until(calls[0], SignalingState.DISCONNECTED)
+    assert calls[0].transition_reason is SignalingTransitionReason.TERMINATED_REMOTELY
+
+
+def test_a_manager_that_is_disposed_waits_for_nobody_for_long(tls: EndpointPair) -> None:
+    answering(tls)
+    session = call(tls)
+    for link in tls.network.links:
+        link.hold()
+    pending = tls.alice.begin_send_message(MessageType.OPTIONS, tls.bob.uri)
+    begun = time.monotonic()
+    pending_over: list[float] = []
+    pending.add_done_callback(lambda _: pending_over.append(time.monotonic() - begun))
+    tls.alice.connection_manager.dispose()
+    assert time.monotonic() - begun < tls.alice.connection_manager.settings.dispose_grace + 1
+    assert type(pending.exception()) is OperationFailureException
+    assert pending_over[0] < 2
+    assert session.is_terminated
 
 
 # ---------------------------------------------------------------------- arguments
