@@ -316,11 +316,12 @@ class Dialog:
             usage=usage,
             flow=self._serving_flow(),
             contact_of=self.record if request.method in WITH_CONTACT else None,
+            fallback=self._living_flow(),
         )
 
     def send_ack(self, now: float, ack: Request) -> None:
         """Send an ACK to a 2xx; the same one again whenever the 2xx comes again."""
-        self._engine.send_ack(now, self._serving_flow(), ack, self._target())
+        self._engine.send_ack(now, self._serving_flow(), ack, self._target(), self._living_flow())
 
     def use_flow(self, flow: Flow) -> None:
         """A request of ours was answered over that flow: it leads to the peer."""
@@ -355,8 +356,8 @@ class Dialog:
         peer, and the connection is the peer's own when the peer has opened it, or when the peer has proved that it
         is the host of its Contact. Otherwise a proxy is in between that wants to see no more of the dialog.
         """
-        flow = self.flow
-        if flow is None or not flow.is_connected or (self.secure and flow.transport != "TLS"):
+        flow = self._living_flow()
+        if flow is None:
             return None
         if self.route_set or flow.is_incoming:
             return flow
@@ -365,6 +366,13 @@ class Dialog:
             return None
         port = hop.port or DEFAULT_PORTS[flow.transport]
         return flow if port == flow.remote[1] and flow.covers(hop.host) else None
+
+    def _living_flow(self) -> Flow | None:
+        """The dialog's connection, if it is safe enough. Where the Contact of a peer leads nowhere, as behind a NAT, this
+        is where it can be reached all the same, by itself or through the proxy that the dialog began with."""
+        flow = self.flow
+        is_safe = flow is not None and (flow.transport == "TLS" or not (self.secure or self.transport == "TLS"))
+        return flow if flow is not None and flow.is_connected and is_safe else None
 
 
 class Dialogs:

@@ -95,6 +95,7 @@ class Engine:
         usage: Usage | None = None,
         flow: Flow | None = None,
         contact_of: EndpointRecord | None = None,
+        fallback: Flow | None = None,
     ) -> ClientRequest:
         """Send a request to the target; its end comes as the effect Complete, or to the usage, and never before this
         method has returned.
@@ -112,6 +113,7 @@ class Engine:
                 is to be acknowledged.
             flow: Used in place of one to the target, as long as it is connected.
             contact_of: Whose Contact the request is to bear, which depends on the flow.
+            fallback: Used where there is none to the target, as long as it is connected.
 
         RFC 3261 8.1, 17.1.
         """
@@ -119,9 +121,8 @@ class Engine:
             raise ValueError("An INVITE needs a usage, which acknowledges the 2xx to it.")
         self.now = now
         ceiling = self.settings.request_ceiling
-        client_request = ClientRequest(
-            self, request, target, user, usage, ceiling if timeout is None or timeout > ceiling else timeout, contact_of
-        )
+        seconds = ceiling if timeout is None or timeout > ceiling else timeout
+        client_request = ClientRequest(self, request, target, user, usage, seconds, contact_of, fallback)
         self._opening[client_request] = None
         if self._ended is not None:
             self._fail_soon(client_request, fresh(self._ended))
@@ -176,9 +177,13 @@ class Engine:
     def flow_failed(
         self, now: float, client_request: ClientRequest | Acknowledgement, error: RealTimeException
     ) -> None:
-        """There is no flow for that request. An ACK is sent when the 2xx comes again."""
+        """There is no flow for that request, but perhaps another one that leads to the peer. Without any, an ACK waits
+        until the 2xx comes again."""
         self.now = now
-        if isinstance(client_request, ClientRequest) and client_request.flow is None:
+        fallback, client_request.fallback = client_request.fallback, None
+        if fallback is not None and fallback.is_connected:
+            self.flow_opened(now, client_request, fallback)
+        elif isinstance(client_request, ClientRequest) and client_request.flow is None:
             client_request.fail(fresh(error))
 
     def cancel_request(
@@ -204,19 +209,21 @@ class Engine:
         client_request.forget()
         return False
 
-    def send_ack(self, now: float, flow: Flow | None, ack: Request, target: Any = None) -> None:
+    def send_ack(
+        self, now: float, flow: Flow | None, ack: Request, target: Any = None, fallback: Flow | None = None
+    ) -> None:
         """Send the ACK to a 2xx, complete but for Via. It has a branch of its own and no answer.
 
         When the 2xx comes again the same ACK is to be sent again, and stays as it is.
 
         Args:
-            flow: Used while it is connected, else one to the target.
+            flow: Used while it is connected, else one to the target, else the fallback.
 
         RFC 3261 13.2.2.4.
         """
         self.now = now
         if flow is None or not flow.is_connected:
-            self.effects.append(OpenFlow(Acknowledgement(ack, target), target, None))
+            self.effects.append(OpenFlow(Acknowledgement(ack, target, fallback), target, None))
             return
         if "Via" not in ack.headers:
             self._put_via(ack, flow)

@@ -19,6 +19,7 @@ from p2psip.message import Request, Response
 if TYPE_CHECKING:
     from p2psip.core.directory import EndpointRecord
     from p2psip.core.engine import Engine
+    from p2psip.core.flow import Flow
     from p2psip.core.transaction import ClientTransaction
     from p2psip.core.usage import Usage
 
@@ -34,6 +35,7 @@ class ClientRequest:
         flow: The flow that carries it, or None before there is one.
         transaction: The client transaction; None before and after it.
         contact_of: Whose Contact it is to bear, or None.
+        fallback: A flow that leads to the peer as well, should there be none to the target.
         is_done: The final response or an error has been reported, or the user has lost interest.
     """
 
@@ -42,6 +44,7 @@ class ClientRequest:
         "_limit",
         "_limit_seconds",
         "contact_of",
+        "fallback",
         "flow",
         "is_done",
         "request",
@@ -60,6 +63,7 @@ class ClientRequest:
         usage: Usage | None,
         seconds: float,
         contact_of: EndpointRecord | None = None,
+        fallback: Flow | None = None,
     ) -> None:
         self._engine = engine
         self._limit_seconds = seconds
@@ -69,6 +73,7 @@ class ClientRequest:
         self.user = user
         self.usage = usage
         self.contact_of = contact_of
+        self.fallback = fallback
         self.flow: Any = None
         self.transaction: ClientTransaction | None = None
         self.is_done = False
@@ -178,13 +183,14 @@ class ClientRequest:
 class Acknowledgement:
     """An ACK that waits for a flow; nobody waits for it."""
 
-    __slots__ = ("flow", "request", "target")
+    __slots__ = ("fallback", "flow", "request", "target")
 
     is_done = False
 
-    def __init__(self, request: Request, target: Any) -> None:
+    def __init__(self, request: Request, target: Any, fallback: Flow | None) -> None:
         self.request = request
         self.target = target
+        self.fallback = fallback
         self.flow: Any = None
 
 

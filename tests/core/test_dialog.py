@@ -218,10 +218,44 @@ def test_the_peer_comes_back_over_another_connection() -> None:
 def test_a_target_that_cannot_be_reached_is_told_to_the_usage_later() -> None:
     caller = Caller(contact="<sip:bob@nowhere.example>")
     caller.home.unreachable.add("nowhere.example")
+    caller.flow.is_connected = False
     caller.send()
     assert caller.usage.failures == []
     caller.side.engine.flow_failed(0.0, caller.client_request, caller.asked_for.target)  # type: ignore[union-attr]
     assert [str(error) for error in caller.usage.failures] == ["No way to nowhere.example."]
+
+
+@pytest.mark.parametrize("method", ["INFO", "ACK"])
+def test_a_contact_that_leads_nowhere_is_reached_over_the_living_connection(method: str) -> None:
+    """A peer behind a NAT, or one that does not listen: what it has opened or we have verified leads there."""
+    caller = Caller(contact="<sip:bob@10.0.0.7:5061>")
+    if method == "ACK":
+        caller.dialog.send_ack(0.0, caller.dialog.create_request("ACK", sequence=7))
+        (caller.asked_for,) = caller.side.engine.take_effects()
+    else:
+        caller.send(method)
+    assert caller.asked_for.flow is None  # type: ignore[union-attr]
+    error = ConnectionFailureException("No way there.")
+    caller.side.engine.flow_failed(0.0, caller.asked_for.client_request, error)  # type: ignore[union-attr]
+    assert caller.side.wire() == [method]
+    assert caller.usage.failures == []
+    if method == "INFO":  # that was the last way
+        caller.flow.is_connected = False
+        caller.side.engine.flow_closed(0.0, caller.flow, error)
+        assert [str(failure) for failure in caller.usage.failures] == ["No way there."]
+
+
+def test_a_secure_dialog_does_not_fall_back_to_less() -> None:
+    caller = Caller(uri="sips:bob@b.example", contact="<sips:bob@nowhere.example>")
+    caller.dialog.flow = FakeFlow(transport="TCP")
+    caller.send()
+    caller.side.engine.flow_failed(
+        0.0,
+        caller.client_request,
+        ConnectionFailureException("No way there."),
+    )
+    assert caller.side.wire() == []
+    assert [str(failure) for failure in caller.usage.failures] == ["No way there."]
 
 
 def test_a_dialog_of_sips_over_tls_is_secure() -> None:
