@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.events import InvitationAccepted, ProvisionalReceived, Redirected, end_reason
+from p2psip.core.redirection import Redirections, is_secure, redirected_target
 from p2psip.core.reliable import Prack, ReliableReceiver, rseq
 from p2psip.core.usage import ClientUsage
 from p2psip.enums import ExtensionFeatureSupport, SignalingState, SignalingTransitionReason
 from p2psip.errors import (
     ConnectionFailureException,
-    MessageParsingException,
     OperationFailureException,
     OperationFailureReason,
     OperationTimeoutException,
@@ -19,7 +19,7 @@ from p2psip.errors import (
     TlsFailureException,
     fresh,
 )
-from p2psip.message import NameAddr, Request, Response, SipUri, parse_uri
+from p2psip.message import Request, Response
 from p2psip.timers import Timer
 
 if TYPE_CHECKING:
@@ -52,11 +52,10 @@ class OutgoingInvite(ClientUsage):
         self._to = ""
         self._uri = ""
         self._headers: Pairs = ()
-        self._tried: set[str] = set()
+        self._redirections = Redirections(session.options.maximum_redirects)
         self._redirection: Response | None = None  # waits for a decision
         self._last_redirection: Response | None = None
         self._adjustments = 0
-        self._remaining: list[str] = []  # targets that were not tried
         self._target: Any = None
         self._receivers: dict[str | None, ReliableReceiver] = {}
         self._offered: tuple[Dialog, Request, Response] | None = None
@@ -76,7 +75,7 @@ class OutgoingInvite(ClientUsage):
     def _send(self, now: float, uri: str, target: Any, sequence: int) -> None:
         session = self._session
         self._uri, self._target = uri, target
-        self._tried.add(uri.lower())
+        self._redirections.trying(uri)
         pairs = [
             ("Max-Forwards", "70"),
             ("From", self._from),
@@ -245,27 +244,21 @@ class OutgoingInvite(ClientUsage):
             self._adjustments += 1
             self._send(now, request.uri, self._target, request.cseq.number + 1)
             return
-        if response.status_code < 600:
-            # A target that fails leads to the next one; 6xx speaks for all of them (RFC 3261 8.1.3.4, 21.6).
-            fresh_ones = self._targets(response) if response.status_code < 400 else []
-            self._remaining = [*fresh_ones, *(uri for uri in self._remaining if uri not in fresh_ones)]
-            if self._offer_targets(now, response):
-                return
-        self._finish(now, response)
+        if self._redirections.learn(response):
+            self._offer_targets(now, response)
+        else:
+            self._finish(now, response)
 
-    def _offer_targets(self, now: float, response: Response) -> bool:
-        """Ask the user which one is next; False when there is none, or when enough were tried."""
+    def _offer_targets(self, now: float, response: Response) -> None:
+        """Ask the user which one is next."""
         session = self._session
-        if not self._remaining or len(self._tried) > session.options.maximum_redirects:
-            return False
         self._redirection = self._last_redirection = response
         session.engine.timers.cancel(self._ring)
         self._ring = None
         session.engine.dialogs.wait(session)
         session.change(SignalingState.REDIRECTING, SignalingTransitionReason.NONE, response)
         self._guard = session.engine.timers.start(now, session.engine.settings.handler_limit, self._give_up_unasked)
-        session.tell(Redirected(response, tuple(self._remaining)))
-        return True
+        session.tell(Redirected(response, tuple(self._redirections.remaining)))
 
     def _finish(self, now: float, response: Response) -> None:
         self._stop_timers()
@@ -286,7 +279,8 @@ class OutgoingInvite(ClientUsage):
         # Like 503 and 408 (RFC 3261 8.1.3.1): the next target may be better.
         another_may_do = unreachable or isinstance(error, OperationTimeoutException)
         redirection = self._last_redirection
-        if another_may_do and redirection is not None and self._offer_targets(now, redirection):
+        if another_may_do and redirection is not None and self._redirections.has_next:
+            self._offer_targets(now, redirection)
             return
         self._stop_timers()
         self._is_over = True
@@ -296,33 +290,15 @@ class OutgoingInvite(ClientUsage):
 
     # ------------------------------------------------------------------ redirections (RFC 3261 8.1.3.4)
 
-    def _targets(self, response: Response) -> list[str]:
-        """The SIP addresses of Contact, the most wanted first, without those that were tried."""
-        try:
-            contacts = response.contact
-        except MessageParsingException:
-            return []
-        if not isinstance(contacts, list):
-            return []
-        found = [c for c in contacts if isinstance(c.uri, SipUri) and str(c.uri).lower() not in self._tried]
-        found.sort(key=_preference, reverse=True)
-        return list(dict.fromkeys(str(contact.uri).partition("?")[0] for contact in found))
-
     def follow(self, now: float, uri: str, headers: Pairs) -> None:
         session = self._session
         if self._redirection is None or self._is_over:
             return
         self._redirection = None
         session.engine.dialogs.wait_no_more(session)
-        self._remaining = self._remaining[self._remaining.index(uri) + 1 :] if uri in self._remaining else []
         self._stop_guard()
         assert session.request is not None
-        secure = session.request.uri[:5].lower() == "sips:"
-        target: Any
-        try:
-            target = session.record.endpoint._next_hop(parse_uri(uri), secure, True)
-        except RealTimeException as error:
-            target = error
+        target = redirected_target(session.record, uri, is_secure(session.request.uri))
         self._headers = headers
         session.change(SignalingState.CONNECTING, SignalingTransitionReason.NONE, None)
         self._send(now, uri, target, session.request.cseq.number + 1)
@@ -453,7 +429,3 @@ class Farewell(ClientUsage):
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
         if self._session is not None:
             self._session.said_farewell()
-
-
-def _preference(contact: NameAddr) -> float:
-    return float(contact.params.get("q") or 1)
