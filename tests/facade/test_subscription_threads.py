@@ -68,9 +68,12 @@ class Once:
 
 def nothing_left(pair: EndpointPair) -> None:
     """Neither endpoint keeps anything of it once their loops have come round."""
+
+    def look(endpoint: p2psip.RealTimeEndpoint) -> tuple[int, int]:
+        return len(endpoint._sessions), len(endpoint._stack.engine.dialogs)
+
     for endpoint in (pair.alice, pair.bob):
-        left = endpoint._stack.call("looking", lambda: (len(endpoint._sessions), len(endpoint._stack.engine.dialogs)))
-        assert left.result(BOUND) == (0, 0), endpoint.owner_uri
+        assert endpoint._stack.call("looking", look, endpoint).result(BOUND) == (0, 0), endpoint.owner_uri
 
 
 # ---------------------------------------------------------------------- ending from within
@@ -189,9 +192,9 @@ def test_a_handler_that_is_offered_a_subscription_blocks(pair: EndpointPair) -> 
 
     pair.bob.subscription_received += offered
     pair.alice.subscription_received += lambda sender, args: args.subscription.accept()
-    with SipSubscription(pair.alice, pair.bob.uri, "presence") as subscription:
-        with subscription.notification_received.expect(BOUND, lambda args: args.text_body == "more"):
-            subscription.subscribe()
+    subscription = SipSubscription(pair.alice, pair.bob.uri, "presence")
+    with subscription, subscription.notification_received.expect(BOUND, lambda args: args.text_body == "more"):
+        subscription.subscribe()
     assert back == [200, 200]
 
 
