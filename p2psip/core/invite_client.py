@@ -276,10 +276,8 @@ class OutgoingInvite(ClientUsage):
             self._session.said_farewell()
             return
         unreachable = isinstance(error, ConnectionFailureException | TlsFailureException)
-        # Like 503 and 408 (RFC 3261 8.1.3.1): the next target may be better.
-        another_may_do = unreachable or isinstance(error, OperationTimeoutException)
         redirection = self._last_redirection
-        if another_may_do and redirection is not None and self._redirections.has_next:
+        if redirection is not None and self._redirections.survive(error):
             self._offer_targets(now, redirection)
             return
         self._stop_timers()

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from p2psip.errors import MessageParsingException, RealTimeException
+from p2psip.errors import (
+    ConnectionFailureException,
+    MessageParsingException,
+    OperationTimeoutException,
+    RealTimeException,
+    TlsFailureException,
+)
 from p2psip.message import NameAddr, Response, SipUri, parse_uri
 
 if TYPE_CHECKING:
     from p2psip.core.directory import EndpointRecord
 
+NO_ANSWER = (ConnectionFailureException, TlsFailureException, OperationTimeoutException)
+"""Errors after which another target may do, or the same one at another time."""
 MAXIMUM_REDIRECTS = 5
 """Targets of redirections that are tried, where nobody says anything else."""
 
@@ -45,6 +53,10 @@ class Redirections:
         new = self._targets(response) if response.status_code < 400 else []
         self.remaining = [*new, *(uri for uri in self.remaining if uri not in new)]
         return self.has_next
+
+    def survive(self, error: Exception) -> bool:
+        """There is no way to a target, or no answer, which is like 503 and 408 (RFC 3261 8.1.3.1): is there another?"""
+        return self.has_next and isinstance(error, NO_ANSWER)
 
     def _targets(self, response: Response) -> list[str]:
         """The SIP addresses of Contact, the most wanted first, without those that were tried."""

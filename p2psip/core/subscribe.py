@@ -12,13 +12,12 @@ from p2psip.core.event_headers import (
     event_name,
     expires_of,
     number,
-    retry_after,
-    subscription_state,
 )
 from p2psip.core.events import NotificationReceived, SubscriptionStateChanged
+from p2psip.core.redirection import MAXIMUM_REDIRECTS
 from p2psip.core.subscription_leg import Leg
-from p2psip.core.uas import inspect
-from p2psip.core.usage import ClientUsage
+from p2psip.core.subscription_opening import Opening
+from p2psip.core.subscription_retry import IS_GONE, RETRY_DELAY, Retries, delay_after_answer, delay_after_end
 from p2psip.enums import SubscriptionSignalingState
 from p2psip.errors import (
     OperationFailureException,
@@ -33,21 +32,10 @@ from p2psip.timers import Timer
 if TYPE_CHECKING:
     from p2psip.core.directory import EndpointRecord
     from p2psip.core.engine import Engine
-    from p2psip.core.request import ClientRequest
     from p2psip.core.transaction import ServerTransaction
 
 REFRESH_AHEAD = 900.0
 """Seconds before its end that a subscription is refreshed, if it is long enough (UCMA's number)."""
-RETRY_DELAY = 30.0
-"""Seconds after ``probation`` or ``giveup`` without Retry-After, and between subscriptions that do not last."""
-AT_ONCE_AGAIN = 2
-"""How often in a row a subscription that did not last is begun again without waiting."""
-AT_ONCE = frozenset(("deactivated", "timeout"))
-LATER = frozenset(("probation", "giveup"))
-IS_GONE = frozenset((404, 405, 410, 416, *range(480, 486), 489, 501, 604))
-"""Answers to a refresh that say that the subscription is no more (RFC 6665 4.1.2.2)."""
-MAY_BE_BACK = frozenset((480, 500, 503))
-"""Answers whose Retry-After is heeded."""
 MAXIMUM_NOTIFIERS = 32
 """Of one SUBSCRIBE that was forked; the others are told that nobody knows them."""
 LONGEST_EXPIRES = 2**32 - 1
@@ -56,12 +44,13 @@ LONGEST_EXPIRES = 2**32 - 1
 S = SubscriptionSignalingState
 
 
-class Subscriber(ClientUsage):
+class Subscriber:
     """One subscription of ours. A fork may give it several notifiers; each has a dialog of its own.
 
     Attributes:
         state: Subscribed while one notifier is there.
         expires: Seconds that we ask for.
+        maximum_redirects: Targets of 3xx answers that are tried for each SUBSCRIBE that begins it.
     """
 
     def __init__(
@@ -78,6 +67,7 @@ class Subscriber(ClientUsage):
         is_query: bool = False,
         accept: Sequence[str] = (),
         local_from: str | None = None,
+        maximum_redirects: int = MAXIMUM_REDIRECTS,
     ) -> None:
         self.engine = engine
         self.record = record
@@ -86,6 +76,7 @@ class Subscriber(ClientUsage):
         self.state = S.IDLE
         self.expires = 0 if is_query else expires
         self.is_query = is_query
+        self.maximum_redirects = maximum_redirects
         self._event = event
         self._uri, self._to, self._target = uri, to, target
         self._accept = accept
@@ -95,45 +86,38 @@ class Subscriber(ClientUsage):
         self._verdict: tuple[SubscriptionStateValue, Request] | None = None  # of the last one, before the 2xx
         self._operation: Any = None
         self._farewells: list[Any] = []
-        self._request: ClientRequest | None = None
-        self._subscribe: Request | None = None
+        self._deadline: float | None = None  # of the operation, where its caller gave one
+        self._opening: Opening | None = None
         self._headers: Pairs = ()
         self._content: Content | None = None
-        self._begun_at = 0.0
-        self._again_in_a_row = 0
+        self._retries = Retries()
         self._lengthened = 0
-        self._forks: Timer | None = None
         self._refresh: Timer | None = None
         self._end: Timer | None = None  # of what was granted, or of waiting for the last NOTIFY
         self._retry: Timer | None = None
 
     # ------------------------------------------------------------------ commands
 
-    def subscribe(self, now: float, headers: Pairs, content: Content | None, operation: Any) -> None:
+    def subscribe(
+        self, now: float, headers: Pairs, content: Content | None, operation: Any, timeout: float | None = None
+    ) -> None:
         """Begin; the operation ends with the 2xx."""
         if self.state not in (S.IDLE, S.TERMINATED):
             self._refuse(operation, "begun")
             return
-        if len(self.engine.dialogs) >= self.engine.settings.maximum_dialogs:
-            error = OperationFailureException(
-                f"SUBSCRIBE to {self._uri} was not sent, because {self.engine.settings.maximum_dialogs} dialogs are "
-                "open; end some, or raise the limit in the settings.",
-                OperationFailureReason.THROTTLED,
-            )
-            self._complete_one(operation, None, error)
-            self._over(now, None, None, error)
-            return
         self._headers, self._content = headers, content
-        self._operation = operation
-        self._again_in_a_row = self._lengthened = 0
+        self._operation, self._deadline = operation, None if timeout is None else now + timeout
+        self._retries, self._lengthened = Retries(), 0
         self._begin(now)
 
-    def refresh(self, now: float, headers: Pairs, content: Content | None, operation: Any) -> None:
+    def refresh(
+        self, now: float, headers: Pairs, content: Content | None, operation: Any, timeout: float | None = None
+    ) -> None:
         """Ask for the same time once more, now; the operation ends with the 2xx."""
-        if self.state is not S.SUBSCRIBED or self._request is not None or self._operation is not None:
+        if self.state is not S.SUBSCRIBED or self._is_opening or self._operation is not None:
             self._refuse(operation, "refreshed")
             return
-        self._operation = operation
+        self._operation, self._deadline = operation, None if timeout is None else now + timeout
         self._send_refresh(now, headers, content)
 
     def terminate(self, now: float, headers: Pairs, operation: Any) -> None:
@@ -151,7 +135,7 @@ class Subscriber(ClientUsage):
         self._end = self.engine.timers.start(now, 64 * self.engine.settings.t1, self._no_last_notify)
         for leg in list(self._legs.values()):
             leg.send(now, 0, headers, None)
-        if not self._legs and self._request is None:
+        if not self._legs and not self._is_opening:
             self._over(now, None, None, None)
 
     def time_remaining(self, now: float) -> float | None:
@@ -169,15 +153,27 @@ class Subscriber(ClientUsage):
         engine = self.engine
         self._retry = self._verdict = None
         self._left.clear()
-        self._begun_at = now
+        self._retries.begun(now)
         self._change(S.SUBSCRIBING, None, None, None)
-        call_id, tag = engine.tokens.call_id(), engine.tokens.tag()
+        if len(engine.dialogs) >= engine.settings.maximum_dialogs:
+            error = OperationFailureException(
+                f"SUBSCRIBE to {self._uri} was not sent, because {engine.settings.maximum_dialogs} dialogs are "
+                "open; end some, or raise the limit in the settings.",
+                OperationFailureReason.THROTTLED,
+            )
+            self._not_begun(now, None, error)
+            return
+        self._opening = Opening(self, self._uri, self._target)
+        self._opening.send(now)
+
+    def create_subscribe(self, uri: str, call_id: str, tag: str, sequence: int) -> Request:
+        """The request outside of any dialog."""
         pairs = [
             ("Max-Forwards", "70"),
             ("From", self._from + tag),
             ("To", self._to),
             ("Call-ID", call_id),
-            ("CSeq", "1 SUBSCRIBE"),
+            ("CSeq", f"{sequence} SUBSCRIBE"),
             ("User-Agent", self.record.endpoint.user_agent),
             *self.fields(self.expires),
             *self._headers,
@@ -185,11 +181,7 @@ class Subscriber(ClientUsage):
         content = self._content
         if content is not None:
             pairs.append(("Content-Type", content.content_type))
-        self._subscribe = Request("SUBSCRIBE", self._uri, pairs, b"" if content is None else content.body)
-        engine.dialogs.expect(call_id, tag, self)
-        self._request = engine.send_request(
-            now, self._subscribe, self._target, None, usage=self, contact_of=self.record
-        )
+        return Request("SUBSCRIBE", uri, pairs, b"" if content is None else content.body)
 
     def fields(self, expires: int) -> list[tuple[str, str]]:
         """What each SUBSCRIBE bears."""
@@ -199,34 +191,25 @@ class Subscriber(ClientUsage):
         pairs.append(("Allow", ", ".join(dict.fromkeys(["NOTIFY", *self.record.endpoint._allowed_methods()]))))
         return pairs
 
-    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
-        code = response.status_code
-        if code < 200 or client_request is not self._request:
-            return
-        self._request = None
-        if code < 300:
-            self._begun(now, client_request, response)
-        elif not self._legs and self.state is S.SUBSCRIBING and self._lengthen(response):
-            self._forget_expected()
-            self._begin(now)
-        else:
-            # RFC 6665 4.1.2.1: there is no subscription, whatever NOTIFY may have come.
-            was_begun = self.state is S.SUBSCRIBING
-            self._end_operation(response, None)
-            wait = retry_after(response) if code in MAY_BE_BACK else None
-            if wait is not None and was_begun and not self.is_query:
-                self._wait(now, float(wait), None, response)
-            else:
-                self._over(now, None, response, None)
+    def time_left(self, now: float) -> float | None:
+        """Seconds that the caller gave, or what is left of them; None: the protocol's own time."""
+        return None if self._deadline is None else max(0.0, self._deadline - now)
 
-    def _begun(self, now: float, client_request: ClientRequest, response: Response) -> None:
+    @property
+    def is_waiting(self) -> bool:
+        """Nothing has come of the SUBSCRIBE that begins it."""
+        return not self._legs and self.state is S.SUBSCRIBING
+
+    @property
+    def _is_opening(self) -> bool:
+        return self._opening is not None and self._opening.is_under_way
+
+    def opened(self, now: float, dialog: Dialog, response: Response) -> None:
         """The first 2xx. RFC 6665 4.1.2.4: other notifiers have until timer N to make themselves known."""
-        tag = response.to_tag
+        tag = dialog.remote_tag
         leg = self._legs.get(tag)
         if leg is None and tag not in self._left:
-            flow = client_request.flow
-            leg = self._add_leg(Dialog.of_response(self.engine, self.record, client_request.request, response, flow))
-        self._forks = self.engine.timers.start(now, 64 * self.engine.settings.t1, self._forget_expected)
+            leg = self._add_leg(dialog)
         if self.state is S.TERMINATING:
             if leg is not None:
                 leg.send(now, 0, self._headers, None)
@@ -239,7 +222,42 @@ class Subscriber(ClientUsage):
         elif leg is not None:
             leg.accepted(now, response)
 
-    def _lengthen(self, response: Response) -> bool:
+    def refused(self, now: float, response: Response) -> None:
+        """RFC 6665 4.1.2.1: there is no subscription, whatever NOTIFY may have come."""
+        delay = delay_after_answer(response)
+        if self.state is S.SUBSCRIBING and delay is not None and not self.is_query:
+            self._end_operation(response, None)
+            self._again(now, delay, None, response)
+        else:
+            self._not_begun(now, response, None)
+
+    def not_answered(self, now: float, error: RealTimeException) -> None:
+        """There was no way to a notifier, or no answer."""
+        if self._deadline is not None and self._legs and isinstance(error, OperationTimeoutException):
+            # A notifier is there, but the caller has given up.
+            self._end_operation(None, error)
+            self.terminate(now, self._headers, None)
+        elif not self._legs or self.is_query:
+            self._not_begun(now, None, error)
+        elif self.state is S.SUBSCRIBED:
+            # A NOTIFY has said that it was accepted (RFC 6665 4.1.2.4); a refresh makes up for the answer.
+            assert self._opening is not None
+            self._opening.expect_no_more()
+            if self._end is None:
+                self._plan(now, self.expires)
+            self._send_refresh(now, self._headers, None)
+
+    def _not_begun(self, now: float, response: Response | None, error: RealTimeException | None) -> None:
+        """An attempt of its own that found the peer out of order is made again later; else it is over."""
+        is_its_own = self._operation is None and self.state is S.SUBSCRIBING and not self.is_query
+        delay = self._retries.delay_after_failure(response, error) if is_its_own else None
+        if delay is not None:
+            self._again(now, delay, None, response, error)
+            return
+        self._end_operation(response, error)
+        self._over(now, None, response, None if error is None else fresh(error))
+
+    def lengthen(self, response: Response) -> bool:
         """423: it has to be longer, which is tried a few times (RFC 6665 4.1.2.1)."""
         least = number(response.headers.get("Min-Expires"))
         if response.status_code != 423 or self.is_query or least is None or self._lengthened >= 3:
@@ -252,6 +270,7 @@ class Subscriber(ClientUsage):
 
     def _accepted(self, now: float, response: Response) -> None:
         self._lengthened = 0
+        self._retries.succeeded()
         self._end_operation(response, None)
         if self.state is S.SUBSCRIBING:
             self._change(S.SUBSCRIBED, None, response, None)
@@ -278,45 +297,23 @@ class Subscriber(ClientUsage):
 
     def _send_refresh(self, now: float, headers: Pairs, content: Content | None) -> None:
         for leg in list(self._legs.values()):
-            leg.send(now, self.expires, headers, content)
+            leg.send(now, self.expires, headers, content, self.time_left(now))
 
     def _ran_out(self) -> None:
         """No refresh got through in all the time."""
-        self._again(self.engine.now, None, None)
-
-    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
-        if client_request is not self._request:
-            return
-        self._request = None
-        if not self._legs or self.is_query:
-            self._end_operation(None, error)
-            self._over(now, None, None, fresh(error))
-        elif self.state is S.SUBSCRIBED:
-            # A NOTIFY has said that it was accepted (RFC 6665 4.1.2.4); a refresh makes up for the answer.
-            self._forget_expected()
-            if self._end is None:
-                self._plan(now, self.expires)
-            self._send_refresh(now, self._headers, None)
+        self._again(self.engine.now, 0.0, None, None)
 
     # ------------------------------------------------------------------ NOTIFY
 
-    def received(self, now: float, transaction: ServerTransaction) -> None:
-        """A NOTIFY of a dialog that is not known: before the 2xx, or of another fork (RFC 6665 4.1.2.4)."""
-        request = transaction.request
-        transaction.usage = None
+    def takes_in(self, request: Request) -> bool:
+        """It is the NOTIFY of one more notifier."""
         is_ours = request.method == "NOTIFY" and event_name(request.headers.get("Event")) == self.event
-        if not is_ours or request.from_tag in self._left or len(self._legs) + len(self._left) >= MAXIMUM_NOTIFIERS:
-            transaction.respond(transaction.create_response(481))
-            return
-        refusal = inspect(request, self.record)
-        if refusal is not None:
-            transaction.refuse(refusal)
-            return
-        if subscription_state(request) is None:
-            transaction.respond(transaction.create_response(400, "Missing Subscription-State"))
-            return
-        assert self._subscribe is not None
-        leg = self._add_leg(Dialog.of_notify(self.engine, self.record, self._subscribe, transaction))
+        is_new = request.from_tag not in self._left
+        return is_ours and is_new and len(self._legs) + len(self._left) < MAXIMUM_NOTIFIERS
+
+    def found(self, now: float, dialog: Dialog, transaction: ServerTransaction) -> None:
+        """One more notifier has sent its first NOTIFY."""
+        leg = self._add_leg(dialog)
         leg.received(now, transaction)
         if self.state is S.TERMINATING and leg in self._legs.values():
             leg.send(now, 0, self._headers, None)
@@ -343,22 +340,18 @@ class Subscriber(ClientUsage):
         self.remove_leg(leg)
         if self._legs:
             return
-        if self._request is not None:
+        if self._is_opening:
             self._verdict = (state, request)  # the answer to the SUBSCRIBE is still to come
         else:
             self._conclude(now, state, request)
 
     def _conclude(self, now: float, state: SubscriptionStateValue, request: Request) -> None:
         """The last notifier has ended it: RFC 6665 4.1.3 says what is next."""
-        reason = state.reason
-        if self.state is S.TERMINATING or self.is_query:
-            self._over(now, reason, request, None)
-        elif reason in AT_ONCE:
-            self._again(now, reason, request)
-        elif reason in LATER or (reason is None and state.retry_after is not None):
-            self._wait(now, RETRY_DELAY if state.retry_after is None else float(state.retry_after), reason, request)
-        else:  # rejected, noresource, invariant, and reasons that nobody knows without Retry-After
-            self._over(now, reason, request, None)
+        delay = delay_after_end(state)
+        if self.state is S.TERMINATING or self.is_query or delay is None:
+            self._over(now, state.reason, request, None)
+        else:
+            self._again(now, delay, state.reason, request)
 
     def remove_leg(self, leg: Leg) -> None:
         """A notifier is gone."""
@@ -379,21 +372,19 @@ class Subscriber(ClientUsage):
             if not self._legs:
                 self._over(now, None, response, error)
             return
-        if response is not None and self._lengthen(response):
-            leg.send(now, self.expires, self._headers, None)
+        if response is not None and self.lengthen(response):
+            leg.send(now, self.expires, self._headers, None, self.time_left(now))
             return
         self._end_operation(response, error)
         if response is not None and response.status_code in IS_GONE:
             self.remove_leg(leg)
-            wait = retry_after(response) if response.status_code in MAY_BE_BACK else None
+            delay = 0.0 if response.status_code == 481 else delay_after_answer(response)
             if self._legs:
                 return
-            if response.status_code == 481:
-                self._again(now, None, response)
-            elif wait is not None:
-                self._wait(now, float(wait), None, response)
-            else:
+            if delay is None:
                 self._over(now, None, response, None)
+            else:
+                self._again(now, delay, None, response)
         elif self._refresh is None and self._end is not None:
             delay = max(1.0, min(RETRY_DELAY, (self._end.deadline - now) / 4))
             self._refresh = self.engine.timers.start(now, delay, self._refresh_now)
@@ -404,7 +395,7 @@ class Subscriber(ClientUsage):
         if self._legs or self.state is S.TERMINATING:
             return
         if leg.is_notified:
-            self._again(now, None, None)
+            self._again(now, 0.0, None, None)
             return
         seconds = 64 * self.engine.settings.t1
         error = OperationTimeoutException(
@@ -417,19 +408,21 @@ class Subscriber(ClientUsage):
     def _no_last_notify(self) -> None:
         self._over(self.engine.now, None, None, None)
 
-    def _again(self, now: float, reason: str | None, message: Request | Response | None) -> None:
-        """A new subscription in place of the one that is gone: at once, unless none of them lasts."""
-        lasted = now - self._begun_at >= RETRY_DELAY
-        self._again_in_a_row = 0 if lasted else self._again_in_a_row + 1
-        if self._again_in_a_row > AT_ONCE_AGAIN:
-            self._wait(now, RETRY_DELAY, reason, message)
+    def _again(
+        self,
+        now: float,
+        seconds: float,
+        reason: str | None,
+        message: Request | Response | None,
+        error: RealTimeException | None = None,
+    ) -> None:
+        """A new subscription in place of the one that is gone, after so many seconds."""
+        seconds = self._retries.delay(now, seconds)
+        self._clear(now)
+        if seconds <= 0:
+            self._begin(now)
             return
-        self._clear(now)
-        self._begin(now)
-
-    def _wait(self, now: float, seconds: float, reason: str | None, message: Request | Response | None) -> None:
-        self._clear(now)
-        self._change(S.WAITING_FOR_RETRY, reason, message, None)
+        self._change(S.WAITING_FOR_RETRY, reason, message, error)
         self._retry = self.engine.timers.start(now, seconds, self._try_again)
 
     def _try_again(self) -> None:
@@ -448,18 +441,11 @@ class Subscriber(ClientUsage):
 
     def _clear(self, now: float) -> None:
         self._stop_timers()
-        self._forget_expected()
-        request, self._request = self._request, None
-        if request is not None:
-            self.engine.cancel_request(now, request)
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.stop(now)
         for leg in list(self._legs.values()):
             self.remove_leg(leg)
-
-    def _forget_expected(self) -> None:
-        self.engine.timers.cancel(self._forks)
-        self._forks = None
-        if self._subscribe is not None:
-            self.engine.dialogs.expect_no_more(self._subscribe.call_id or "", self._subscribe.from_tag)
 
     def _stop_timers(self) -> None:
         timers = self.engine.timers
@@ -479,6 +465,7 @@ class Subscriber(ClientUsage):
 
     def _end_operation(self, message: Response | None, error: Exception | None) -> None:
         operation, self._operation = self._operation, None
+        self._deadline = None
         self._complete_one(operation, message, error)
 
     def _complete_one(self, operation: Any, message: Response | None, error: Exception | None) -> None:

@@ -37,7 +37,9 @@ class Leg(ClientUsage):
         self._is_leaving = False
         self._timer_n: Timer | None = None
 
-    def send(self, now: float, expires: int, headers: Pairs, content: Content | None) -> None:
+    def send(
+        self, now: float, expires: int, headers: Pairs, content: Content | None, timeout: float | None = None
+    ) -> None:
         """Refresh, or end with 0, which is said once."""
         if self._is_leaving:
             return
@@ -46,7 +48,7 @@ class Leg(ClientUsage):
         if self._is_leaving:
             self._stop()
         pairs = [*self.subscriber.fields(expires), *headers]
-        self.dialog.send(now, self.dialog.create_request("SUBSCRIBE", pairs, content), self)
+        self.dialog.send(now, self.dialog.create_request("SUBSCRIBE", pairs, content), self, timeout=timeout)
 
     def accepted(self, now: float, response: Response) -> None:
         """A 2xx to a SUBSCRIBE: its NOTIFY has come, or has to come within timer N (RFC 6665 4.1.2.2, 4.1.2.4)."""

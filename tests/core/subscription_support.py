@@ -33,7 +33,7 @@ S = SubscriptionSignalingState
 class Watch:
     """Alice subscribes to Bob."""
 
-    def __init__(self, world: World, event: str = "presence", **options: Any) -> None:
+    def __init__(self, world: World, event: str = "presence", *, timeout: float | None = None, **options: Any) -> None:
         self.world = world
         alice = world.alice
         self.subscriber = Subscriber(
@@ -46,7 +46,9 @@ class Watch:
             target=Target("TLS", "bob.example", 5061, "bob.example"),
             **options,
         )
-        self.operation = alice.do(self.subscriber.subscribe, (), None)
+        self.operation = world.operation("subscribe")
+        self.subscriber.subscribe(world.now, (), None, self.operation, timeout)
+        world.run()
 
     @property
     def notifier(self) -> Notifier:

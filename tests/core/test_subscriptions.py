@@ -199,7 +199,8 @@ def test_the_subscriber_is_gone(world: World) -> None:
     watch = Watch(world).accept()
     for leg in list(watch.subscriber._legs.values()):
         watch.subscriber.remove_leg(leg)
-    watch.subscriber._forget_expected()
+    assert watch.subscriber._opening is not None
+    watch.subscriber._opening.expect_no_more()
     told = world.bob.do(watch.notifier.notify, PRESENCE, ())
     assert told.message.status_code == 481
     assert [event.why for event in world.bob.happened("SubscriptionEnded")] == ["gone"]
