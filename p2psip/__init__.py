@@ -18,6 +18,7 @@ from p2psip.connections import (
     TraceEventArgs,
     UnhandledExceptionEventArgs,
 )
+from p2psip.credentials import Credentials
 from p2psip.endpoint import (
     EndpointStateChangedEventArgs,
     RealTimeEndpoint,
@@ -117,6 +118,7 @@ __all__ = [
     "ConnectionFailureException",
     "ConnectionPool",
     "ContentDescription",
+    "Credentials",
     "EndpointState",
     "EndpointStateChangedEventArgs",
     "EndpointTransitionReason",

@@ -16,6 +16,7 @@ from p2psip.arguments import Headers
 from p2psip.capabilities import Capabilities
 from p2psip.core.directory import EndpointRecord
 from p2psip.core.flow import Flow
+from p2psip.credentials import Credentials
 from p2psip.enums import EndpointState, EndpointTransitionReason, MessageType
 from p2psip.errors import (
     ConnectionFailureException,
@@ -107,6 +108,7 @@ class RealTimeEndpoint(Capabilities, Hosting, abc.ABC):
         self._record = EndpointRecord(
             endpoint=self, owner=self._owner, opaque=self._opaque, gruu=self._gruu, epid=self._id
         )
+        self._record.credentials = self.credentials = Credentials()
         self._record.accepting = False  # until the manager listens
         Capabilities.__init__(self)
         Hosting.__init__(self)
@@ -282,7 +284,8 @@ class RealTimeEndpoint(Capabilities, Hosting, abc.ABC):
         except ConnectionFailureException as error:
             operation.fail(error)
             return operation
-        self._stack.send(PendingMessage(self, request, target, operation, timeout))
+        credentials = None if options is None else options.credentials
+        self._stack.send(PendingMessage(self, request, target, operation, timeout, credentials))
         return operation
 
     def refer(

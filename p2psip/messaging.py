@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from p2psip.core.directory import EndpointRecord
     from p2psip.core.engine import ClientRequest
     from p2psip.core.transaction import ServerTransaction
+    from p2psip.credentials import Credentials
     from p2psip.endpoint import RealTimeEndpoint
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ _WITHOUT_CONTACT = ("MESSAGE", "INFO")  # RFC 3428 4, RFC 6086 4
 class PendingMessage:
     """A request that we sent and whose operation waits. Everything but construction on the loop thread."""
 
-    __slots__ = ("client_request", "endpoint", "operation", "request", "target", "timeout")
+    __slots__ = ("client_request", "credentials", "endpoint", "operation", "request", "target", "timeout")
 
     def __init__(
         self,
@@ -48,12 +49,14 @@ class PendingMessage:
         target: Target,
         operation: Operation[SipResponseData],
         timeout: float | None,
+        credentials: Credentials | None,
     ) -> None:
         self.endpoint = endpoint
         self.request = request
         self.target = target
         self.operation = operation
         self.timeout = timeout
+        self.credentials = credentials
         self.client_request: ClientRequest | None = None
         operation.context = self
 
@@ -63,9 +66,14 @@ class PendingMessage:
         return self.endpoint._pending
 
     @property
-    def contact_of(self) -> EndpointRecord | None:
-        """Whose Contact it bears, if any."""
-        return None if self.request.method in _WITHOUT_CONTACT else self.endpoint._record
+    def record(self) -> EndpointRecord:
+        """Whose request it is."""
+        return self.endpoint._record
+
+    @property
+    def bears_contact(self) -> bool:
+        """It says where the endpoint can be reached."""
+        return self.request.method not in _WITHOUT_CONTACT
 
     def complete(self, response: Response | None, error: RealTimeException | None) -> None:
         """The engine's last word."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from p2psip.config import ManagerSettings
 from p2psip.core import effects
+from p2psip.core.authentication import CredentialSource
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.engine import Engine
 from p2psip.core.request import Acknowledgement, ClientRequest
@@ -61,8 +62,11 @@ class Waiter(Protocol):
     client_request: ClientRequest | None
 
     @property
-    def contact_of(self) -> EndpointRecord | None: ...
-
+    def record(self) -> EndpointRecord: ...
+    @property
+    def bears_contact(self) -> bool: ...
+    @property
+    def credentials(self) -> CredentialSource | None: ...
     @property
     def operation(self) -> Operation[Any]: ...
     @property
@@ -245,7 +249,9 @@ class Stack:
             waiter.target,
             waiter,
             timeout=waiter.timeout,
-            contact_of=waiter.contact_of,
+            record=waiter.record,
+            bears_contact=waiter.bears_contact,
+            credentials=waiter.credentials,
         )
         self._run()
 

@@ -7,10 +7,13 @@ import dataclasses
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from p2psip.errors import MessageParsingException
 from p2psip.message import NameAddr, Request, Response, SipUri
+
+if TYPE_CHECKING:
+    from p2psip.credentials import Credentials
 
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+/[A-Za-z0-9\-.!%*_+`'~]+(\s*;.*)?")
@@ -245,12 +248,14 @@ class SendMessageOptions:
         local_identity: Who it is from: a URI, or a URI and a display name; None means the endpoint's owner.
         tls_target_name: The name that the peer's certificate must bear, for a peer that is dialled by another
             name or by its IP address.
+        credentials: What challenges to this message are answered with, in place of the endpoint's.
     """
 
     connection_context: ConnectionContext | tuple[str, int] | None = None
     headers: Sequence[SignalingHeader | tuple[str, str]] = ()
     local_identity: str | tuple[str, str] | None = None
     tls_target_name: str | None = None
+    credentials: Credentials | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from p2psip.core.authentication import CredentialSource, KnownAnswers
 from p2psip.core.flow import Flow
 from p2psip.errors import MessageParsingException
 from p2psip.message import Request, SipUri, normalise_escapes
@@ -46,16 +47,20 @@ class EndpointRecord:
         allowed_methods: Methods that the library does not know and the application takes.
         extensions: Option tags (lower case) that may stand in Require.
         minimum_session_interval: Seconds of a session timer below which an INVITE is refused (RFC 4028).
+        credentials: What challenges are answered with, or None.
+        known_answers: What challenges were answered with.
         accepting: Requests outside of dialogs are taken; else they get 480.
     """
 
     __slots__ = (
         "accepting",
         "allowed_methods",
+        "credentials",
         "endpoint",
         "epid",
         "extensions",
         "gruu",
+        "known_answers",
         "minimum_session_interval",
         "opaque",
         "owner",
@@ -70,6 +75,8 @@ class EndpointRecord:
         self.allowed_methods: set[str] = set()
         self.extensions: set[str] = set()
         self.minimum_session_interval = 90
+        self.credentials: CredentialSource | None = None
+        self.known_answers = KnownAnswers()
         self.accepting = True
 
     def __repr__(self) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from p2psip.config import ManagerSettings
-from p2psip.core.dialog import Dialogs
+from p2psip.core.authentication import CredentialSource
+from p2psip.core.dialogs import Dialogs
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Deliver, Effect, OpenFlow, Send
 from p2psip.core.flow import Flow
@@ -26,20 +27,23 @@ from p2psip.core.transaction import (
     NonInviteServerTransaction,
     ServerTransaction,
 )
-from p2psip.core.uas import KNOWN_METHODS, Refusal, answer, find_endpoint, inspect, merge_key, server_key
-from p2psip.core.usage import Usage, UsageFinder
-from p2psip.errors import (
-    MessageParsingException,
-    RealTimeException,
-    fresh,
+from p2psip.core.uas import (
+    CANCELLED_METHODS,
+    KNOWN_METHODS,
+    Refusal,
+    find_endpoint,
+    inspect,
+    merge_key,
+    server_key,
+    stateless_answer,
 )
-from p2psip.message import Malformed, Request, Response, create_cancel, stateless_tag
+from p2psip.core.usage import Usage, UsageFinder
+from p2psip.errors import MessageParsingException, RealTimeException, fresh
+from p2psip.message import Malformed, Request, Response, create_cancel
 from p2psip.timers import Timers
 
 __all__ = ["KNOWN_METHODS", "ClientRequest", "Engine", "Tokens"]
 
-CANCELLED_METHODS = ("INVITE", *sorted(KNOWN_METHODS - {"ACK", "CANCEL", "INVITE"}))
-"""What a CANCEL may be meant for, which it does not say."""
 RETRY_AFTER = "5"
 """Seconds in the 503 of an overloaded engine."""
 
@@ -94,14 +98,16 @@ class Engine:
         timeout: float | None = None,
         usage: Usage | None = None,
         flow: Flow | None = None,
-        contact_of: EndpointRecord | None = None,
+        record: EndpointRecord | None = None,
+        bears_contact: bool = False,
+        credentials: CredentialSource | None = None,
         fallback: Flow | None = None,
     ) -> ClientRequest:
         """Send a request to the target; its end comes as the effect Complete, or to the usage, and never before this
         method has returned.
 
         Args:
-            request: Complete but for Via, and for Contact where ``contact_of`` is given. It is the engine's from now
+            request: Complete but for Via, and for Contact where it ``bears_contact``. It is the engine's from now
                 on.
             target: Passed on in the effect OpenFlow; ``transport``, ``host`` and ``port`` appear in sentences. An
                 exception says why there is none.
@@ -112,7 +118,10 @@ class Engine:
             usage: The part of a dialog that is told instead of the user. An INVITE needs one, because each 2xx to it
                 is to be acknowledged.
             flow: Used in place of one to the target, as long as it is connected.
-            contact_of: Whose Contact the request is to bear, which depends on the flow.
+            record: Whose request it is. With its credentials challenges are answered: then the request is sent again,
+                and only the last answer is reported.
+            bears_contact: It is to bear the Contact of the endpoint, which depends on the flow.
+            credentials: Used in place of the endpoint's.
             fallback: Used where there is none to the target, as long as it is connected.
 
         RFC 3261 8.1, 17.1.
@@ -122,7 +131,11 @@ class Engine:
         self.now = now
         ceiling = self.settings.request_ceiling
         seconds = ceiling if timeout is None or timeout > ceiling else timeout
-        client_request = ClientRequest(self, request, target, user, usage, seconds, contact_of, fallback)
+        client_request = ClientRequest(self, request, target, user, usage, seconds, record)
+        client_request.bears_contact = bears_contact
+        client_request.fallback = fallback
+        if credentials is not None:
+            client_request.credentials = credentials
         self._opening[client_request] = None
         if self._ended is not None:
             self._fail_soon(client_request, fresh(self._ended))
@@ -157,13 +170,11 @@ class Engine:
             )
             return
         request = client_request.request
-        if client_request.contact_of is not None:
-            try:
-                contact = client_request.contact_of.endpoint._contact(flow, request.uri)
-            except Exception as error:  # somebody waits for this request, whatever has gone wrong
-                client_request.fail(error)
-                return
-            request.headers.set("Contact", contact)
+        try:
+            client_request.complete_for(flow)
+        except Exception as error:  # somebody waits for this request, whatever has gone wrong
+            client_request.fail(error)
+            return
         branch = self._put_via(request, flow)
         kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
         transaction = kind(self, flow, (branch, request.method), request, client_request)
@@ -173,6 +184,12 @@ class Engine:
         flow.unanswered += 1
         self._start_client(transaction)
         client_request.leave_to_transaction()
+
+    def send_again(self, client_request: ClientRequest, flow: Flow) -> None:
+        """The request was challenged and is to be sent with an answer, as another one (RFC 3261 22.2)."""
+        self.dialogs.number_again(client_request.request)
+        self._opening[client_request] = None
+        self.effects.append(OpenFlow(client_request, client_request.target, flow))
 
     def flow_failed(
         self, now: float, client_request: ClientRequest | Acknowledgement, error: RealTimeException
@@ -363,19 +380,11 @@ class Engine:
                 return usage
         return None
 
-    def _refuse(
-        self, flow: Flow, request: Request, status_code: int, headers: list[tuple[str, str]] | None = None
-    ) -> None:
-        """Answer without a transaction: there is too much wrong with the request, or no room for one."""
-        if not all(map(request.headers.count, ("Via", "From", "To", "Call-ID", "CSeq"))):
-            return  # there is nothing that the sender could know the answer by
-        try:
-            tag = stateless_tag(request.start_line, request.headers)
-            response = answer(request, flow, status_code, to_tag=tag, headers=headers or ())
-        except MessageParsingException:
-            # To cannot be read, and so not be given a tag.
-            response = answer(request, flow, status_code, headers=headers or ())
-        self.effects.append(Send(flow, response.to_bytes()))
+    def _refuse(self, flow: Flow, request: Request, status_code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Answer without a transaction."""
+        response = stateless_answer(request, flow, status_code, headers)
+        if response is not None:
+            self.effects.append(Send(flow, response.to_bytes()))
 
     def _is_overloaded(self, flow: Flow) -> bool:
         traffic = self._flows.get(flow)
@@ -473,21 +482,15 @@ class Engine:
 
     def _start_client(self, transaction: ClientTransaction) -> None:
         self._clients[transaction.key] = transaction
-        self._traffic(transaction.flow).clients[transaction] = None
+        self._flows.setdefault(transaction.flow, Traffic()).clients[transaction] = None
         transaction.start()
 
     def _start_server(self, flow: Flow, request: Request, key: object, to_tag: str) -> ServerTransaction:
         kind = InviteServerTransaction if request.method == "INVITE" else NonInviteServerTransaction
         transaction = kind(self, flow, key, request, to_tag)
         self._servers[key] = transaction
-        traffic = self._traffic(flow)
+        traffic = self._flows.setdefault(flow, Traffic())
         traffic.servers[transaction] = None
         traffic.unanswered += 1
         transaction.start()
         return transaction
-
-    def _traffic(self, flow: Flow) -> Traffic:
-        traffic = self._flows.get(flow)
-        if traffic is None:
-            traffic = self._flows[flow] = Traffic()
-        return traffic

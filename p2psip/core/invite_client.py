@@ -100,7 +100,7 @@ class OutgoingInvite(ClientUsage):
                 OperationFailureReason.THROTTLED,
             )
         self._client_request = session.engine.send_request(
-            now, session.request, target, None, usage=self, contact_of=session.record
+            now, session.request, target, None, usage=self, record=session.record, bears_contact=True
         )
 
     # ------------------------------------------------------------------ responses
@@ -204,7 +204,7 @@ class OutgoingInvite(ClientUsage):
         early = self._left.get(tag)
         if early is not None:  # PRACK and UPDATE have had their numbers
             dialog.local_sequence = early.local_sequence
-        ack = dialog.create_request("ACK", sequence=client_request.request.cseq.number)
+        ack = dialog.create_ack(client_request.request)
         self._acks[tag] = (dialog, ack)
         dialog.send_ack(now, ack)
         Farewell(from_winner, dialog).send(now)
@@ -216,7 +216,7 @@ class OutgoingInvite(ClientUsage):
             return
         self._stop_timers()
         assert session.request is not None
-        ack = dialog.create_request("ACK", headers, answer, sequence=session.request.cseq.number)
+        ack = dialog.create_ack(session.request, headers, answer)
         self._acks[self._winner] = (dialog, ack)
         dialog.send_ack(now, ack)
         if self._offer is None and not self._is_answered:

@@ -94,7 +94,14 @@ class OutsideRefer(OutgoingRefer):
             engine.dialogs.expect(call_id, tag, self)
             self._end = engine.timers.start(now, LIFETIME + 64 * engine.settings.t1, self._silent)
         self._request = engine.send_request(
-            now, request, self._target, None, timeout=timeout, usage=self, contact_of=outside.record
+            now,
+            request,
+            self._target,
+            None,
+            timeout=timeout,
+            usage=self,
+            record=outside.record,
+            bears_contact=True,
         )
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:

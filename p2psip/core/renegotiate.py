@@ -119,7 +119,7 @@ class Renegotiation(ClientUsage):
         if code < 300 and session.dialog is not None:
             session.dialog.refresh_target(response)
             if client_request.request.method == "INVITE":
-                ack = session.dialog.create_request("ACK", sequence=sequence)
+                ack = session.dialog.create_ack(client_request.request)
                 self._ack = (sequence, ack)
                 session.dialog.send_ack(now, ack)
             session.learn(response)

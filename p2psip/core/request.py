@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from p2psip.core.authentication import CREDENTIAL_FIELDS, Attempt
 from p2psip.core.effects import Complete, Provisional
 from p2psip.core.tables import Input
 from p2psip.errors import (
@@ -17,6 +18,7 @@ from p2psip.errors import (
 from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
+    from p2psip.core.authentication import CredentialSource
     from p2psip.core.directory import EndpointRecord
     from p2psip.core.engine import Engine
     from p2psip.core.flow import Flow
@@ -34,19 +36,25 @@ class ClientRequest:
             where no place could be found.
         flow: The flow that carries it, or None before there is one.
         transaction: The client transaction; None before and after it.
-        contact_of: Whose Contact it is to bear, or None.
+        record: Whose request it is, or None.
+        bears_contact: It bears the Contact of the endpoint.
+        credentials: What challenges are answered with, or None.
         fallback: A flow that leads to the peer as well, should there be none to the target.
         is_done: The final response or an error has been reported, or the user has lost interest.
     """
 
     __slots__ = (
+        "_attempt",
         "_engine",
         "_limit",
         "_limit_seconds",
-        "contact_of",
+        "_over_at",
+        "bears_contact",
+        "credentials",
         "fallback",
         "flow",
         "is_done",
+        "record",
         "request",
         "target",
         "transaction",
@@ -62,21 +70,38 @@ class ClientRequest:
         user: Any,
         usage: Usage | None,
         seconds: float,
-        contact_of: EndpointRecord | None = None,
-        fallback: Flow | None = None,
+        record: EndpointRecord | None = None,
     ) -> None:
         self._engine = engine
         self._limit_seconds = seconds
+        self._over_at = engine.now + seconds
         self._limit = engine.timers.start(engine.now, seconds, self._out_of_time)
+        self._attempt: Attempt | None = None
         self.request = request
         self.target = target
         self.user = user
         self.usage = usage
-        self.contact_of = contact_of
-        self.fallback = fallback
+        self.record = record
+        self.bears_contact = False
+        self.credentials: CredentialSource | None = None if record is None else record.credentials
+        self.fallback: Flow | None = None
         self.flow: Any = None
         self.transaction: ClientTransaction | None = None
         self.is_done = False
+
+    def complete_for(self, flow: Flow) -> None:
+        """Give it what depends on the flow, and what its challengers want to see."""
+        request, record = self.request, self.record
+        if record is None:
+            return
+        if self.bears_contact:
+            request.headers.set("Contact", record.endpoint._contact(flow, request.uri))
+        if self._attempt is None and self.credentials is not None:
+            known = record.known_answers.find(request, self.target, self.credentials)
+            if known and not any(field in request.headers for field in CREDENTIAL_FIELDS):
+                self._attempt = Attempt(known)
+        if self._attempt is not None:
+            self._attempt.write(request, self._engine.tokens.tag())
 
     def leave_to_transaction(self) -> None:
         """The transaction has started. Its own timer (B or F) is enough where it is over first."""
@@ -90,6 +115,8 @@ class ClientRequest:
         """A response that its transaction passes up."""
         if response.status_code >= 200:
             if not self.is_done:
+                if self._is_sent_again(response):
+                    return
                 self._done()
                 if self.usage is None:
                     self._engine.effects.append(Complete(self.user, response, None))
@@ -101,6 +128,32 @@ class ClientRequest:
                 self._engine.effects.append(Provisional(self.user, response))
         if self.usage is not None:
             self.usage.responded(self._engine.now, self, response)
+
+    def _is_sent_again(self, response: Response) -> bool:
+        """It was challenged, and there is an answer that was not given before."""
+        attempt = self._attempt
+        if response.status_code not in (401, 407):
+            if attempt is not None:
+                attempt.accepted(response)
+            return False
+        record, engine = self.record, self._engine
+        left = self._over_at - engine.now
+        is_by_hand = attempt is None and any(field in self.request.headers for field in CREDENTIAL_FIELDS)
+        if record is None or self.credentials is None or left <= 0 or is_by_hand:
+            return False
+        if attempt is None:
+            attempt = self._attempt = Attempt()
+        answers = attempt.take(response, self.credentials)
+        if not answers:
+            return False
+        record.known_answers.remember(self.request, self.target, answers)
+        engine.timers.cancel(self._limit)
+        self._limit = engine.timers.start(engine.now, left, self._out_of_time)
+        flow, self.flow, self.transaction = self.flow, None, None
+        flow.unanswered -= 1
+        self.request.headers.remove("Via")
+        engine.send_again(self, flow)
+        return True
 
     def timed_out(self) -> None:
         """64*T1 are over."""

@@ -53,7 +53,8 @@ class Opening(ClientUsage):
             None,
             timeout=subscriber.time_left(now),
             usage=self,
-            contact_of=subscriber.record,
+            record=subscriber.record,
+            bears_contact=True,
         )
 
     def stop(self, now: float) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.flow import Flow
 from p2psip.errors import MessageParsingException
-from p2psip.message import Request, Response, Via, create_response, is_token, split_list
+from p2psip.message import Request, Response, Via, create_response, is_token, split_list, stateless_tag
 
 KNOWN_METHODS = frozenset(
     (
@@ -34,6 +34,9 @@ KNOWN_METHODS = frozenset(
     )
 )
 """Methods that the library knows, whether or not anybody takes them: 405 where nobody does, 501 for all others."""
+
+CANCELLED_METHODS = ("INVITE", *sorted(KNOWN_METHODS - {"ACK", "CANCEL", "INVITE"}))
+"""What a CANCEL may be meant for, which it does not say."""
 
 MAGIC_COOKIE = "z9hG4bK"
 
@@ -117,6 +120,21 @@ def answer(
         content_type=content_type,
         body=body,
     )
+
+
+def stateless_answer(
+    request: Request, flow: Flow, status_code: int, headers: Iterable[tuple[str, str]] = ()
+) -> Response | None:
+    """An answer without a transaction: there is too much wrong with the request, or no room for one. None where there
+    is nothing that the sender could know the answer by."""
+    if not all(map(request.headers.count, ("Via", "From", "To", "Call-ID", "CSeq"))):
+        return None
+    try:
+        tag = stateless_tag(request.start_line, request.headers)
+        return answer(request, flow, status_code, to_tag=tag, headers=headers)
+    except MessageParsingException:
+        # To cannot be read, and so not be given a tag.
+        return answer(request, flow, status_code, headers=headers)
 
 
 def _top_via(request: Request, flow: Flow) -> str | None:
