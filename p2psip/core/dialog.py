@@ -227,8 +227,9 @@ class Dialog:
 
     def received(self, now: float, transaction: ServerTransaction) -> None:
         """A request in the dialog: in its order, understood, and for one of the usages (RFC 3261 12.2.2)."""
-        request = transaction.request
-        refusal = self._refusal(request) or inspect(request, self.record)
+        request, demand = transaction.request, self.record.demand
+        refusal = None if demand is None else demand.refusal(now, transaction, self._engine.tokens)
+        refusal = refusal or self._refusal(request) or inspect(request, self.record)
         if refusal is not None:
             transaction.usage = None
             transaction.refuse(refusal)

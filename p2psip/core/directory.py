@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from p2psip.core.authentication import CredentialSource, KnownAnswers
 from p2psip.core.flow import Flow
 from p2psip.errors import MessageParsingException
 from p2psip.message import Request, SipUri, normalise_escapes
+
+if TYPE_CHECKING:
+    from p2psip.core.digest_demand import DigestDemand
 
 
 class Endpoint(Protocol):
@@ -48,6 +51,7 @@ class EndpointRecord:
         extensions: Option tags (lower case) that may stand in Require.
         minimum_session_interval: Seconds of a session timer below which an INVITE is refused (RFC 4028).
         credentials: What challenges are answered with, or None.
+        demand: What is wanted of those who send it requests, or None.
         known_answers: What challenges were answered with.
         accepting: Requests outside of dialogs are taken; else they get 480.
     """
@@ -56,6 +60,7 @@ class EndpointRecord:
         "accepting",
         "allowed_methods",
         "credentials",
+        "demand",
         "endpoint",
         "epid",
         "extensions",
@@ -76,6 +81,7 @@ class EndpointRecord:
         self.extensions: set[str] = set()
         self.minimum_session_interval = 90
         self.credentials: CredentialSource | None = None
+        self.demand: DigestDemand | None = None
         self.known_answers = KnownAnswers()
         self.accepting = True
 

@@ -344,7 +344,10 @@ class Engine:
         """Hand the request to its endpoint, unless it came there by another way as well or cannot be understood."""
         request = transaction.request
         key = (record, *merge_key(request))
-        refusal = Refusal(482) if key in self._merges else inspect(request, record)
+        refusal: Refusal | None = Refusal(482) if key in self._merges else None
+        if refusal is None and record.demand is not None:
+            refusal = record.demand.refusal(self.now, transaction, self.tokens)
+        refusal = refusal or inspect(request, record)
         if refusal is not None:
             transaction.refuse(refusal)
             return

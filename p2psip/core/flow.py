@@ -24,5 +24,9 @@ class Flow(Protocol):
     def local(self) -> tuple[str, int]: ...
     @property
     def remote(self) -> tuple[str, int]: ...
+    @property
+    def is_authenticated(self) -> bool:
+        """The peer has shown a certificate, which was verified."""
+
     def covers(self, host: str) -> bool:
         """The peer has proved that it is this host: by its address, or by its certificate."""

@@ -170,6 +170,11 @@ class Connection(Channel):
         """The peer's certificate has run out meanwhile."""
         return self.tls is not None and self._owner.loop.clock.time() > self.tls.not_after
 
+    @property
+    def is_authenticated(self) -> bool:
+        """The peer has shown a certificate, which was verified."""
+        return self.tls is not None and self.tls.identities is not None
+
     def covers(self, host: str) -> bool:
         """The peer has proved that it is this host: by its address, or by its certificate."""
         host = host.strip("[]").lower()

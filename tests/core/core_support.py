@@ -44,6 +44,7 @@ class FakeFlow:
         self.sent_by = sent_by or f"{local[0]}:{local[1]}"
         self.is_incoming = False
         self.is_connected = True
+        self.is_authenticated = transport == "TLS"
         self.unanswered = 0
         self.peer: FakeFlow | None = None
 
