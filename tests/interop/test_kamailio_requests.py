@@ -155,7 +155,8 @@ def test_a_proxy_whose_certificate_bears_another_name(tmp_path: Path, is_told: b
         session = path.alice.call(path.bob)
         session.establish(AUDIO, answer=lambda offer: AUDIO, timeout=PATIENCE)
         taken.wait(1)
-        for end in (session, taken.sessions[0]):
-            end.renegotiate(AUDIO)
+        session.renegotiate(AUDIO)
+        path.bob.traffic.wait_for(received={"ACK": 2})
+        taken.sessions[0].renegotiate(AUDIO)
         taken.sessions[0].terminate()
         assert session.is_terminated
