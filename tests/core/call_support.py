@@ -12,7 +12,9 @@ from typing import Any
 from core_support import CountingTokens, FakeFlow, Target
 
 from p2psip.config import ManagerSettings
+from p2psip.core.authentication import Credential
 from p2psip.core.dialog import Content
+from p2psip.core.digest_demand import DigestDemand
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Arrived, Complete, Deliver, Expired, OpenFlow, Provisional, Send, Tell
 from p2psip.core.engine import Engine
@@ -70,6 +72,16 @@ class Home:
 
     def _event_packages(self) -> tuple[str, ...]:
         return self.packages
+
+
+class AnyRealm:
+    """What is said to every challenge."""
+
+    def __init__(self) -> None:
+        self._credential = Credential("them", "secret")
+
+    def find(self, realm: str) -> Credential:
+        return self._credential
 
 
 class Party:
@@ -158,6 +170,13 @@ class World:
         self._order = itertools.count()
         self._running = False
         self._last: dict[FakeFlow, float] = {}
+
+    def demand_digest(self) -> None:
+        """Each side wants it of the other one from now on, for every request."""
+        for party in (self.alice, self.bob):
+            users = {"them": Credential("them", "secret")}
+            party.record.demand = DigestDemand(party.user, users, ["SHA-256"], party.user, except_certificates=False)
+            party.record.credentials = AnyRealm()
 
     def other(self, party: Party) -> Party:
         return self.bob if party is self.alice else self.alice

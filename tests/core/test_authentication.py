@@ -404,14 +404,7 @@ def test_tokens_are_never_used_twice() -> None:
 def world() -> World:
     """Each side demands it of the other one, for every request."""
     world = World()
-    for party in (world.alice, world.bob):
-        party.record.demand = DigestDemand(
-            party.user, {"them": Credential("them", "secret")}, ["SHA-256"], party.user, except_certificates=False
-        )
-        credentials = Known()
-        for other in ("alice", "bob"):
-            credentials.by_realm[other] = Credential("them", "secret")
-        party.record.credentials = credentials
+    world.demand_digest()
     return world
 
 

@@ -47,6 +47,8 @@ class Storm:
         world.spread = self.pick((0.0, 0.0, 0.3))
         world.reactions.append(self.react)
         self.cuts = self.random.random() < 0.4
+        if seed % 4 == 0:
+            world.demand_digest()
         self.later: list[Callable[[], object]] = []
         """What the applications have put off."""
         self.transfers: list[OutgoingRefer] = []
