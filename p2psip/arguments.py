@@ -25,9 +25,8 @@ RESTRICTED_HEADERS = frozenset(
 )
 """Headers that the library writes by itself."""
 
-_DIALOG_METHODS = frozenset(
-    {"INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE", "REFER", "SUBSCRIBE", "REGISTER", "PUBLISH"}
-)
+_DIALOG_METHODS = frozenset({"INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE", "REFER", "SUBSCRIBE", "REGISTER"})
+_KNOWN_METHODS = _DIALOG_METHODS | {"PUBLISH", *MessageType.__members__}
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
@@ -83,7 +82,7 @@ def method(message_type: MessageType | str) -> str:
         raise ValueError(
             f"{message_type} belongs to a session, subscription or registration, not to messages outside of them."
         )
-    if message_type != upper and (upper in _DIALOG_METHODS or upper in MessageType.__members__):
+    if message_type != upper and upper in _KNOWN_METHODS:
         raise ValueError(f"Case counts in methods (RFC 3261 7.1): write {upper}, not {message_type}.")
     return message_type
 

@@ -35,8 +35,8 @@ class Capabilities:
         self._packages: tuple[str, ...] = ()
 
     def allow_method(self, name: str) -> None:
-        """Deliver requests of a method that the library does not know to ``message_received``, instead of answering
-        501. Does not block.
+        """Deliver requests of a method that the library does not take by itself to ``message_received``, instead of
+        answering 501: one that it does not know, or PUBLISH, of which it is a client only (405). Does not block.
 
         Raises:
             ValueError: Not a method name, or one that belongs to sessions or subscriptions.

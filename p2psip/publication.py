@@ -12,11 +12,11 @@ from p2psip.arguments import Headers
 from p2psip.core import events
 from p2psip.core.dialog import Content
 from p2psip.core.publish import Publication
-from p2psip.errors import ConnectionFailureException
+from p2psip.core.redirection import MAXIMUM_REDIRECTS
 from p2psip.pending import Leave
-from p2psip.subscription import Hosted
+from p2psip.subscription_base import Hosted, redirects
 from p2psip.sync import Event, Operation
-from p2psip.values import RealTimeAddress, SipResponseData
+from p2psip.values import ConnectionContext, RealTimeAddress, SipResponseData
 
 if TYPE_CHECKING:
     from p2psip.endpoint import RealTimeEndpoint
@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PublicationChangedEventArgs:
-    """Whether something is published now, and the tag that names it."""
+    """Whether something is published now.
+
+    Attributes:
+        entity_tag: The tag that names it; None when nothing is published.
+        exception: Why nothing is published any more, where that was not wanted; or None. It is tried again, unless it
+            was refused.
+    """
 
     is_active: bool
     entity_tag: str | None
+    exception: Exception | None = None
 
 
 class SipPublication(Hosted):
@@ -39,6 +46,13 @@ class SipPublication(Hosted):
         address: Where.
         event_package: What it is about: ``presence``, say.
         expires: Seconds between refreshes that are asked for.
+        tls_target_name: The name that the peer's certificate must bear; None means the one that is dialled.
+        connection_context: The first hop, before proxy and address.
+        maximum_redirects: How many targets of redirections are tried, all together, for each command or refresh.
+
+    Raises:
+        ValueError, TypeError: An argument.
+        OperationFailureException: The endpoint is terminated.
 
     RFC 3903.
     """
@@ -53,6 +67,9 @@ class SipPublication(Hosted):
         event_package: str,
         *,
         expires: int = 3600,
+        tls_target_name: str | None = None,
+        connection_context: ConnectionContext | tuple[str, int] | None = None,
+        maximum_redirects: int = MAXIMUM_REDIRECTS,
     ) -> None:
         endpoint._check_alive("publish")
         self._target = arguments.address(address)
@@ -60,20 +77,16 @@ class SipPublication(Hosted):
         if isinstance(expires, bool) or not isinstance(expires, int) or expires <= 0:
             raise ValueError(f"expires is a number of seconds above 0, not {expires!r}.")
         super().__init__(endpoint, f"the publication of {self._package} at {self._target}")
-        target: Any
-        try:
-            target = endpoint._target(self._target, None)
-        except ConnectionFailureException as error:
-            target = error
         self._core = Publication(
             endpoint._stack.engine,
             endpoint._record,
             self,
             event=self._package,
             uri=self._target.uri,
-            target=target,
+            target=self._place(self._target, connection_context, tls_target_name),
             expires=expires,
             local_from=endpoint._from,
+            maximum_redirects=redirects(maximum_redirects),
         )
 
     @property
@@ -82,29 +95,36 @@ class SipPublication(Hosted):
         tag: str | None = self._core.entity_tag
         return tag
 
-    def publish(self, content_type: str, body: bytes | str, headers: Headers | None = None) -> SipResponseData:
+    def publish(
+        self, content_type: str, body: bytes | str, headers: Headers | None = None, *, timeout: float | None = None
+    ) -> SipResponseData:
         """Publish the state, or another one in its place, and wait for the answer. Blocks; allowed in event handlers.
+
+        Args:
+            timeout: Seconds until nobody waits for the answer any more; what was sent by then may take effect, as
+                ``changed`` tells. None means the protocol's own time.
 
         Raises:
             FailureResponseException: It is refused.
             OperationTimeoutException, ConnectionFailureException, TlsFailureException: No way there.
             OperationFailureException: Another PUBLISH of this object is under way, or the endpoint is terminated.
         """
-        return self.begin_publish(content_type, body, headers).result()
+        return self.begin_publish(content_type, body, headers, timeout=timeout).result()
 
     def begin_publish(
-        self, content_type: str, body: bytes | str, headers: Headers | None = None
+        self, content_type: str, body: bytes | str, headers: Headers | None = None, *, timeout: float | None = None
     ) -> Operation[SipResponseData]:
         """The same without blocking."""
         self._endpoint._check_alive("publish")
         kind, encoded = arguments.content(content_type, body)
         content = Content(kind or content_type, encoded)
         pairs = [*self._endpoint._headers, *arguments.headers(headers)]
-        return self._begin(f"PUBLISH to {self._target}", self._publish, content, pairs)
+        timeout = arguments.timeout(timeout)
+        return self._begin(f"PUBLISH to {self._target}", self._publish, content, pairs, timeout=timeout)
 
-    def _publish(self, now: float, content: Content, headers: Any, operation: Any) -> None:
+    def _publish(self, now: float, content: Content, headers: Any, operation: Any, timeout: float | None) -> None:
         self._endpoint._adopt(self)
-        self._core.publish(now, content, headers, operation)
+        self._core.publish(now, content, headers, operation, timeout)
 
     def terminate(self) -> None:
         """Take it back. Blocks until that is answered, or cannot be; never raises for reasons of the network."""
@@ -112,15 +132,14 @@ class SipPublication(Hosted):
 
     def begin_terminate(self) -> Operation[None]:
         """The same without blocking."""
-        return self._begin_end(self._remove)
-
-    def _remove(self, now: float, leave: Leave) -> None:
-        self._endpoint._release(self)
-        self._core.remove(now, leave)
+        return self._begin_end(self._core.remove)
 
     def _happened(self, event: Any) -> None:
         if isinstance(event, events.PublicationChanged):
-            self._raise(self.changed, PublicationChangedEventArgs(event.is_active, event.entity_tag))
+            args = PublicationChangedEventArgs(event.is_active, event.entity_tag, event.error)
+            self._raise(self.changed, args)
+        elif isinstance(event, events.PublicationOver):
+            self._endpoint._release(self)
 
     def _end_with_endpoint(self, now: float, done: Callable[[], object]) -> None:
         self._core.remove(now, Leave(done))

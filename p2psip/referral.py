@@ -25,7 +25,7 @@ from p2psip.errors import (
 )
 from p2psip.pending import Leave, PendingCommand
 from p2psip.session_base import SessionBase
-from p2psip.subscription import Hosted
+from p2psip.subscription_base import Hosted
 from p2psip.sync import Event, Operation, Strand
 from p2psip.values import RealTimeAddress
 

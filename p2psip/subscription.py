@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from p2psip import arguments
 from p2psip.arguments import Headers
 from p2psip.core import events
-from p2psip.core.dialog import Content
 from p2psip.core.notify import Notifier
+from p2psip.core.redirection import MAXIMUM_REDIRECTS
 from p2psip.core.subscribe import Subscriber
 from p2psip.enums import SubscriptionSignalingState
-from p2psip.errors import ConnectionFailureException, RealTimeException, RealTimeInvalidOperationException
+from p2psip.errors import RealTimeInvalidOperationException
 from p2psip.hosting import ARRIVALS
-from p2psip.net.loop import LoopEnded
-from p2psip.pending import Leave, PendingCommand
+from p2psip.pending import Leave, data_of
+from p2psip.subscription_base import Hosted, content_of, redirects, seconds
 from p2psip.subscription_events import (
     NotificationReceivedEventArgs,
     SubscriptionEndedEventArgs,
@@ -24,70 +24,10 @@ from p2psip.subscription_events import (
     SubscriptionStateChangedEventArgs,
 )
 from p2psip.sync import Event, Operation
-from p2psip.values import RealTimeAddress, SipRequestData, SipResponseData
+from p2psip.values import ConnectionContext, RealTimeAddress, SipRequestData, SipResponseData
 
 if TYPE_CHECKING:
     from p2psip.endpoint import RealTimeEndpoint
-    from p2psip.stack import Stack
-
-LONGEST = 2**31 - 1
-
-
-class Hosted:
-    """What both kinds have in common: an endpoint, a strand, commands to the engine."""
-
-    _core: Any
-
-    def __init__(self, endpoint: RealTimeEndpoint, name: str) -> None:
-        self._endpoint = endpoint
-        self._stack: Stack = endpoint._stack
-        self._name = name
-        self._strand = self._stack.dispatcher.strand(name, owner=self)
-
-    @property
-    def endpoint(self) -> RealTimeEndpoint:
-        """The endpoint that it belongs to."""
-        return self._endpoint
-
-    def _raise(self, event: Event[Any, Any], args: Any) -> None:
-        self._strand.post(event.raise_event, self, args, self._endpoint._manager._report_unhandled)
-
-    def _begin(self, what: str, function: Callable[..., object], *args: Any) -> Operation[Any]:
-        """Any thread: ``function(now, *args, operation)`` on the loop."""
-        operation: Operation[Any] = Operation(
-            what, callbacks=self._stack.dispatcher.submit, cancel=lambda operation: operation.end_cancelled()
-        )
-        self._stack.command(operation, function, *args, PendingCommand(operation, what))
-        return operation
-
-    def _tell(self, function: Callable[..., object], *args: Any) -> None:
-        """Any thread: ``function(now, *args)`` on the loop soon; too late is no error."""
-
-        def run() -> None:
-            function(self._stack.loop.now, *args)
-            self._stack._run()
-
-        try:
-            self._stack.post(run)
-        except LoopEnded:
-            pass
-
-    def _begin_end(self, function: Callable[..., object], *args: Any) -> Operation[None]:
-        """Any thread: an end that cannot fail."""
-        operation: Operation[None] = Operation(f"end of {self._name}", callbacks=self._stack.dispatcher.submit)
-
-        def run() -> None:
-            function(self._stack.loop.now, *args, Leave(lambda: operation.complete(None)))
-            self._stack._run()
-
-        try:
-            self._stack.post(run)
-        except LoopEnded:  # and with it the subscription
-            operation.complete(None)
-        return operation
-
-    def _abandon(self, now: float, error: RealTimeException) -> None:
-        self._core.abandon(now, error)
 
 
 class SipSubscription(Hosted):
@@ -102,6 +42,9 @@ class SipSubscription(Hosted):
         is_query_only: Ask once: the answer is one notification, and the end.
         accept: The content types that are understood.
         headers: For every SUBSCRIBE.
+        tls_target_name: The name that the peer's certificate must bear; None means the one that is dialled.
+        connection_context: The first hop of each SUBSCRIBE that begins the subscription, before proxy and address.
+        maximum_redirects: How many targets of redirections are tried, all together, each time it begins.
 
     Raises:
         ValueError, TypeError: An argument.
@@ -126,23 +69,21 @@ class SipSubscription(Hosted):
         is_query_only: bool = False,
         accept: Sequence[str] = (),
         headers: Headers | None = None,
+        tls_target_name: str | None = None,
+        connection_context: ConnectionContext | tuple[str, int] | None = None,
+        maximum_redirects: int = MAXIMUM_REDIRECTS,
     ) -> None:
         endpoint._check_alive("subscribe")
         self._target = arguments.address(address)
         package = arguments.token(
             arguments.text(event_package, "An event package").partition(";")[0], "an event package"
         )
-        if _seconds(expires, "expires") == 0:
+        if seconds(expires, "expires") == 0:
             raise ValueError("expires is at least one second, not 0: use is_query_only to ask once.")
         super().__init__(endpoint, f"the subscription to {package} at {self._target}")
         self._package = package
         self._headers = [*endpoint._headers, *arguments.headers(headers)]
         self._state = SubscriptionSignalingState.IDLE
-        target: Any
-        try:
-            target = endpoint._target(self._target, None)
-        except ConnectionFailureException as error:
-            target = error
         to = f"<{self._target.uri}>"
         self._core = Subscriber(
             endpoint._stack.engine,
@@ -151,11 +92,12 @@ class SipSubscription(Hosted):
             event=event_package,
             uri=self._target.uri,
             to=f"{to};epid={self._target.endpoint_id}" if self._target.endpoint_id else to,
-            target=target,
+            target=self._place(self._target, connection_context, tls_target_name),
             expires=expires,
             is_query=is_query_only,
             accept=[arguments.text(kind, "A content type") for kind in accept],
             local_from=endpoint._from,
+            maximum_redirects=redirects(maximum_redirects),
         )
 
     # ------------------------------------------------------------------ what it is
@@ -193,8 +135,12 @@ class SipSubscription(Hosted):
 
     # ------------------------------------------------------------------ what it does
 
-    def subscribe(self) -> SipResponseData:
+    def subscribe(self, *, timeout: float | None = None) -> SipResponseData:
         """Send the SUBSCRIBE and wait for its answer. Blocks; allowed in event handlers.
+
+        Args:
+            timeout: Seconds for everything, redirections too; then there is no subscription. None means the protocol's
+                own time: 64*T1 (32 s) from the first byte written.
 
         Returns:
             The 2xx answer. The first notification comes before or after it.
@@ -205,24 +151,26 @@ class SipSubscription(Hosted):
             ConnectionFailureException, TlsFailureException: No way to the peer.
             OperationFailureException: It is begun already, or the endpoint is terminated.
         """
-        return self.begin_subscribe().result()
+        return self.begin_subscribe(timeout=timeout).result()
 
-    def begin_subscribe(self) -> Operation[SipResponseData]:
+    def begin_subscribe(self, *, timeout: float | None = None) -> Operation[SipResponseData]:
         """The same without blocking."""
         self._endpoint._check_alive("subscribe")
-        return self._begin(f"SUBSCRIBE to {self._target}", self._subscribe)
+        return self._begin(f"SUBSCRIBE to {self._target}", self._subscribe, timeout=arguments.timeout(timeout))
 
-    def _subscribe(self, now: float, operation: Any) -> None:
+    def _subscribe(self, now: float, operation: Any, timeout: float | None) -> None:
         self._endpoint._adopt(self)
-        self._core.subscribe(now, self._headers, None, operation)
+        self._core.subscribe(now, self._headers, None, operation, timeout)
 
-    def refresh(self) -> SipResponseData:
-        """Ask for the same time once more, now. Blocks; raises as :meth:`subscribe` does."""
-        return self.begin_refresh().result()
+    def refresh(self, *, timeout: float | None = None) -> SipResponseData:
+        """Ask for the same time once more, now. Blocks; raises as :meth:`subscribe` does, but a failure leaves the
+        subscription as long as it was granted before."""
+        return self.begin_refresh(timeout=timeout).result()
 
-    def begin_refresh(self) -> Operation[SipResponseData]:
+    def begin_refresh(self, *, timeout: float | None = None) -> Operation[SipResponseData]:
         """The same without blocking."""
-        return self._begin(f"SUBSCRIBE to {self._target}", self._core.refresh, self._headers, None)
+        timeout = arguments.timeout(timeout)
+        return self._begin(f"SUBSCRIBE to {self._target}", self._core.refresh, self._headers, None, timeout=timeout)
 
     def terminate(self) -> None:
         """End it. Blocks until the notifier has said its last word, at most 64*T1; allowed in event handlers and as
@@ -250,7 +198,7 @@ class SipSubscription(Hosted):
             self._raise(
                 self.state_changed,
                 SubscriptionStateChangedEventArgs(
-                    previous, self._state, event.reason, _data(event.message), event.error
+                    previous, self._state, event.reason, data_of(event.message), event.error
                 ),
             )
 
@@ -339,8 +287,8 @@ class IncomingSubscription(Hosted):
         if self._core.state != "incoming":
             raise RealTimeInvalidOperationException(f"{self!r} was answered before.")
         if expires is not None:
-            _seconds(expires, "expires")
-        self._tell(self._core.accept, expires, (), _content(content_type, body), pending)
+            seconds(expires, "expires")
+        self._tell(self._core.accept, expires, (), content_of(content_type, body), pending)
 
     def decline(self, code: int = 603, reason: str | None = None, headers: Headers | None = None) -> None:
         """Answer 300 or above, but for 408 (RFC 4320 4.2). Does not block."""
@@ -349,9 +297,19 @@ class IncomingSubscription(Hosted):
         self._tell(self._core.decline, int(code), reason, arguments.headers(headers))
 
     def notify(
-        self, content_type: str | None, body: bytes | str | None, headers: Headers | None = None
+        self,
+        content_type: str | None,
+        body: bytes | str | None,
+        headers: Headers | None = None,
+        *,
+        timeout: float | None = None,
     ) -> SipResponseData | None:
-        """Tell the state and wait for the answer. Blocks; allowed in event handlers.
+        """Tell the state and wait for the answer. Blocks; allowed in event handlers. Notifications of one subscription
+        are sent one after the other, each when the one before was answered.
+
+        Args:
+            timeout: Seconds until nobody waits for the answer any more, and until what was not sent by then never is;
+                None means ``settings.request_ceiling``.
 
         Returns:
             The answer; None when a later state has overtaken this one (``minimum_interval``).
@@ -359,16 +317,22 @@ class IncomingSubscription(Hosted):
         Raises:
             FailureResponseException: The subscriber does not want it any more.
             OperationTimeoutException, ConnectionFailureException, TlsFailureException: No way to the subscriber.
-            OperationFailureException: It is over, or not accepted.
+            OperationFailureException: It is over, or not accepted; or too many notifications wait (THROTTLED).
         """
-        return self.begin_notify(content_type, body, headers).result()
+        return self.begin_notify(content_type, body, headers, timeout=timeout).result()
 
     def begin_notify(
-        self, content_type: str | None, body: bytes | str | None, headers: Headers | None = None
+        self,
+        content_type: str | None,
+        body: bytes | str | None,
+        headers: Headers | None = None,
+        *,
+        timeout: float | None = None,
     ) -> Operation[SipResponseData | None]:
         """The same without blocking."""
-        content, pairs = _content(content_type, body), [*self._endpoint._headers, *arguments.headers(headers)]
-        return self._begin(f"NOTIFY to {self.subscriber}", self._core.notify, content, pairs)
+        content, pairs = content_of(content_type, body), [*self._endpoint._headers, *arguments.headers(headers)]
+        timeout = arguments.timeout(timeout)
+        return self._begin(f"NOTIFY to {self.subscriber}", self._core.notify, content, pairs, timeout=timeout)
 
     def terminate(
         self,
@@ -400,8 +364,8 @@ class IncomingSubscription(Hosted):
         if reason is not None:
             arguments.token(reason, "a reason")
         if retry_after is not None:
-            _seconds(retry_after, "retry_after")
-        return self._begin_end(self._core.terminate, reason, retry_after, _content(content_type, body))
+            seconds(retry_after, "retry_after")
+        return self._begin_end(self._core.terminate, reason, retry_after, content_of(content_type, body))
 
     def _happened(self, event: Any) -> None:
         if isinstance(event, events.SubscriptionRefreshed):
@@ -432,26 +396,6 @@ class SubscriptionReceivedEventArgs:
     def request_data(self) -> SipRequestData:
         """The SUBSCRIBE."""
         return self.subscription.request_data
-
-
-def _seconds(value: int, what: str) -> int:
-    """The same, where a header can say it."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} is a number of seconds, not {value!r}.")
-    if not 0 <= value <= LONGEST:
-        raise ValueError(f"{what} is a number of seconds, at least one second where time is to pass, not {value!r}.")
-    return value
-
-
-def _content(content_type: str | None, body: bytes | str | None) -> Content | None:
-    kind, encoded = arguments.content(content_type, body)
-    return Content(kind, encoded) if kind is not None and encoded else None
-
-
-def _data(message: Any) -> SipRequestData | SipResponseData | None:
-    if message is None:
-        return None
-    return SipResponseData(message) if hasattr(message, "status_code") else SipRequestData(message)
 
 
 def _arrived(endpoint: RealTimeEndpoint, core: Notifier) -> None:

@@ -200,6 +200,11 @@ class PublicationChanged:
     error: Exception | None
 
 
+@dataclasses.dataclass(slots=True)
+class PublicationOver:
+    """Nothing is published, and nothing will be before somebody publishes again."""
+
+
 _REASONS = {
     480: SignalingTransitionReason.TEMPORARILY_UNAVAILABLE,
     481: SignalingTransitionReason.SESSION_DOES_NOT_EXIST,

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs, contact_uri
 from p2psip.core.effects import Arrived, Complete, Tell
 from p2psip.core.event_headers import event_name, expires_of
+from p2psip.core.event_headers import retry_after as seconds_to_retry
 from p2psip.core.events import SubscriptionEnded, SubscriptionRefreshed
 from p2psip.core.session_headers import record_route
 from p2psip.core.uas import Refusal
 from p2psip.core.usage import ClientUsage
-from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException, fresh
+from p2psip.errors import (
+    OperationFailureException,
+    OperationFailureReason,
+    OperationTimeoutException,
+    RealTimeException,
+    fresh,
+)
 from p2psip.message import Request, Response
 from p2psip.timers import Timer
 
@@ -27,8 +35,32 @@ SHORTEST = 60
 """Seconds; who asks for less, but more than none, is answered 423 (RFC 6665 4.2.1.1)."""
 
 
+MAXIMUM_WAITING = 100
+"""NOTIFYs of one subscription that wait for the answer to the one before."""
+
+
+class Notice:
+    """One NOTIFY: what it tells, and the operation that waits for its answer.
+
+    Attributes:
+        state: ``active`` or ``pending``; or the whole value of Subscription-State of the last one.
+        is_last: It ends the subscription.
+    """
+
+    __slots__ = ("content", "headers", "is_last", "limit", "operation", "state")
+
+    def __init__(self, state: str, content: Content | None, headers: Pairs, operation: Any, is_last: bool) -> None:
+        self.state = state
+        self.content = content
+        self.headers = headers
+        self.operation = operation
+        self.is_last = is_last
+        self.limit: Timer | None = None
+
+
 class Notifier(ClientUsage):
-    """One subscription of a peer, from its SUBSCRIBE to the last NOTIFY.
+    """One subscription of a peer, from its SUBSCRIBE to the last NOTIFY. NOTIFYs are sent one by one, each when the one
+    before was answered, so that none overtakes another.
 
     Attributes:
         state: ``incoming``, ``pending``, ``active`` or ``terminated``.
@@ -52,9 +84,11 @@ class Notifier(ClientUsage):
         self._event = request.headers.get("Event") or ""
         self._content: Content | None = None
         self._end: Timer | None = None
-        self._throttle: Timer | None = None
-        self._waiting: tuple[Pairs, Any] | None = None
-        self._operations: dict[ClientRequest, Any] = {}
+        self._expires_at = 0.0
+        self._pause: Timer | None = None  # until the next one may be sent
+        self._farewell: Timer | None = None
+        self._waiting: collections.deque[Notice] = collections.deque()
+        self._sent: tuple[ClientRequest, Notice] | None = None
 
     # ------------------------------------------------------------------ commands
 
@@ -76,7 +110,7 @@ class Notifier(ClientUsage):
             return
         self.state = "pending" if pending else "active"
         self._run(now, seconds)
-        self._send(now, (), None)
+        self._tell_state(now)
 
     def decline(self, now: float, code: int, reason: str | None, headers: Pairs) -> None:
         """Answer 300 or above; 504 in place of 408, which RFC 4320 4.2 forbids."""
@@ -89,22 +123,26 @@ class Notifier(ClientUsage):
             self._tell(SubscriptionEnded("terminated", None, None))
 
     def notify(
-        self, now: float, content: Content | None, headers: Pairs, operation: Any, activate: bool = True
+        self, now: float, content: Content | None, headers: Pairs, operation: Any, timeout: float | None = None
     ) -> None:
-        """Tell the state; a pending subscription becomes active. The operation ends with the answer, or with none when
-        a later state has overtaken this one."""
+        """Tell the state; a pending subscription becomes active. The operation ends with the answer; with none when a
+        later state has overtaken this one, which only occurs with a minimum interval; or when the time is over."""
         if self.state not in ("active", "pending"):
             self._complete(operation, None, self._refused("notified"))
             return
-        if activate:
-            self.state = "active"
+        self.state = "active"
         self._content = content
-        if self._throttle is not None:
-            if self._waiting is not None:
-                self._complete(self._waiting[1], None, None)
-            self._waiting = (headers, operation)
+        if self.minimum_interval > 0:
+            self._overtake()
+        elif len(self._waiting) >= MAXIMUM_WAITING:
+            self._complete(operation, None, self._throttled())
             return
-        self._send(now, headers, operation)
+        notice = Notice("active", content, headers, operation, False)
+        seconds = self.engine.settings.request_ceiling if timeout is None else timeout
+        if operation is not None:
+            notice.limit = self.engine.timers.start(now, seconds, self._out_of_time, notice, seconds)
+        self._waiting.append(notice)
+        self._go_on(now)
 
     def terminate(
         self, now: float, reason: str | None, retry_after: int | None, content: Content | None, operation: Any
@@ -124,11 +162,12 @@ class Notifier(ClientUsage):
     def abandon(self, now: float, error: RealTimeException) -> None:
         """The engine has ended."""
         self.state = "terminated"
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            self._end_notice(sent[1], None, fresh(error))
         self._stop()
-        operations, self._operations = self._operations, {}
-        for operation in operations.values():
-            self._complete(operation, None, fresh(error))
-        self.dialog.remove(self)
+        self._drop(error)
+        self._leave()
 
     # ------------------------------------------------------------------ what the dialog tells
 
@@ -155,9 +194,12 @@ class Notifier(ClientUsage):
         self.expires = seconds
         self._run(now, seconds)
         self._tell(SubscriptionRefreshed(request, seconds))
-        headers, operation = self._waiting or ((), None)  # the NOTIFY tells what waits to be told
-        self._waiting = None
-        self._send(now, headers, operation)
+        self.engine.timers.cancel(self._pause)
+        self._pause = None
+        if self._waiting:  # which tells it (RFC 6665 4.2.1.2)
+            self._go_on(now)
+        else:
+            self._tell_state(now)
 
     def transaction_failed(self, now: float, transaction: ServerTransaction, error: RealTimeException | None) -> None:
         """Nobody decided in time (500 was sent), or the connection was lost before."""
@@ -172,63 +214,128 @@ class Notifier(ClientUsage):
 
     # ------------------------------------------------------------------ NOTIFY
 
-    def _send(self, now: float, headers: Pairs, operation: Any) -> None:
-        left = 0 if self._end is None else max(0, round(self._end.deadline - now))
-        self._notify(now, f"{self.state};expires={left}", headers, operation)
-        if self.minimum_interval > 0:
-            self.engine.timers.cancel(self._throttle)
-            self._throttle = self.engine.timers.start(now, self.minimum_interval, self._may_notify)
+    def _tell_state(self, now: float) -> None:
+        """The state as it is, of which the application knows already."""
+        self._waiting.append(Notice(self.state, self._content, (), None, False))
+        self._go_on(now)
 
-    def _may_notify(self) -> None:
-        self._throttle = None
-        if self._waiting is not None:
-            (headers, operation), self._waiting = self._waiting, None
-            self._send(self.engine.now, headers, operation)
+    def _overtake(self) -> None:
+        """A later state is told in place of those that wait."""
+        waiting, self._waiting = self._waiting, collections.deque()
+        for notice in waiting:
+            self._end_notice(notice, None, None)
 
     def _finish(self, now: float, reason: str | None, retry_after: int | None, operation: Any) -> None:
+        """The last NOTIFY, after those that wait, but not much later."""
+        if self.minimum_interval > 0:
+            self._overtake()
         self._stop()
         self.state = "terminated"
         value = "terminated" + (f";reason={reason}" if reason else "")
         if retry_after is not None:
             value += f";retry-after={retry_after}"
-        self._notify(now, value, (), operation)
+        self._farewell = self.engine.timers.start(now, 64 * self.engine.settings.t1, self._give_up)
+        self._waiting.append(Notice(value, self._content, (), operation, True))
+        self._go_on(now)
 
-    def _notify(self, now: float, state: str, headers: Pairs, operation: Any) -> None:
-        pairs = [("Event", self._event), ("Subscription-State", state), *headers]
-        request = self.dialog.create_request("NOTIFY", pairs, self._content)
-        self._operations[self.dialog.send(now, request, self)] = operation
+    def _go_on(self, now: float) -> None:
+        """Send the next one, if it is time."""
+        if self._sent is not None or self._pause is not None or not self._waiting:
+            return
+        notice = self._waiting.popleft()
+        left = max(0, round(self._expires_at - now))
+        value = notice.state if notice.is_last else f"{notice.state};expires={left}"
+        pairs = [("Event", self._event), ("Subscription-State", value), *notice.headers]
+        request = self.dialog.create_request("NOTIFY", pairs, notice.content)
+        self._sent = (self.dialog.send(now, request, self), notice)
+        if self.minimum_interval > 0 and not notice.is_last:
+            self._pause_for(now, self.minimum_interval)
+
+    def _pause_for(self, now: float, seconds: float) -> None:
+        self.engine.timers.cancel(self._pause)
+        self._pause = self.engine.timers.start(now, seconds, self._may_notify)
+
+    def _may_notify(self) -> None:
+        self._pause = None
+        self._go_on(self.engine.now)
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         code = response.status_code
-        if code < 200:
+        notice = self._answered(client_request) if code >= 200 else None
+        if notice is None:
             return
         self.dialog.use_flow(client_request.flow)
-        self._complete(self._operations.pop(client_request, None), response, None)
+        self._end_notice(notice, response, None)
         # RFC 6665 4.2.2: with Retry-After it has not failed for good, unless the subscriber knows nothing of it.
+        seconds = seconds_to_retry(response) if code >= 300 else None
         if code == 481 or (code >= 300 and code != 491 and response.headers.get("Retry-After") is None):
-            self._gone(SubscriptionEnded("gone", response, None))
+            self._gone(SubscriptionEnded("gone", response, None), self._refused("notified"))
         else:
+            if seconds is not None and self.state != "terminated":
+                self._pause_for(now, seconds)
+            self._go_on(now)
             self._leave()
 
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
-        self._complete(self._operations.pop(client_request, None), None, error)
-        self._gone(SubscriptionEnded("lost", None, fresh(error)))
+        notice = self._answered(client_request)
+        if notice is not None:
+            self._end_notice(notice, None, error)
+            self._gone(SubscriptionEnded("lost", None, fresh(error)), error)
 
-    def _gone(self, event: SubscriptionEnded) -> None:
+    def _answered(self, client_request: ClientRequest) -> Notice | None:
+        if self._sent is None or self._sent[0] is not client_request:
+            return None
+        (_, notice), self._sent = self._sent, None
+        return notice
+
+    def _gone(self, event: SubscriptionEnded, error: RealTimeException) -> None:
+        """There is nobody any more who could be told."""
         if self.state != "terminated":
             self.state = "terminated"
-            self._stop()
             self._tell(event)
+        self._stop()
+        self._drop(error)
         self._leave()
 
+    def _give_up(self) -> None:
+        """The last word could not be said in time."""
+        self._farewell = None
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            self.engine.cancel_request(self.engine.now, sent[0])
+            self._waiting.appendleft(sent[1])
+        seconds = 64 * self.engine.settings.t1
+        self._drop(OperationTimeoutException(f"{self._who()} was not told of its end within {seconds:g} s."))
+        self._leave()
+
+    def _out_of_time(self, notice: Notice, seconds: float) -> None:
+        notice.limit = None
+        if notice in self._waiting:
+            self._waiting.remove(notice)
+        error = OperationTimeoutException(f"The NOTIFY for {self._who()} was not answered within {seconds:g} s.")
+        self._end_notice(notice, None, error)
+
+    def _drop(self, error: RealTimeException) -> None:
+        """Send none of those that wait."""
+        waiting, self._waiting = self._waiting, collections.deque()
+        for notice in waiting:
+            self._end_notice(notice, None, fresh(error))
+
+    def _end_notice(self, notice: Notice, response: Response | None, error: Exception | None) -> None:
+        self.engine.timers.cancel(notice.limit)
+        operation, notice.operation = notice.operation, None
+        self._complete(operation, response, error)
+
     def _leave(self) -> None:
-        if self.state == "terminated" and not self._operations:
+        if self.state == "terminated" and self._sent is None and not self._waiting:
+            self.engine.timers.cancel(self._farewell)
             self.dialog.remove(self)
 
     # ------------------------------------------------------------------ time
 
     def _run(self, now: float, seconds: int) -> None:
         self.engine.timers.cancel(self._end)
+        self._expires_at = now + seconds
         self._end = self.engine.timers.start(now, float(seconds), self._ran_out)
 
     def _ran_out(self) -> None:
@@ -239,11 +346,8 @@ class Notifier(ClientUsage):
     def _stop(self) -> None:
         timers = self.engine.timers
         timers.cancel(self._end)
-        timers.cancel(self._throttle)
-        self._end = self._throttle = None
-        if self._waiting is not None:
-            (_, operation), self._waiting = self._waiting, None
-            self._complete(operation, None, None)
+        timers.cancel(self._pause)
+        self._end = self._pause = None
 
     # ------------------------------------------------------------------ telling
 
@@ -259,10 +363,19 @@ class Notifier(ClientUsage):
         if operation is not None:
             self.engine.effects.append(Complete(operation, message, error))
 
+    def _who(self) -> str:
+        return f"the subscription of {self.dialog.remote} to {self._event}"
+
     def _refused(self, what: str) -> OperationFailureException:
         return OperationFailureException(
-            f"The subscription of {self.dialog.remote} to {self._event} cannot be {what}: it is {self.state}.",
-            OperationFailureReason.INVALID_SESSION_STATE,
+            f"T{self._who()[1:]} cannot be {what}: it is {self.state}.", OperationFailureReason.INVALID_SESSION_STATE
+        )
+
+    def _throttled(self) -> OperationFailureException:
+        return OperationFailureException(
+            f"{MAXIMUM_WAITING} NOTIFYs for {self._who()} wait for their turn; wait for answers before telling more, or "
+            "set a minimum interval, with which only the latest state is told.",
+            OperationFailureReason.THROTTLED,
         )
 
 

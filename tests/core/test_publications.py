@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from call_support import World
+from call_support import Operation, World
 from publication_support import CLOSED, OPEN, Compositor, publication
 
-from p2psip.errors import ConnectionFailureException, OperationFailureException
+from p2psip.core.publish import Publication
+from p2psip.errors import ConnectionFailureException, OperationFailureException, OperationTimeoutException
 
 
 @pytest.fixture
@@ -242,4 +243,182 @@ def test_it_is_abandoned(world: World, what: str) -> None:
     world.release()
     world.pass_time(40.0)
     assert len(there.requests) == 2
+    world.assert_over()
+
+
+# ---------------------------------------------------------------------- elsewhere, and later
+
+
+ELSEWHERE = "sip:bob@bob.example;place=1"
+
+
+def test_a_redirection_is_followed_and_remembered(world: World) -> None:
+    there, ours = Compositor(world), publication(world)
+    there.answers = [(302, [("Contact", f"<{ELSEWHERE}2>;q=0.1, <{ELSEWHERE}>")]), (404, [])]
+    assert world.alice.do(ours.publish, OPEN, ()).message.status_code == 200
+    world.pass_time(3545.0)
+    uris = [request.uri for request in there.requests]
+    assert uris == ["sip:bob@bob.example", ELSEWHERE, f"{ELSEWHERE}2", f"{ELSEWHERE}2"]
+    assert [request.cseq.number for request in there.requests] == [1, 2, 3, 4]
+    assert {request.call_id for request in there.requests} == {there.requests[0].call_id}
+    assert there.seen() == ("tag3", "3600", b"")
+    there.answers = [(412, []), (403, [])]
+    world.pass_time(3545.0)
+    world.alice.do(ours.publish, OPEN, ())
+    assert there.requests[-1].uri == "sip:bob@bob.example"  # what is gone is published at home again
+    world.alice.do(ours.remove)
+    world.assert_over()
+
+
+def test_a_removal_is_redirected(world: World) -> None:
+    there, ours = Compositor(world), publication(world)
+    world.alice.do(ours.publish, OPEN, ())
+    there.answers = [(302, [("Contact", f"<{ELSEWHERE}>")])]
+    assert world.alice.do(ours.remove).message.status_code == 200
+    assert there.requests[-1].uri == ELSEWHERE
+    assert there.seen() == ("tag1", "0", b"")
+    world.assert_over()
+
+
+@pytest.mark.parametrize("maximum", [0, 2])
+def test_only_so_many_redirections(world: World, maximum: int) -> None:
+    there, ours = Compositor(world), publication(world, maximum_redirects=maximum)
+    there.answers = [(302, [("Contact", f"<sip:bob@bob.example;n={number}>")]) for number in range(9)]
+    assert world.alice.do(ours.publish, OPEN, ()).message.status_code == 302
+    assert len(there.requests) == 1 + maximum
+    world.assert_over()
+
+
+def test_a_target_that_cannot_be_reached_leads_to_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, ours = Compositor(world), publication(world)
+    find = world.alice.record.endpoint._next_hop
+
+    def next_hop(uri: object, secure: bool, learned: bool) -> object:
+        if str(uri) == ELSEWHERE:
+            raise ConnectionFailureException("No way there.")
+        return find(uri, secure, learned)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world.alice.record.endpoint, "_next_hop", next_hop)
+    there.answers = [(302, [("Contact", f"<{ELSEWHERE}>, <{ELSEWHERE}2>")])]
+    assert world.alice.do(ours.publish, OPEN, ()).message.status_code == 200
+    assert [request.uri for request in there.requests] == ["sip:bob@bob.example", f"{ELSEWHERE}2"]
+    world.alice.do(ours.remove)
+    world.assert_over()
+
+
+def test_a_refresh_is_tried_when_the_answer_says(world: World) -> None:
+    there, ours = Compositor(world), publication(world, expires=600)
+    world.alice.do(ours.publish, OPEN, ())
+    there.answers = [(503, [("Retry-After", "47")])]
+    world.pass_time(540.0)
+    assert len(there.requests) == 2
+    world.pass_time(46.9)
+    assert len(there.requests) == 2
+    world.pass_time(0.2)
+    assert there.seen() == ("tag1", "600", b"")
+    world.alice.do(ours.remove)
+    world.assert_over()
+
+
+def test_retry_after_may_be_longer_than_what_was_published(world: World) -> None:
+    there, ours = Compositor(world), publication(world, expires=100)
+    world.alice.do(ours.publish, OPEN, ())
+    there.answers = [(503, [("Retry-After", "600")])]
+    world.pass_time(649.9)
+    assert not world.alice.happened("PublicationChanged")[-1].is_active
+    assert len(there.requests) == 2
+    world.pass_time(0.2)
+    assert there.seen() == (None, "100", OPEN.body)
+    world.alice.do(ours.remove)
+    world.assert_over()
+
+
+@pytest.mark.parametrize("code", [403, 503])
+def test_what_is_gone_and_then_refused_is_told_at_once(world: World, code: int) -> None:
+    there, ours = Compositor(world), publication(world)
+    world.alice.do(ours.publish, OPEN, ())
+    there.answers = [(412, []), (code, [])]
+    assert world.alice.do(ours.publish, CLOSED, ()).message.status_code == code
+    last = world.alice.happened("PublicationChanged")[-1]
+    assert not last.is_active
+    assert str(code) in str(last.error)
+    world.pass_time(7200.0)
+    assert len(there.requests) == 3
+    world.assert_over()
+
+
+# ---------------------------------------------------------------------- in time
+
+
+def publish_within(world: World, ours: Publication, seconds: float) -> Operation:
+    operation = world.operation("publish")
+    ours.publish(world.now, CLOSED, (), operation, seconds)
+    world.run()
+    return operation
+
+
+def test_an_answer_that_comes_too_late_for_its_caller(world: World) -> None:
+    there, ours = Compositor(world), publication(world)
+    world.delay = 2.0
+    publish = publish_within(world, ours, 3.0)
+    world.pass_time(2.9)
+    assert publish.ends == []
+    world.pass_time(0.2)
+    assert isinstance(publish.error, OperationTimeoutException)
+    world.pass_time(2.0)
+    assert ours.entity_tag == "tag1"  # it took effect
+    world.alice.do(ours.remove)
+    world.pass_time(5.0)
+    assert there.seen() == ("tag1", "0", b"")
+    world.assert_over()
+
+
+def test_what_waits_for_a_refresh_waits_as_long_as_its_caller(world: World) -> None:
+    there, ours = Compositor(world), publication(world)
+    world.alice.do(ours.publish, OPEN, ())
+    world.held = []
+    world.pass_time(3545.0)
+    publish = publish_within(world, ours, 3.0)
+    world.pass_time(3.1)
+    assert isinstance(publish.error, OperationTimeoutException)
+    world.release()
+    assert len(there.requests) == 2  # it was never sent
+    world.alice.do(ours.remove)
+    world.assert_over()
+
+
+def test_a_time_out_is_over_with_the_answer(world: World) -> None:
+    Compositor(world)
+    ours = publication(world)
+    assert publish_within(world, ours, 3.0).message.status_code == 200
+    world.alice.do(ours.remove)
+    world.assert_over()
+
+
+# ---------------------------------------------------------------------- when it may be forgotten
+
+
+def test_it_says_when_it_may_be_forgotten(world: World) -> None:
+    there, ours = Compositor(world), publication(world, expires=100)
+
+    def times() -> int:
+        return len(world.alice.happened("PublicationOver"))
+
+    world.alice.do(ours.remove)
+    assert times() == 0  # it was never alive
+    there.answers = [(403, [])]
+    world.alice.do(ours.publish, OPEN, ())
+    assert times() == 1
+    world.alice.do(ours.publish, OPEN, ())
+    world.alice.do(ours.remove)
+    assert times() == 2
+    world.alice.do(ours.publish, OPEN, ())
+    there.answers = [(403, [])] * 9
+    world.pass_time(200.0)
+    assert times() == 3
+    there.answers = []
+    world.alice.do(ours.publish, OPEN, ())
+    ours.abandon(world.now, OperationFailureException("The end."))
+    world.run()
+    assert times() == 4
     world.assert_over()

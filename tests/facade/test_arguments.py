@@ -145,7 +145,7 @@ def test_time_outs_that_are_none(pair: TcpPair, timeout: float) -> None:
         pair.alice.begin_send_message("MESSAGE", pair.bob.uri, timeout=timeout)
 
 
-@pytest.mark.parametrize("method", ["message", "Invite", "options"])
+@pytest.mark.parametrize("method", ["message", "Invite", "options", "Publish"])
 def test_case_counts_in_methods(pair: TcpPair, method: str) -> None:
     with pytest.raises(ValueError, match=method.upper()):
         pair.alice.begin_send_message(method, pair.bob.uri)

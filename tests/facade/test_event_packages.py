@@ -166,7 +166,7 @@ class Compositor:
         self.requests: list[p2psip.SipRequestData] = []
         self.current: str | None = None
         self.codes: list[int] = []
-        pair.bob._record.allowed_methods.add("PUBLISH")  # a compositor is no business of the library
+        pair.bob.allow_method("PUBLISH")
         pair.bob.message_received += self.received
 
     def received(self, sender: object, args: p2psip.MessageReceivedEventArgs) -> None:
@@ -222,6 +222,95 @@ def test_a_publication_is_refreshed_and_ends_with_its_endpoint(timed: EndpointPa
     ]
     with pytest.raises(OperationFailureException):
         publication.publish("application/pidf+xml", PIDF)
+
+
+def test_a_publication_that_is_refused_says_why(timed: EndpointPair, clock: FakeClock) -> None:
+    bob = Compositor(timed)
+    publication = SipPublication(timed.alice, timed.bob.uri, "presence")
+    publication.publish("application/pidf+xml", PIDF)
+    assert publication in timed.alice._sessions
+    bob.current, bob.codes = "another", [412, 403]
+    with publication.changed.expect(BOUND, lambda args: not args.is_active) as got:
+        clock.advance(3545)
+    assert (got.args.is_active, got.args.entity_tag) == (False, None)
+    assert "403" in str(got.args.exception)
+    timed.alice._stack.call("looking", lambda: None).result(BOUND)
+    assert publication not in timed.alice._sessions  # nothing keeps it
+
+
+def redirect(pair: EndpointPair, method: str) -> None:
+    """Bob sends what comes for him to his other desk, as an application cannot."""
+
+    def send_on(now: float, transaction: Any, record: Any) -> None:
+        if "desk" in transaction.request.uri:
+            transaction.respond(transaction.create_response(200, headers=[("SIP-ETag", "there")]))
+        else:
+            contact = f"<{pair.bob.uri};desk=2>"
+            transaction.respond(transaction.create_response(302, headers=[("Contact", contact)]))
+
+    pair.bob._stack.engine.acceptors[method] = send_on
+
+
+def test_a_publication_is_redirected(pair: EndpointPair) -> None:
+    redirect(pair, "PUBLISH")
+    with SipPublication(pair.alice, pair.bob.uri, "presence") as publication:
+        assert publication.publish("application/pidf+xml", PIDF).header("SIP-ETag") == "there"
+    with pytest.raises(p2psip.PublishSubscribeException) as failure:
+        SipPublication(pair.alice, pair.bob.uri, "presence", maximum_redirects=0).publish("text/plain", "x")
+    assert failure.value.response_data.header("Contact") == f"<{pair.bob.uri};desk=2>"
+
+
+def test_redirections_that_are_not_followed(pair: EndpointPair) -> None:
+    redirect(pair, "SUBSCRIBE")
+    with pytest.raises(p2psip.PublishSubscribeException) as failure:
+        SipSubscription(pair.alice, pair.bob.uri, "presence", maximum_redirects=0).subscribe()
+    assert failure.value.response_data.response_code == 302
+    for kind in (SipSubscription, SipPublication):
+        with pytest.raises(ValueError, match="maximum_redirects"):
+            kind(pair.alice, pair.bob.uri, "presence", maximum_redirects=-1)
+        with pytest.raises(TypeError, match="maximum_redirects"):
+            kind(pair.alice, pair.bob.uri, "presence", maximum_redirects=1.5)
+
+
+def test_a_name_and_a_way_of_its_own(pair: EndpointPair) -> None:
+    bob = Compositor(pair)
+    told = Told(pair)
+    way = ("bob.example", pair.bob.connection_manager.listening_port or 0)
+    address = "sip:bob@elsewhere.example"
+    pair.bob.connection_manager.default_endpoint = pair.bob
+    with pytest.raises(p2psip.TlsFailureException) as failure:
+        SipSubscription(
+            pair.alice, address, "presence", connection_context=way, tls_target_name="wrong.example"
+        ).subscribe()
+    assert failure.value.failure_reason is p2psip.TlsFailureReason.INCORRECT_NAME_IN_REMOTE_CERTIFICATE
+    with SipSubscription(pair.alice, address, "presence", connection_context=way) as subscription:
+        assert subscription.subscribe(timeout=BOUND).response_code == 200
+        assert subscription.refresh(timeout=BOUND).response_code == 200
+    assert told.incoming[0].request_data.request_uri == address
+    named = SipPublication(pair.alice, address, "presence", connection_context=way, tls_target_name="wrong.example")
+    with pytest.raises(p2psip.TlsFailureException):
+        named.publish("text/plain", "x")
+    with SipPublication(pair.alice, address, "presence", connection_context=way) as publication:
+        publication.publish("text/plain", "x", timeout=BOUND)
+    assert bob.requests[0].request_uri == address
+
+
+def test_time_outs(pair: EndpointPair) -> None:
+    pair.bob.subscription_received += lambda sender, args: None  # who never decides
+    pair.bob.allow_method("PUBLISH")
+
+    def delay(sender: object, args: p2psip.MessageReceivedEventArgs) -> None:
+        args.disable_automatic_response = True
+
+    pair.bob.message_received += delay
+    subscription = SipSubscription(pair.alice, pair.bob.uri, "presence")
+    with pytest.raises(p2psip.OperationTimeoutException):
+        subscription.subscribe(timeout=0.05)
+    assert subscription.state is S.TERMINATED
+    with pytest.raises(p2psip.OperationTimeoutException):
+        SipPublication(pair.alice, pair.bob.uri, "presence").publish("text/plain", "x", timeout=0.05)
+    with pytest.raises(ValueError, match="time-out"):
+        subscription.begin_subscribe(timeout=-1)
 
 
 def test_arguments_of_the_notifier(pair: EndpointPair) -> None:
