@@ -16,6 +16,9 @@ from p2psip.message import Request, Response, parse_field
 
 MAXIMUM_TRIES = 2
 """Answers to one realm for one request: the second only where the nonce was too old."""
+MAXIMUM_REALMS = 8
+"""Answered for one request, and remembered for one place: with credentials for any realm, whoever asks for one after the
+other would never come to an end."""
 MAXIMUM_KNOWN = 1024
 
 _FIELDS = {401: ("WWW-Authenticate", "Authorization"), 407: ("Proxy-Authenticate", "Proxy-Authorization")}
@@ -132,12 +135,19 @@ class Attempt:
             challenge_, credential = _choose(challenges, credentials)
             if challenge_ is None or credential is None:
                 continue
+            if (tried is None or not tried.tries) and self._asked >= MAXIMUM_REALMS:
+                continue
             if tried is not None and tried.tries and (tried.tries >= MAXIMUM_TRIES or not challenge_.stale):
                 return []  # refused: the same again would be refused again (RFC 3261 22.1)
             answer = Answer(field, challenge_, credential)
             self._answers[field, realm] = _Tried(answer, 1 if tried is None else tried.tries + 1)
             fresh.append(answer)
         return fresh
+
+    @property
+    def _asked(self) -> int:
+        """How many realms this request was asked for."""
+        return sum(tried.tries > 0 for tried in self._answers.values())
 
     def write(self, request: Request, cnonce: str) -> None:
         """Put all of it into the request, in place of what stood there."""
@@ -187,7 +197,10 @@ class KnownAnswers:
         for answer in answers:
             for key in _keys(answer.field, request, target):
                 known = self._known.setdefault(key, {})
+                known.pop((answer.field, answer.challenge.realm), None)
                 known[answer.field, answer.challenge.realm] = answer
+                if len(known) > MAXIMUM_REALMS:
+                    del known[next(iter(known))]
                 self._known.move_to_end(key)
         while len(self._known) > MAXIMUM_KNOWN:
             self._known.popitem(last=False)

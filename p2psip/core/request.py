@@ -149,7 +149,12 @@ class ClientRequest:
         record.known_answers.remember(self.request, self.target, answers)
         engine.timers.cancel(self._limit)
         self._limit = engine.timers.start(engine.now, left, self._out_of_time)
-        flow, self.flow, self.transaction = self.flow, None, None
+        transaction, flow = self.transaction, self.flow
+        if transaction is not None and not transaction.is_terminated:
+            # It acknowledges the refusal each time that it comes, and for that keeps what it has sent.
+            request = self.request
+            transaction.request = Request(request.method, request.uri, request.headers, request.body)
+        self.flow, self.transaction = None, None
         flow.unanswered -= 1
         self.request.headers.remove("Via")
         engine.send_again(self, flow)

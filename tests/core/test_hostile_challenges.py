@@ -1,0 +1,164 @@
+"""Challengers that mean no good, or do what nobody expects of them (RFC 3261 22, RFC 7616 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from call_support import World
+from core_support import FakeFlow, Side, Target, make_record, make_request
+from publication_support import OPEN, Compositor, publication
+
+from p2psip.core.authentication import Credential
+from p2psip.core.usage import ClientUsage
+from p2psip.message import Request, Response, create_response, parse_field
+
+TARGET = Target("TCP", "proxy.example", 5060, None)
+
+
+class AnyRealm:
+    """Credentials for whoever asks."""
+
+    def __init__(self) -> None:
+        self.credential = Credential("alice", "wonderland")
+
+    def find(self, realm: str) -> Credential | None:
+        return self.credential
+
+
+class Listener(ClientUsage):
+    """What a request comes to in the end."""
+
+    def __init__(self) -> None:
+        self.codes: list[int] = []
+
+    def responded(self, now: float, client_request: Any, response: Response) -> None:
+        self.codes.append(response.status_code)
+
+
+class Client:
+    """A side with credentials for everybody; the test plays the network."""
+
+    def __init__(self, transport: str = "TCP") -> None:
+        self.side = Side("a")
+        self.record = make_record("sip:alice@a.example")
+        self.record.credentials = AnyRealm()
+        self.flow = FakeFlow(transport=transport)
+        self.listener = Listener()
+
+    def send(self, method: str = "MESSAGE", **more: Any) -> Request:
+        usage = self.listener if method == "INVITE" else None
+        self.side.engine.send_request(
+            0.0, make_request(method, **more), TARGET, "user", usage=usage, record=self.record
+        )
+        return self.requests()[0]
+
+    def answer(self, request: Request, code: int, *headers: tuple[str, str]) -> list[Request]:
+        self.side.engine.receive(0.0, self.flow, create_response(request, code, to_tag="t", headers=headers))
+        return self.requests()
+
+    def requests(self) -> list[Request]:
+        """What goes out now."""
+        self.side.take()
+        while self.side.opening:
+            self.side.engine.flow_opened(0.0, self.side.opening.pop(0), self.flow)
+            self.side.take()
+        sent = [message for _, message in self.side.sent if isinstance(message, Request)]
+        self.side.sent.clear()
+        return sent
+
+
+def challenge(realm: str, more: str = "algorithm=SHA-256", nonce: str = "n") -> tuple[str, str]:
+    return "WWW-Authenticate", f'Digest realm="{realm}", nonce="{nonce}", qop="auth", {more}'
+
+
+def test_a_new_realm_each_time_comes_to_an_end() -> None:
+    """With credentials for any realm, each of them is a first try."""
+    client = Client()
+    request = client.send()
+    for number in range(100):
+        sent = client.answer(request, 401, challenge(f"realm{number}"))
+        if not sent:
+            break
+        (request,) = sent
+    assert number < 20
+    assert client.side.codes == [401]
+    client.side.assert_empty()
+
+
+def test_a_new_nonce_that_is_stale_each_time_comes_to_an_end() -> None:
+    client = Client()
+    request = client.send()
+    for number in range(100):
+        sent = client.answer(request, 401, challenge("realm", "algorithm=SHA-256, stale=true", f"n{number}"))
+        if not sent:
+            break
+        (request,) = sent
+    assert number < 5
+    assert client.side.codes == [401]
+
+
+def test_hundreds_of_realms_at_once_are_not_all_answered() -> None:
+    """What it costs us to be asked is not to be multiplied."""
+    client = Client()
+    request = client.send()
+    sent = client.answer(request, 401, *(challenge(f"realm{number}") for number in range(300)))
+    assert all(message.headers.count("Authorization") <= 20 for message in sent)
+
+
+@pytest.mark.parametrize("text", ['a\\"b', "a\\\\b", "a, b=c", "Digest x", "\xe9\u4e2d", "a;b", "%0d%0a"])
+def test_realms_and_nonces_are_given_back_as_they_were(text: str) -> None:
+    client = Client()
+    request = client.send()
+    (again,) = client.answer(request, 401, challenge(text, nonce=text))
+    _, asked = parse_field("WWW-Authenticate", challenge(text, nonce=text)[1])
+    _, said = parse_field("Authorization", again.headers.get("Authorization") or "")
+    assert (said["realm"], said["nonce"]) == (asked["realm"], asked["nonce"])
+    assert f'realm="{text}"' in (again.headers.get("Authorization") or "")
+
+
+def test_a_401_that_comes_again_is_acknowledged_as_the_first_one() -> None:
+    """The ACK belongs to the transaction of the INVITE that was refused, not to the next one (RFC 3261 17.1.1.3)."""
+    client = Client("UDP")
+    invite = client.send("INVITE")
+    refused = create_response(invite, 401, to_tag="t", headers=[challenge("realm")])
+    client.side.engine.receive(0.0, client.flow, refused)
+    first, again = client.requests()
+    assert (first.method, again.method) == ("ACK", "INVITE")
+    client.side.engine.receive(0.1, client.flow, refused)
+    (second,) = client.requests()
+    assert second.method == "ACK"
+    assert second.to_bytes() == first.to_bytes()
+
+
+def test_the_retransmission_of_the_second_try_is_the_second_try() -> None:
+    client = Client("UDP")
+    request = client.send()
+    (again,) = client.answer(request, 401, challenge("realm"))
+    client.side.engine.advance(0.5)
+    (copy,) = client.requests()
+    assert copy.to_bytes() == again.to_bytes()
+
+
+def test_a_publication_never_uses_a_number_twice() -> None:
+    """RFC 3261 8.1.1.5: the second try has taken the number that the refresh would have had."""
+    world = World()
+    compositor = Compositor(world)
+    world.alice.record.credentials = AnyRealm()
+    published = publication(world)
+    for _ in range(3):
+        compositor.answers.append((401, [challenge("realm", nonce=f"n{len(compositor.requests)}")]))
+        world.alice.do(published.publish, OPEN, ())
+    numbers = [request.cseq.number for request in compositor.requests]
+    assert len(numbers) == 6
+    assert numbers == sorted(set(numbers))
+
+
+def test_what_was_answered_in_one_place_does_not_pile_up() -> None:
+    client = Client()
+    for number in range(50):
+        request = client.send()
+        client.answer(client.answer(request, 401, challenge(f"realm{number}"))[0], 200)
+    request = client.send()
+    assert 1 <= request.headers.count("Authorization") <= 16
+    assert 'realm="realm49"' in request.to_bytes().decode()
