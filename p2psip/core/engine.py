@@ -110,7 +110,7 @@ class Engine:
             request: Complete but for Via, and for Contact where it ``bears_contact``. It is the engine's from now
                 on.
             target: Passed on in the effect OpenFlow; ``transport``, ``host`` and ``port`` appear in sentences. An
-                exception says why there is none.
+                exception says why there is none. :class:`p2psip.core.ways.Ways` are tried one after the other.
             user: Passed on in the effects Provisional and Complete.
             timeout: Seconds for everything, below ``settings.request_ceiling``; None means that ceiling. Timer F
                 (B for INVITE) runs from the first byte written. For an INVITE all of them end with the first
@@ -185,9 +185,8 @@ class Engine:
         self._start_client(transaction)
         client_request.leave_to_transaction()
 
-    def send_again(self, client_request: ClientRequest, flow: Flow) -> None:
-        """The request was challenged and is to be sent with an answer, as another one (RFC 3261 22.2)."""
-        self.dialogs.number_again(client_request.request)
+    def open_again(self, client_request: ClientRequest, flow: Flow | None) -> None:
+        """The request has been answered or lost, but is to be sent once more."""
         self._opening[client_request] = None
         self.effects.append(OpenFlow(client_request, client_request.target, flow))
 
@@ -201,7 +200,7 @@ class Engine:
         if fallback is not None and fallback.is_connected:
             self.flow_opened(now, client_request, fallback)
         elif isinstance(client_request, ClientRequest) and client_request.flow is None:
-            client_request.fail(fresh(error))
+            client_request.not_opened(error)
 
     def cancel_request(
         self, now: float, client_request: ClientRequest, headers: Sequence[tuple[str, str]] = ()

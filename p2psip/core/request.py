@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from p2psip.core.authentication import CREDENTIAL_FIELDS, Attempt
 from p2psip.core.effects import Complete, Provisional
 from p2psip.core.tables import Input
+from p2psip.core.ways import Way, Ways
 from p2psip.errors import (
     ConnectionFailureException,
     OperationFailureException,
@@ -33,7 +34,7 @@ class ClientRequest:
         user: Who is told, by the effects Provisional and Complete. Requests of usages tell the usage instead.
         request: What is sent. The engine puts our Via in front when the flow is known.
         target: Where to: ``transport``, ``host`` and ``port``, for whoever opens flows and for sentences; an exception
-            where no place could be found.
+            where no place could be found. Made of several ways, it is that of the way that is tried.
         flow: The flow that carries it, or None before there is one.
         transaction: The client transaction; None before and after it.
         record: Whose request it is, or None.
@@ -49,6 +50,10 @@ class ClientRequest:
         "_limit",
         "_limit_seconds",
         "_over_at",
+        "_tried",
+        "_uri",
+        "_way",
+        "_ways",
         "bears_contact",
         "credentials",
         "fallback",
@@ -78,6 +83,13 @@ class ClientRequest:
         self._limit = engine.timers.start(engine.now, seconds, self._out_of_time)
         self._attempt: Attempt | None = None
         self.request = request
+        self._uri = request.uri
+        self._way: Way | None = None
+        self._ways: list[Way] = []
+        self._tried: list[str] = []
+        if isinstance(target, Ways):
+            self._way, *self._ways = target.ways
+            target = self._way.target
         self.target = target
         self.user = user
         self.usage = usage
@@ -92,6 +104,8 @@ class ClientRequest:
     def complete_for(self, flow: Flow) -> None:
         """Give it what depends on the flow, and what its challengers want to see."""
         request, record = self.request, self.record
+        if self._way is not None:
+            self._way.lead(request, self._uri)
         if record is None:
             return
         if self.bears_contact:
@@ -130,8 +144,11 @@ class ClientRequest:
             self.usage.responded(self._engine.now, self, response)
 
     def _is_sent_again(self, response: Response) -> bool:
-        """It was challenged, and there is an answer that was not given before."""
+        """It was challenged, and there is an answer that was not given before; or it has come to somebody who cannot take
+        it, and there is somebody else."""
         attempt = self._attempt
+        if response.status_code == 503:
+            return self._takes_another_way(f"{self._where()} answered 503")
         if response.status_code not in (401, 407):
             if attempt is not None:
                 attempt.accepted(response)
@@ -147,22 +164,44 @@ class ClientRequest:
         if not answers:
             return False
         record.known_answers.remember(self.request, self.target, answers)
+        engine.dialogs.number_again(self.request)
+        self._start_over(self.flow)
+        return True
+
+    def not_opened(self, error: RealTimeException) -> None:
+        """There is no flow to its target."""
+        if not self._takes_another_way(str(error)):
+            self.fail(fresh(error))
+
+    def _takes_another_way(self, why: str) -> bool:
+        """The way that it has taken leads nowhere, and there is another one (RFC 3261 8.1.2, RFC 3263 4.3)."""
+        if self.is_done or not self._ways or self._over_at <= self._engine.now:
+            return False
+        self._tried.append(why)
+        self._way, *self._ways = self._ways
+        self.target = self._way.target
+        self._start_over(None)
+        return True
+
+    def _start_over(self, flow: Flow | None) -> None:
+        """Look for a flow once more, in a transaction of its own. The time counts on."""
+        engine, transaction, request = self._engine, self.transaction, self.request
         engine.timers.cancel(self._limit)
-        self._limit = engine.timers.start(engine.now, left, self._out_of_time)
-        transaction, flow = self.transaction, self.flow
+        self._limit = engine.timers.start(engine.now, self._over_at - engine.now, self._out_of_time)
         if transaction is not None and not transaction.is_terminated:
             # It acknowledges the refusal each time that it comes, and for that keeps what it has sent.
-            request = self.request
             transaction.request = Request(request.method, request.uri, request.headers, request.body)
+        if self.flow is not None:
+            self.flow.unanswered -= 1
         self.flow, self.transaction = None, None
-        flow.unanswered -= 1
-        self.request.headers.remove("Via")
-        engine.send_again(self, flow)
-        return True
+        request.headers.remove("Via")
+        engine.open_again(self, flow)
 
     def timed_out(self) -> None:
         """64*T1 are over."""
-        self.fail(self._not_answered(64 * self._engine.settings.t1))
+        error = self._not_answered(64 * self._engine.settings.t1)
+        if not self._takes_another_way(str(error)):
+            self.fail(error)
 
     def flow_lost(self, error: RealTimeException | None) -> None:
         """The flow was closed before the final answer; None: by the peer, in order."""
@@ -182,6 +221,9 @@ class ClientRequest:
         """Report the error, if nothing final was reported before."""
         if self.is_done:
             return
+        if self._tried and isinstance(error, RealTimeException):
+            error = fresh(error)
+            error.args = (f"{error} Before that: {' '.join(self._tried)}", *error.args[1:])
         self._done()
         if self.usage is None:
             self._engine.effects.append(Complete(self.user, None, error))
@@ -222,7 +264,7 @@ class ClientRequest:
     # ------------------------------------------------------------------ sentences
 
     def __str__(self) -> str:
-        return f"{self.request.method} to {self.request.uri}"
+        return f"{self.request.method} to {self._uri}"
 
     def _where(self) -> str:
         target = self.target
