@@ -28,6 +28,7 @@ exit codes:
 
 environment:
   P2PSIP_CERTIFICATE_STORE  the folder with certificates and keys; --store comes first
+  P2PSIP_PASSWORD           the password of --user; without it the terminal is asked
 """
 
 

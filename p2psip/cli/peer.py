@@ -22,7 +22,7 @@ from p2psip import (
     SipTransportType,
     TraceEventArgs,
 )
-from p2psip.cli import common, identity
+from p2psip.cli import common, identity, login
 from p2psip.cli.exits import CommandError, ExitCode, usage_errors
 
 _MOMENT = 1.0
@@ -56,6 +56,7 @@ def add_arguments(
         "--header", action="append", default=[], metavar="'NAME: VALUE'", type=common.header, help="a further header"
     )
     common.add_timeout(parser, timeout, what)
+    login.add_arguments(parser)
     identity.add_arguments(parser, connects=tls_name)
 
 
@@ -149,6 +150,7 @@ def open_endpoint(args: argparse.Namespace) -> Iterator[SipPeerToPeerEndpoint]:
         with usage_errors():
             owner = args.owner or identity.default_owner(manager)
             endpoint = SipPeerToPeerEndpoint(owner, manager, None, host, port)
+        login.log_in(args, endpoint)
         yield endpoint
 
 
