@@ -39,8 +39,9 @@ ALLOWED = {
 ABOVE = frozenset({"cli", "testing", "_pytest", "__main__"})
 """What the facade and ``testing``, which may import all the rest, must not know."""
 
-TYPES_ONLY = {("errors", "message")}
-"""Under ``TYPE_CHECKING`` alone, besides what the facade does there: an exception may carry a message."""
+TYPES_ONLY = {("errors", "message"), ("values", "credentials")}
+"""Under ``TYPE_CHECKING`` alone, besides what the facade does there: an exception may carry a message, and options the
+credentials."""
 
 MACHINES = {
     "core": frozenset({"Engine", "effects", "Directory"}),
