@@ -11,6 +11,7 @@ from p2psip import arguments
 from p2psip.arguments import Headers
 from p2psip.connections import RealTimeConnection
 from p2psip.core.engine import KNOWN_METHODS
+from p2psip.core.event_headers import allow_events
 from p2psip.enums import MessageType
 from p2psip.errors import (
     MessageParsingException,
@@ -295,4 +296,5 @@ def _capabilities(endpoint: RealTimeEndpoint) -> list[tuple[str, str]]:
         ("Accept-Encoding", "identity"),
         ("Accept-Language", "*"),
         ("Supported", ", ".join(endpoint.supported_sip_extensions)),
+        *allow_events(endpoint._record),
     ]

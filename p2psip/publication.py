@@ -49,6 +49,7 @@ class SipPublication(Hosted):
         tls_target_name: The name that the peer's certificate must bear; None means the one that is dialled.
         connection_context: The first hop, before proxy and address.
         maximum_redirects: How many targets of redirections are tried, all together, for each command or refresh.
+        local_identity: Who publishes: a URI, or a URI and a display name; None means the endpoint's owner.
 
     Raises:
         ValueError, TypeError: An argument.
@@ -70,6 +71,7 @@ class SipPublication(Hosted):
         tls_target_name: str | None = None,
         connection_context: ConnectionContext | tuple[str, int] | None = None,
         maximum_redirects: int = MAXIMUM_REDIRECTS,
+        local_identity: str | tuple[str, str] | None = None,
     ) -> None:
         endpoint._check_alive("publish")
         self._target = arguments.address(address)
@@ -85,7 +87,7 @@ class SipPublication(Hosted):
             uri=self._target.uri,
             target=self._place(self._target, connection_context, tls_target_name),
             expires=expires,
-            local_from=endpoint._from,
+            local_from=endpoint._from if local_identity is None else arguments.sender(local_identity),
             maximum_redirects=redirects(maximum_redirects),
         )
 

@@ -45,6 +45,8 @@ class SipSubscription(Hosted):
         tls_target_name: The name that the peer's certificate must bear; None means the one that is dialled.
         connection_context: The first hop of each SUBSCRIBE that begins the subscription, before proxy and address.
         maximum_redirects: How many targets of redirections are tried, all together, each time it begins.
+        content_type, body: For each SUBSCRIBE that begins it: a filter (RFC 4660), say.
+        local_identity: Who subscribes: a URI, or a URI and a display name; None means the endpoint's owner.
 
     Raises:
         ValueError, TypeError: An argument.
@@ -72,6 +74,9 @@ class SipSubscription(Hosted):
         tls_target_name: str | None = None,
         connection_context: ConnectionContext | tuple[str, int] | None = None,
         maximum_redirects: int = MAXIMUM_REDIRECTS,
+        content_type: str | None = None,
+        body: bytes | str | None = None,
+        local_identity: str | tuple[str, str] | None = None,
     ) -> None:
         endpoint._check_alive("subscribe")
         self._target = arguments.address(address)
@@ -82,6 +87,7 @@ class SipSubscription(Hosted):
             raise ValueError("expires is at least one second, not 0: use is_query_only to ask once.")
         super().__init__(endpoint, f"the subscription to {package} at {self._target}")
         self._package = package
+        self._content = content_of(content_type, body)
         self._headers = [*endpoint._headers, *arguments.headers(headers)]
         self._state = SubscriptionSignalingState.IDLE
         to = f"<{self._target.uri}>"
@@ -96,7 +102,7 @@ class SipSubscription(Hosted):
             expires=expires,
             is_query=is_query_only,
             accept=[arguments.text(kind, "A content type") for kind in accept],
-            local_from=endpoint._from,
+            local_from=endpoint._from if local_identity is None else arguments.sender(local_identity),
             maximum_redirects=redirects(maximum_redirects),
         )
 
@@ -146,7 +152,8 @@ class SipSubscription(Hosted):
             The 2xx answer. The first notification comes before or after it.
 
         Raises:
-            FailureResponseException: The peer answered 300 or above.
+            FailureResponseException: The peer answered 300 or above. After 480, 500 or 503 with Retry-After it is tried
+                again by itself then, unless it is terminated.
             OperationTimeoutException: No answer in time.
             ConnectionFailureException, TlsFailureException: No way to the peer.
             OperationFailureException: It is begun already, or the endpoint is terminated.
@@ -160,17 +167,22 @@ class SipSubscription(Hosted):
 
     def _subscribe(self, now: float, operation: Any, timeout: float | None) -> None:
         self._endpoint._adopt(self)
-        self._core.subscribe(now, self._headers, None, operation, timeout)
+        self._core.subscribe(now, self._headers, self._content, operation, timeout)
 
-    def refresh(self, *, timeout: float | None = None) -> SipResponseData:
-        """Ask for the same time once more, now. Blocks; raises as :meth:`subscribe` does, but a failure leaves the
-        subscription as long as it was granted before."""
-        return self.begin_refresh(timeout=timeout).result()
+    def refresh(
+        self, content_type: str | None = None, body: bytes | str | None = None, *, timeout: float | None = None
+    ) -> SipResponseData:
+        """Ask for the same time once more, now, perhaps with another body. Blocks; raises as :meth:`subscribe` does, but
+        a failure leaves the subscription as long as it was granted before."""
+        return self.begin_refresh(content_type, body, timeout=timeout).result()
 
-    def begin_refresh(self, *, timeout: float | None = None) -> Operation[SipResponseData]:
+    def begin_refresh(
+        self, content_type: str | None = None, body: bytes | str | None = None, *, timeout: float | None = None
+    ) -> Operation[SipResponseData]:
         """The same without blocking."""
+        content = content_of(content_type, body)
         timeout = arguments.timeout(timeout)
-        return self._begin(f"SUBSCRIBE to {self._target}", self._core.refresh, self._headers, None, timeout=timeout)
+        return self._begin(f"SUBSCRIBE to {self._target}", self._core.refresh, self._headers, content, timeout=timeout)
 
     def terminate(self) -> None:
         """End it. Blocks until the notifier has said its last word, at most 64*T1; allowed in event handlers and as
@@ -185,6 +197,7 @@ class SipSubscription(Hosted):
 
     def _happened(self, event: Any) -> None:
         if isinstance(event, events.NotificationReceived):
+            self._slow_down(event.flow)
             self._raise(
                 self.notification_received,
                 NotificationReceivedEventArgs(
@@ -218,7 +231,8 @@ class SipSubscription(Hosted):
 
 
 class IncomingSubscription(Hosted):
-    """A subscription of a peer to something of ours: the notifier's side. Usable from any thread.
+    """A subscription of a peer to something of ours: the notifier's side. Usable from any thread; a context manager
+    that terminates it.
 
     It is to be accepted or declined within ``settings.handler_limit``, else it is answered 500. RFC 6665 4.2.
     """
@@ -369,6 +383,7 @@ class IncomingSubscription(Hosted):
 
     def _happened(self, event: Any) -> None:
         if isinstance(event, events.SubscriptionRefreshed):
+            self._slow_down(event.flow)
             self._raise(self.refreshed, SubscriptionRefreshedEventArgs(SipRequestData(event.request), event.expires))
         elif isinstance(event, events.SubscriptionEnded):
             self._endpoint._release(self)
@@ -376,6 +391,14 @@ class IncomingSubscription(Hosted):
 
     def _end_with_endpoint(self, now: float, done: Callable[[], object]) -> None:
         self._core.terminate(now, "deactivated", None, None, Leave(done))
+
+    def __enter__(self) -> IncomingSubscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.terminate()
 
     def __repr__(self) -> str:
         return f"<IncomingSubscription of {self._core.dialog.remote} to {self.event_package} {self._core.state}>"

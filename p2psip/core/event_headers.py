@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from p2psip.message import Request, Response
+
+if TYPE_CHECKING:
+    from p2psip.core.directory import EndpointRecord
 
 
 class EventName(NamedTuple):
@@ -40,6 +43,12 @@ def subscription_state(message: Request) -> SubscriptionStateValue | None:
         number(parameters.get("expires")),
         number(parameters.get("retry-after")),
     )
+
+
+def allow_events(record: EndpointRecord) -> list[tuple[str, str]]:
+    """Allow-Events of an endpoint that has named its packages (RFC 6665 8.2.2)."""
+    packages = record.endpoint._event_packages()
+    return [("Allow-Events", ", ".join(packages))] if packages else []
 
 
 def expires_of(message: Request | Response) -> int | None:

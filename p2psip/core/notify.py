@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs, contact_uri
 from p2psip.core.effects import Arrived, Complete, Tell
-from p2psip.core.event_headers import event_name, expires_of
+from p2psip.core.event_headers import allow_events, event_name, expires_of
 from p2psip.core.event_headers import retry_after as seconds_to_retry
 from p2psip.core.events import SubscriptionEnded, SubscriptionRefreshed
 from p2psip.core.session_headers import record_route
@@ -193,7 +193,7 @@ class Notifier(ClientUsage):
             return
         self.expires = seconds
         self._run(now, seconds)
-        self._tell(SubscriptionRefreshed(request, seconds))
+        self._tell(SubscriptionRefreshed(request, seconds, transaction.flow))
         self.engine.timers.cancel(self._pause)
         self._pause = None
         if self._waiting:  # which tells it (RFC 6665 4.2.1.2)
@@ -353,7 +353,8 @@ class Notifier(ClientUsage):
 
     def _answer(self, transaction: ServerTransaction, seconds: int, headers: Pairs) -> None:
         contact = self.record.endpoint._contact(transaction.flow, transaction.request.uri)
-        pairs = [*record_route(transaction.request), ("Contact", contact), ("Expires", str(seconds)), *headers]
+        pairs = [*record_route(transaction.request), ("Contact", contact), ("Expires", str(seconds))]
+        pairs += [*allow_events(self.record), *headers]
         transaction.respond(transaction.create_response(200, headers=pairs))
 
     def _tell(self, event: Any) -> None:
@@ -390,10 +391,8 @@ def receive_subscribe(engine: Engine, now: float, transaction: ServerTransaction
     event = event_name(request.headers.get("Event"))
     packages = record.endpoint._event_packages()
     refusal: Refusal | None = None
-    if not event.package:
-        refusal = Refusal(489, [("Allow-Events", ", ".join(packages))] if packages else [])
-    elif packages and event.package not in packages:
-        refusal = Refusal(489, [("Allow-Events", ", ".join(packages))])
+    if not event.package or (packages and event.package not in packages):
+        refusal = Refusal(489, allow_events(record))
     elif 0 < _asked(request) < SHORTEST:
         refusal = Refusal(423, [("Min-Expires", str(SHORTEST))])
     elif contact_uri(request) is None:

@@ -9,6 +9,7 @@ from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.effects import Complete, Tell
 from p2psip.core.event_headers import (
     SubscriptionStateValue,
+    allow_events,
     event_name,
     expires_of,
     number,
@@ -189,6 +190,7 @@ class Subscriber:
         if self._accept:
             pairs.append(("Accept", ", ".join(self._accept)))
         pairs.append(("Allow", ", ".join(dict.fromkeys(["NOTIFY", *self.record.endpoint._allowed_methods()]))))
+        pairs += allow_events(self.record)
         return pairs
 
     def time_left(self, now: float) -> float | None:
@@ -292,7 +294,8 @@ class Subscriber:
 
     def _refresh_now(self) -> None:
         self._refresh = None
-        if self.state is S.SUBSCRIBED:
+        is_under_way = any(leg.is_under_way for leg in self._legs.values())
+        if self.state is S.SUBSCRIBED and not is_under_way:  # whose answer says when the next one is due
             self._send_refresh(self.engine.now, self._headers, None)
 
     def _send_refresh(self, now: float, headers: Pairs, content: Content | None) -> None:
@@ -323,13 +326,14 @@ class Subscriber:
         dialog.add(leg)
         return leg
 
-    def notified(self, now: float, leg: Leg, request: Request, state: SubscriptionStateValue) -> None:
+    def notified(self, now: float, leg: Leg, transaction: ServerTransaction, state: SubscriptionStateValue) -> None:
         """A NOTIFY was answered 200."""
+        request = transaction.request
         if self.state is S.SUBSCRIBING:
             self._change(S.SUBSCRIBED, None, request, None)
         tag = leg.dialog.remote_tag
         self.engine.effects.append(
-            Tell(self, NotificationReceived(request, state.state, state.reason, state.expires, tag))
+            Tell(self, NotificationReceived(request, state.state, state.reason, state.expires, tag, transaction.flow))
         )
         if state.state == "terminated" or self.is_query:  # a query has one NOTIFY, whatever that says
             self._leg_over(now, leg, state, request)

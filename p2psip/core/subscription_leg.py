@@ -26,12 +26,14 @@ class Leg(ClientUsage):
 
     Attributes:
         is_notified: It has ever sent a NOTIFY.
+        is_under_way: A SUBSCRIBE to it has no final answer yet.
     """
 
     def __init__(self, subscriber: Subscriber, dialog: Dialog) -> None:
         self.subscriber = subscriber
         self.dialog = dialog
         self.is_notified = False
+        self.is_under_way = False
         self.user: Any = None
         self._awaits_notify = True
         self._is_leaving = False
@@ -48,6 +50,7 @@ class Leg(ClientUsage):
         if self._is_leaving:
             self._stop()
         pairs = [*self.subscriber.fields(expires), *headers]
+        self.is_under_way = True
         self.dialog.send(now, self.dialog.create_request("SUBSCRIBE", pairs, content), self, timeout=timeout)
 
     def accepted(self, now: float, response: Response) -> None:
@@ -87,12 +90,13 @@ class Leg(ClientUsage):
         self._stop()
         self.is_notified, self._awaits_notify = True, False
         self.dialog.refresh_target(request)
-        self.subscriber.notified(now, self, request, state)
+        self.subscriber.notified(now, self, transaction, state)
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         code = response.status_code
         if code < 200 or self not in self.dialog.usages:
             return
+        self.is_under_way = False
         if code < 300:
             self.dialog.refresh_target(response)
             self.dialog.use_flow(client_request.flow)
@@ -103,6 +107,7 @@ class Leg(ClientUsage):
 
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
         if self in self.dialog.usages:
+            self.is_under_way = False
             self.subscriber.leg_failed(now, self, None, error)
 
     def flow_lost(self, now: float, flow: Flow) -> None:

@@ -257,6 +257,18 @@ def test_one_refresh_at_a_time(world: World) -> None:
     assert "is terminated" in str(late.error)
 
 
+def test_a_refresh_of_its_own_waits_for_what_is_under_way(world: World) -> None:
+    """However soon a notifier says that it is over."""
+    watch = Watch(world, expires=600).accept()
+    world.held = []
+    world.alice.do(watch.subscriber.refresh, (), None)
+    watch.subscriber._plan(world.now, 1)
+    world.pass_time(0.9)
+    assert world.log.count("SUBSCRIBE") == 2
+    world.release()
+    watch.unsubscribe()
+
+
 def test_begun_once(world: World) -> None:
     watch = Watch(world).accept()
     again = world.alice.do(watch.subscriber.subscribe, (), None)

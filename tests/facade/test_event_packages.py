@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -311,6 +312,74 @@ def test_time_outs(pair: EndpointPair) -> None:
         SipPublication(pair.alice, pair.bob.uri, "presence").publish("text/plain", "x", timeout=0.05)
     with pytest.raises(ValueError, match="time-out"):
         subscription.begin_subscribe(timeout=-1)
+
+
+def test_a_body_and_an_identity_of_its_own(pair: EndpointPair) -> None:
+    told = Told(pair, content_type="text/plain", body="only this", local_identity=("sip:desk@alice.example", "Desk"))
+    with told.subscription as subscription:
+        subscription.subscribe()
+        (incoming,) = told.incoming
+        data = incoming.request_data
+        assert (data.content_type, data.text_body) == ("text/plain", "only this")
+        assert incoming.subscriber == "sip:desk@alice.example"
+        with incoming.refreshed.expect(BOUND) as refreshed:
+            subscription.refresh("text/plain", "all of it")
+        assert refreshed.args.request_data.text_body == "all of it"
+    bob = Compositor(pair)
+    with SipPublication(pair.alice, pair.bob.uri, "presence", local_identity="sip:desk@alice.example") as publication:
+        publication.publish("application/pidf+xml", PIDF)
+    assert "sip:desk@alice.example" in (bob.requests[0].header("From") or "")
+
+
+def test_everybody_is_told_the_packages(pair: EndpointPair) -> None:
+    Told(pair)
+    pair.bob.event_packages = ["presence", "dialog"]
+    subscription = SipSubscription(pair.alice, pair.bob.uri, "presence")
+    with subscription:
+        assert subscription.subscribe().header("Allow-Events") == "presence, dialog"
+    options = pair.alice.send_message("OPTIONS", pair.bob.uri)
+    assert options.header("Allow-Events") == "presence, dialog"
+
+
+def test_the_notifier_is_a_context_manager(pair: EndpointPair) -> None:
+    told = Told(pair)
+    told.subscription.subscribe()
+    with told.subscription.state_changed.expect(BOUND, lambda args: args.state is S.TERMINATED), told.incoming[0]:
+        assert told.incoming[0].is_active
+    assert not told.incoming[0].is_active
+
+
+@pytest.mark.parametrize("who", ["subscriber", "notifier"])
+def test_handlers_that_do_not_keep_up_slow_the_peer_down(who: str) -> None:
+    settings = p2psip.ManagerSettings(strand_high_mark=8, strand_low_mark=4)
+    with endpoint_pair(SipTransportType.TCP, settings=settings) as pair:
+        told = Told(pair)
+        told.subscription.subscribe()
+        (incoming,) = told.incoming
+        release = threading.Event()
+
+        def work() -> Any:
+            return (
+                incoming.begin_notify("text/plain", "x") if who == "subscriber" else told.subscription.begin_refresh()
+            )
+
+        if who == "subscriber":
+            slow = pair.alice
+            told.subscription.notification_received += lambda sender, args: release.wait(BOUND)
+        else:
+            slow = pair.bob
+            incoming.refreshed += lambda sender, args: release.wait(BOUND)
+        stack = slow.connection_manager._stack
+        operations: list[Any] = []
+
+        while not stack.call("a look", lambda: bool(stack.pressure._held)).result(BOUND):
+            assert len(operations) < 40
+            if not operations or operations[-1].done():
+                operations.append(work())
+        release.set()
+        for operation in operations:
+            assert operation.result(BOUND).response_code == 200
+        told.subscription.terminate()
 
 
 def test_arguments_of_the_notifier(pair: EndpointPair) -> None:
