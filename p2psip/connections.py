@@ -157,8 +157,8 @@ class ConnectionPool:
         return self._pool.target.host
 
     @property
-    def port(self) -> int:
-        """The port that is connected to."""
+    def port(self) -> int | None:
+        """The port that was asked for; None where the DNS says which (RFC 3263 4.2), or it is the transport's own."""
         return self._pool.target.port
 
     @property
@@ -168,7 +168,7 @@ class ConnectionPool:
 
     @property
     def identity(self) -> str | None:
-        """The name that the peer's certificate has to bear; None on TCP."""
+        """The name that the peer's certificate has to bear; None where it is not TLS and cannot become it."""
         return self._pool.target.identity
 
     @property
@@ -186,7 +186,7 @@ class ConnectionPool:
         return hash(self._pool)
 
     def __repr__(self) -> str:
-        return f"<ConnectionPool {self.transport.name} {self.host_name}:{self.port}, {len(self)} connections>"
+        return f"<ConnectionPool {self.transport.name} {self._pool.target}, {len(self)} connections>"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,14 +12,13 @@ from p2psip.errors import ConnectionFailureException
 from p2psip.managers import RealTimeServerConnectionManager, default_manager
 from p2psip.message import SipUri
 from p2psip.net.network import Target
+from p2psip.net.selection import DEFAULT_PORTS, is_address
 from p2psip.values import ConnectionContext, RealTimeAddress, SendMessageOptions
 
 MAXIMUM_TARGETS = 1024
 
 _TargetKey = tuple[str, ConnectionContext | tuple[str, int] | None, str | None]
 """All that the first hop of a request depends on, but for the endpoint."""
-
-DEFAULT_PORTS = {SipTransportType.TCP: 5060, SipTransportType.TLS: 5061}
 
 
 class SipPeerToPeerEndpoint(RealTimeEndpoint):
@@ -33,7 +32,8 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         connection_manager: A TLS or TCP manager; None means the shared TCP manager.
         default_transport: What is used when an address does not say; TLS on a TLS manager, TCP on a TCP manager.
         proxy_host: Where all requests outside of dialogs go first; None sends them straight to their address.
-        proxy_port: The proxy's port; 5061 for TLS, 5060 for TCP when it is not given.
+        proxy_port: The proxy's port; without it the DNS says which servers the proxy's name has (SRV, RFC 3263), and
+            where it knows of none it is 5061 for TLS, 5060 for TCP.
         gruu: A globally routable URI of this endpoint.
         headers: Headers that every message of this endpoint bears.
         settings: The same, and more, as an object.
@@ -149,12 +149,7 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
             host = arguments.host(uri.parameters.get("maddr") or uri.host)
         except ValueError as error:
             raise ConnectionFailureException(f"{uri} names no host that a request could be sent to.") from error
-        return Target(
-            transport.name,
-            host,
-            uri.port or DEFAULT_PORTS[transport],
-            host if transport is SipTransportType.TLS else None,
-        )
+        return self._target_at(transport, host, uri.port, asked or None, None)
 
     def _find_target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:
         """The transport rule: what the address asks for, else the endpoint's default; the proxy's is only raised."""
@@ -192,7 +187,14 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
                 f"{address} is to be reached over TLS, but the manager of {self._owner_text} does TCP only: "
                 "make the endpoint on a RealTimeServerTlsConnectionManager."
             )
-        identity = None
-        if transport is SipTransportType.TLS:
-            identity = name or host
-        return Target(transport.name, host, port or DEFAULT_PORTS[transport], identity)
+        return self._target_at(transport, host, port, asked, name)
+
+    def _target_at(
+        self, transport: SipTransportType, host: str, port: int | None, asked: str | None, name: str | None
+    ) -> Target:
+        """What is left open is for the DNS to say (RFC 3263 4.1, 4.2), of which nobody asks where an address is."""
+        if port is None and is_address(host):
+            port = DEFAULT_PORTS[transport.name]
+        is_open = port is None and asked is None
+        can_be_tls = transport is SipTransportType.TLS or (is_open and self._manager.transport is SipTransportType.TLS)
+        return Target(transport.name, host, port, (name or host) if can_be_tls else None, is_open)

@@ -271,7 +271,8 @@ class ClientRequest:
         if isinstance(target, RealTimeException):  # which did not matter, because there was a flow
             return "its peer" if self.flow is None else f"{self.flow.remote[0]}:{self.flow.remote[1]}"
         host = f"[{target.host}]" if ":" in target.host else target.host
-        return f"{host}:{target.port} over {target.transport}"
+        port = "" if target.port is None else f":{target.port}"
+        return f"{host}{port} over {target.transport}"
 
     def _not_answered(self, seconds: float) -> OperationTimeoutException:
         return OperationTimeoutException(

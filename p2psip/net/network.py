@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from p2psip.config import ManagerSettings
@@ -21,11 +21,12 @@ from p2psip.message import Limits, Malformed, Request, Response
 from p2psip.net import failures
 from p2psip.net.connection import Connection
 from p2psip.net.deadlines import Deadlines
+from p2psip.net.dial import Remote
 from p2psip.net.limits import Admission, QuietLog, plain_host
 from p2psip.net.listener import Listener
 from p2psip.net.loop import Loop
 from p2psip.net.pool import Failed, Pool, Ready, Target
-from p2psip.net.resolver import Address, Resolver
+from p2psip.net.resolver import Resolver
 from p2psip.net.sockets import PlainSocket, SocketAddress, SocketFactory, StreamSocket, SystemSockets, peer_name
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Network:
         self._admission = Admission(settings, self.maximum_connections)
         self._admitted: dict[Connection, str] = {}  # incoming ones, and the address they are counted under
         self._shaking: set[Connection] = set()  # incoming ones whose handshake goes on
-        self._dead: dict[SocketAddress, float] = {}
+        self._dead: dict[Remote, float] = {}
         self._buffered = 0  # bytes kept on all connections together
         self._relieving = False  # it will be seen to at the end of the turn
         self._numbers = itertools.count(1)
@@ -160,11 +161,16 @@ class Network:
         pool = self._pools.get(target)
         return None if pool is None or self._closing else pool.free()
 
-    def acquire(self, target: Target, ready: Ready, failed: Failed) -> None:
+    def acquire(self, target: Target, ready: Ready, failed: Failed, avoid: Iterable[Connection] = ()) -> None:
         """Call one of the two, once: ``ready(connection)``, at once if one is free, or ``failed(error)`` later.
 
         The error is a ConnectionFailureException, a TlsFailureException, or an OperationFailureException (THROTTLED,
         CONNECTION_AUTHORIZATION_FAILED, ABORTED).
+
+        Args:
+            avoid: Connections that have failed this request. It gets one to another address of the target, or a
+                ConnectionFailureException when there is none; and their addresses are tried last by others, too
+                (RFC 3263 4.3).
         """
         if self._closing:
             self.loop.at_turn_end(failed, _closing_error())
@@ -174,7 +180,7 @@ class Network:
             self.loop.at_turn_end(
                 failed,
                 ConnectionFailureException(
-                    f"{target.host}:{target.port} is to be reached over TLS, but this connection manager does TCP "
+                    f"{target} is to be reached over TLS, but this connection manager does TCP "
                     "only: use a RealTimeServerTlsConnectionManager."
                 ),
             )
@@ -183,15 +189,18 @@ class Network:
         if pool is None:
             pool = self._pools[target] = Pool(self, target)
             self._observer.connection_pool_added(pool)
-        pool.acquire(ready, failed)
+        failing = frozenset(connection.remote for connection in avoid)
+        for remote in failing:
+            self.remember_dead(remote)
+        pool.acquire(ready, failed, failing)
 
     def adopt_outgoing(
-        self, sock: socket.socket, local: SocketAddress, remote: SocketAddress, pool: Pool
+        self, sock: socket.socket, local: SocketAddress, remote: SocketAddress, pool: Pool, transport: str
     ) -> Connection:
         """Make a connection of a connected socket. Raises TlsFailureException, and ValueError for a bad name."""
         target = pool.target
         address = (plain_host(remote[0]), remote[1])
-        if target.transport == "TLS":
+        if transport == "TLS":
             assert self._tls is not None
             wrapped: StreamSocket = self._tls.wrap_client(sock, target.identity, target.host, address)
         else:
@@ -200,7 +209,7 @@ class Network:
             self,
             next(self._numbers),
             wrapped,
-            transport=target.transport,
+            transport=transport,
             local=(plain_host(local[0]), local[1]),
             remote=address,
             host=target.host,
@@ -214,18 +223,22 @@ class Network:
         """There are as many connections as there may be."""
         return len(self._all) >= self.maximum_connections
 
-    def living_first(self, addresses: list[Address]) -> list[Address]:
-        """The addresses in their order, but those last that could not be reached lately."""
-        now = self.loop.now
-        return sorted(addresses, key=lambda entry: self._dead.get(entry[1], 0.0) > now)
+    @property
+    def has_tls(self) -> bool:
+        """It can connect over TLS."""
+        return self._tls is not None
 
-    def remember_dead(self, address: SocketAddress) -> None:
-        """It could not be reached."""
+    def is_dead(self, remote: Remote) -> bool:
+        """It could not be reached lately."""
+        return self._dead.get(remote, 0.0) > self.loop.now
+
+    def remember_dead(self, remote: Remote) -> None:
+        """It could not be reached, or did not serve."""
         if len(self._dead) >= MAXIMUM_DEAD:
             self._dead = {a: until for a, until in self._dead.items() if until > self.loop.now}
             if len(self._dead) >= MAXIMUM_DEAD:
                 self._dead.clear()
-        self._dead[address] = self.loop.now + DEAD_TIME
+        self._dead[remote] = self.loop.now + DEAD_TIME
 
     def look_at_pool(self, pool: Pool) -> None:
         """Forget the pool when nothing is left of it."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException, fresh
 from p2psip.net.channel import OPEN
-from p2psip.net.dial import Dial
+from p2psip.net.dial import Dial, Remote
+from p2psip.net.sockets import host_and_port
 
 if TYPE_CHECKING:
     from p2psip.net.connection import Connection
@@ -27,14 +28,20 @@ class Target(NamedTuple):
     Attributes:
         transport: ``"TCP"`` or ``"TLS"``.
         host: As it was asked for: a name, or an address.
-        port: 1 to 65535.
-        identity: The name that the peer's certificate has to bear; None on TCP.
+        port: 1 to 65535; None: the one that the name's SRV records say, else the transport's own (RFC 3263 4.2).
+        identity: The name that the peer's certificate has to bear; None on TCP, unless the DNS may make TLS of it.
+        is_open: The address named neither transport nor port: NAPTR records are asked for (RFC 3263 4.1). They may
+            raise TCP to TLS where there is an identity, and never lower TLS to TCP.
     """
 
     transport: str
     host: str
-    port: int
+    port: int | None
     identity: str | None
+    is_open: bool = False
+
+    def __str__(self) -> str:
+        return self.host if self.port is None else host_and_port(self.host, self.port)
 
 
 class Pool:
@@ -49,7 +56,7 @@ class Pool:
         waiting: Requests that no connection could take yet, in order.
     """
 
-    __slots__ = ("_dial", "_network", "connections", "target", "waiting")
+    __slots__ = ("_detours", "_dial", "_network", "connections", "target", "waiting")
 
     def __init__(self, network: Network, target: Target) -> None:
         self._network = network
@@ -57,9 +64,17 @@ class Pool:
         self.connections: list[Connection] = []
         self.waiting: deque[tuple[Ready, Failed]] = deque()
         self._dial: Dial | None = None
+        self._detours: dict[Dial, tuple[Ready, Failed]] = {}
 
-    def acquire(self, ready: Ready, failed: Failed) -> None:
-        """Call one of the two, once: ``ready`` at once if a connection is free, ``failed`` never from in here."""
+    def acquire(self, ready: Ready, failed: Failed, avoid: frozenset[Remote] = frozenset()) -> None:
+        """Call one of the two, once: ``ready`` at once if a connection is free, ``failed`` never from in here.
+
+        Args:
+            avoid: Addresses that have failed this request already.
+        """
+        if avoid:
+            self._acquire_another(ready, failed, avoid)
+            return
         if self.waiting:
             self.serve()
         connection = self.free()
@@ -74,6 +89,18 @@ class Pool:
         else:
             self.waiting.append((ready, failed))
             self._connect()
+
+    def _acquire_another(self, ready: Ready, failed: Failed, avoid: frozenset[Remote]) -> None:
+        """A request on its second way waits for nobody else's connection, because that may lead where it was."""
+        connection = self._free(avoid)
+        if connection is not None:
+            ready(connection)
+        elif len(self._present()) + len(self._detours) >= self._network.settings.maximum_connections_per_pool:
+            self._network.loop.at_turn_end(failed, self._throttled())
+        else:
+            dial = Dial(self._network, self, avoid)
+            self._detours[dial] = (ready, failed)
+            dial.start()
 
     def free(self) -> Connection | None:
         """One that takes a request now, unless others wait already."""
@@ -91,11 +118,17 @@ class Pool:
             except Exception:
                 _log.exception("%r failed.", ready)
 
-    def _free(self) -> Connection | None:
+    def _free(self, avoid: frozenset[Remote] = frozenset()) -> Connection | None:
+        """The oldest; one to a place that did not serve lately only where there is no other."""
+        second = None
         for connection in self.connections:
             if connection.phase == OPEN and not connection.is_busy and not connection.is_expired:
-                return connection
-        return None
+                if connection.remote in avoid:
+                    continue
+                if len(self.connections) == 1 or not self._network.is_dead(connection.remote):
+                    return connection
+                second = second or connection
+        return second
 
     def _present(self) -> list[Connection]:
         return [c for c in self.connections if c.phase == OPEN and not c.is_expired]
@@ -107,7 +140,7 @@ class Pool:
 
     def _throttled(self) -> OperationFailureException:
         return OperationFailureException(
-            f"{self.target.host}:{self.target.port} takes requests more slowly than they are made: "
+            f"{self.target} takes requests more slowly than they are made: "
             f"{len(self.connections)} connections are busy and {len(self.waiting)} requests wait; send less at a time.",
             OperationFailureReason.THROTTLED,
         )
@@ -117,7 +150,13 @@ class Pool:
     def connected(self, connection: Connection) -> None:
         """One more is open."""
         self.connections.append(connection)
-        self._dial = None
+        for dial, (ready, _) in self._detours.items():
+            if dial.made(connection):
+                del self._detours[dial]
+                ready(connection)
+                break
+        else:
+            self._dial = None
         self.serve()
         if self.waiting:
             self._connect()
@@ -128,11 +167,18 @@ class Pool:
             self.connections.remove(connection)
             if self.waiting:
                 self._connect()
-        elif self._dial is not None:
-            self._dial.connection_over(connection, error)
+        else:
+            for dial in (self._dial, *self._detours):
+                if dial is not None and dial.made(connection):
+                    dial.connection_over(connection, error)
+                    break
 
-    def dial_failed(self, error: RealTimeException) -> None:
+    def dial_failed(self, dial: Dial, error: RealTimeException) -> None:
         """No further connection can be had; what waits fails unless there are others to wait for."""
+        detour = self._detours.pop(dial, None)
+        if detour is not None:
+            detour[1](error)
+            return
         self._dial = None
         if not self._present():
             self.fail_waiting(error)
@@ -151,14 +197,19 @@ class Pool:
         if self._dial is not None:
             self._dial.cancel()
             self._dial = None
+        detours, self._detours = self._detours, {}
+        for dial, (_, failed) in detours.items():
+            dial.cancel()
+            failed(fresh(error))
         self.fail_waiting(error)
 
     def close_descriptors(self) -> None:
         """Nothing else, because there is no loop any more."""
-        if self._dial is not None:
-            self._dial.close_descriptor()
+        for dial in (self._dial, *self._detours):
+            if dial is not None:
+                dial.close_descriptor()
 
     @property
     def is_empty(self) -> bool:
         """Nothing is here and nothing is coming."""
-        return not self.connections and self._dial is None and not self.waiting
+        return not self.connections and self._dial is None and not self.waiting and not self._detours

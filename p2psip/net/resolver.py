@@ -1,19 +1,23 @@
-"""Names to addresses, on threads of its own: asking the system for a name may take as long as it likes."""
+"""Names to places and addresses: who serves a name, and where that is. It may take as long as it likes."""
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
+import random
 import socket
-import threading
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
 
 from p2psip.config import ManagerSettings
-from p2psip.errors import ConnectionFailureException, RealTimeException, fresh
-from p2psip.net.loop import Loop, LoopEnded
+from p2psip.errors import ConnectionFailureException, RealTimeException
+from p2psip.net import records
+from p2psip.net.given import Entry, GivenNames
+from p2psip.net.loop import Loop
+from p2psip.net.questions import Questions
+from p2psip.net.selection import Answer, Plan, Query, Wanted, plain_name, select
 from p2psip.net.sockets import SocketAddress
-from p2psip.timers import Timer
 
 _log = logging.getLogger(__name__)
 
@@ -21,58 +25,113 @@ Address = tuple[int, SocketAddress]
 """Family, and a socket address whose port is 0."""
 Done = Callable[[list[Address]], object]
 Failed = Callable[[RealTimeException], object]
+Planned = Callable[[Plan], object]
+Lookup = Callable[..., Sequence[tuple[int, int, int, str, SocketAddress]]]
+Ask = Callable[[Query, Sequence[tuple[str, int]] | None, float], tuple[Answer, float]]
 
-MAXIMUM_THREADS = 16
 CACHE_TIME = 30.0
-"""Seconds that an answer is used again; the system tells nothing of the name's own time."""
+"""Seconds that addresses are used again; the system tells nothing of the name's own time."""
 MAXIMUM_CACHED = 1024
-
-
-class _Question:
-    """One name that is being looked up, for all who asked meanwhile."""
-
-    __slots__ = ("askers", "host", "timer")
-
-    def __init__(self, host: str) -> None:
-        self.host = host
-        self.askers: list[tuple[Done, Failed]] = []
-        self.timer: Timer | None = None
+SILENCE_TIME = 30.0
+"""Seconds that the DNS is left alone after a silence, where it has never answered before."""
+SHARE_OF_SERVICES = 0.4
+"""How much of ``resolve_timeout`` the questions for services may take; the rest is for addresses."""
 
 
 class Resolver:
-    """Looks host names up. For the loop's thread, which it never holds up.
+    """Finds who serves a name (RFC 3263), and the addresses of hosts. For the loop's thread, which it never holds up.
 
-    Literal addresses are answered without asking anybody. Names are asked for on daemon threads, the same name once
-    at a time, and remembered for half a minute.
+    Literal addresses are answered without asking anybody. Everything else is asked for on daemon threads, the same
+    thing once at a time: services in the DNS, addresses of the system, which has a file of hosts and an order of its
+    own (RFC 6724). Answers are remembered: services as long as they say, addresses half a minute.
 
     Args:
-        hosts: Names that have these addresses, whatever the system says; an empty list means no such host.
+        names: What is given on this side, as :class:`GivenNames` says; an empty list means no such host.
         lookup: ``socket.getaddrinfo``, or what stands in for it in a test.
+        ask: A question to the DNS, likewise; see :func:`p2psip.net.records.ask`.
     """
 
     def __init__(
         self,
         loop: Loop,
         settings: ManagerSettings,
-        hosts: Mapping[str, Sequence[str]],
-        lookup: Callable[..., Sequence[tuple[int, int, int, str, SocketAddress]]] = socket.getaddrinfo,
+        names: Mapping[str, Sequence[Entry]],
+        lookup: Lookup = socket.getaddrinfo,
+        ask: Ask = records.ask,
     ) -> None:
         self._loop = loop
         self._settings = settings
-        self._hosts = hosts
+        self._given = GivenNames(names)
         self._lookup = lookup
-        self._questions: dict[str, _Question] = {}
-        self._queue: deque[_Question] = deque()
-        self._threads = 0
-        self._cache: dict[str, tuple[float, list[Address]]] = {}
+        self._ask = ask
+        self._questions = Questions(loop, self._remember)
+        self._cache: dict[str | Query, tuple[float, Any]] = {}
+        self._was_heard = False  # the DNS has answered, ever
+        self._silent_until = 0.0
 
-    def resolve(self, host: str, done: Done, failed: Failed) -> None:
+    # ------------------------------------------------------------------ services
+
+    def plan(self, wanted: Wanted, done: Planned) -> None:
+        """Find the places to try for it.
+
+        ``done`` is called once, never from within this call, and at the latest when a share of
+        ``settings.resolve_timeout`` is over: what was not answered by then counts as not there.
+        """
+        search = select(wanted, lambda most: random.randint(0, most))
+        deadline = self._loop.now + self._settings.resolve_timeout * SHARE_OF_SERVICES
+        self._loop.at_turn_end(self._search, search, done, deadline, None)
+
+    def _search(
+        self, search: Generator[Query, Answer, Plan], done: Planned, deadline: float, answer: Answer | None
+    ) -> None:
+        """Until the plan is ready, or there is something to wait for."""
+        while True:
+            try:
+                query = search.send(answer)  # type: ignore[arg-type]
+            except StopIteration as end:
+                self._call(done, end.value)
+                return
+            answer = self._known(query)
+            if answer is None:
+                self._ask_dns(query, functools.partial(self._search, search, done, deadline), deadline)
+                return
+
+    def _known(self, query: Query) -> Answer | None:
+        """What can be said without asking anybody."""
+        given = self._given.records(query)
+        if given is not None:
+            return Answer(given)
+        if self._given.nameservers == []:
+            return Answer()
+        known: Answer | None = self._cached(query)
+        if known is None and self._loop.now < self._silent_until:
+            return Answer(problem="no nameserver has answered lately", is_silence=True)
+        return known
+
+    def _ask_dns(self, query: Query, heard: Callable[[Answer], object], deadline: float) -> None:
+        """The time is the search's; the question itself goes on, for others and for the next time."""
+        most = self._settings.resolve_timeout * SHARE_OF_SERVICES
+
+        def answered(outcome: Any) -> None:
+            if isinstance(outcome, TimeoutError):
+                heard(Answer(problem=f"no answer within {most:.3g} s"))
+            elif isinstance(outcome, Exception):
+                heard(Answer(problem=str(outcome)))
+            else:
+                heard(outcome[0])
+
+        work = functools.partial(self._ask, query, self._given.nameservers, most)
+        self._questions.ask(query, work, answered, max(deadline - self._loop.now, 0.0))
+
+    # ------------------------------------------------------------------ addresses
+
+    def resolve(self, host: str, done: Done, failed: Failed, *, share: float = 1.0) -> None:
         """Find the addresses of a host, best first (RFC 6724 order, as the system gives it).
 
         Exactly one of the two is called, never from within this call: ``done`` with at least one address, or
-        ``failed`` with a ConnectionFailureException, at the latest after ``settings.resolve_timeout``.
+        ``failed`` with a ConnectionFailureException, at the latest after that share of ``settings.resolve_timeout``.
         """
-        name = host.strip("[]").rstrip(".").lower()
+        name = plain_name(host)
         later = self._loop.at_turn_end
         try:
             later(done, _literal(name))
@@ -82,93 +141,86 @@ class Resolver:
         except OSError as error:  # an unknown zone
             later(failed, _failure(host, f"the system said {error.strerror}", error))
             return
-        try:
-            addresses = [address for text in self._hosts[name] for address in _literal(text)]
-        except KeyError:
-            pass
-        else:
-            if addresses:
-                later(done, addresses)
+        given = self._given.addresses(name)
+        if given is not None:
+            if given:
+                later(done, [address for text in given for address in _literal(text)])
             else:
                 later(failed, _failure(host, "there is no such host"))
             return
-        cached = self._cache.get(name)
-        if cached is not None and cached[0] > self._loop.now:
-            later(done, list(cached[1]))
+        cached = self._cached(name)
+        if cached is not None:
+            later(done, list(cached))
             return
-        question = self._questions.get(name)
-        if question is None:
-            question = self._questions[name] = _Question(name)
-            question.timer = self._loop.call_later(self._settings.resolve_timeout, self._give_up, question)
-            self._queue.append(question)
-            later(self._start_threads)
-        question.askers.append((done, failed))
+        seconds = self._settings.resolve_timeout * share
 
-    def _start_threads(self) -> None:
-        while self._queue and self._threads < MAXIMUM_THREADS:
-            question = self._queue.popleft()
-            thread = threading.Thread(
-                target=self._ask, args=(question,), name=f"{self._loop.name} resolver", daemon=True
-            )
-            try:
-                thread.start()
-            except RuntimeError as error:  # the system has no thread left
-                self._fail(question, _failure(question.host, str(error), error))
+        def answered(outcome: Any) -> None:
+            if isinstance(outcome, list) and outcome:
+                done(list(outcome))
+            elif isinstance(outcome, list):
+                failed(_failure(name, "it has no address"))
+            elif isinstance(outcome, TimeoutError):
+                failed(_failure(name, f"no answer within {seconds:g} s"))
             else:
-                self._threads += 1
+                words = getattr(outcome, "strerror", None) or str(outcome)
+                failed(_failure(name, words if isinstance(outcome, _NotTold) else f"the system said {words}", outcome))
 
-    def _ask(self, question: _Question) -> None:
-        """On a thread of its own."""
-        answer: list[Address] | Exception
-        try:
-            found = self._lookup(question.host, None, type=socket.SOCK_STREAM)
-            # An answer may hold families that a socket address of ours does not fit.
-            families = (socket.AF_INET, socket.AF_INET6)
-            answer = list(dict.fromkeys((entry[0], entry[4]) for entry in found if entry[0] in families))
-        except Exception as error:  # OSError, and UnicodeError for what cannot be a name
-            answer = error
-        try:
-            self._loop.post(self._answered, question, answer)
-        except LoopEnded:
-            pass
-
-    def _answered(self, question: _Question, answer: list[Address] | Exception) -> None:
-        self._threads -= 1
-        self._start_threads()
-        if isinstance(answer, list) and answer:
-            if len(self._cache) >= MAXIMUM_CACHED:
-                self._cache.clear()
-            self._cache[question.host] = (self._loop.now + CACHE_TIME, answer)
-            for done, _ in self._end(question):
-                self._call(done, list(answer))
-        elif isinstance(answer, list):
-            self._fail(question, _failure(question.host, "it has no address"))
+        servers = self._given.nameservers
+        if servers:
+            work = functools.partial(_addresses_in_dns, self._ask, name, servers, seconds)
         else:
-            words = getattr(answer, "strerror", None) or str(answer)
-            self._fail(question, _failure(question.host, f"the system said {words}", answer))
+            work = functools.partial(_addresses_of_system, self._lookup, name)
+        self._questions.ask(name, work, answered, seconds)
 
-    def _give_up(self, question: _Question) -> None:
-        if question in self._queue:
-            self._queue.remove(question)
-        self._fail(question, _failure(question.host, f"no answer within {self._settings.resolve_timeout:g} s"))
+    # ------------------------------------------------------------------ what is remembered
 
-    def _fail(self, question: _Question, error: ConnectionFailureException) -> None:
-        for _, failed in self._end(question):
-            self._call(failed, fresh(error))
+    def _cached(self, key: str | Query) -> Any:
+        known = self._cache.get(key)
+        return known[1] if known is not None and known[0] > self._loop.now else None
 
-    def _end(self, question: _Question) -> list[tuple[Done, Failed]]:
-        """Whom to tell; nobody, when that was done before."""
-        self._loop.timers.cancel(question.timer)
-        if self._questions.get(question.host) is question:
-            del self._questions[question.host]
-        askers, question.askers = question.askers, []
-        return askers
+    def _remember(self, key: str | Query, outcome: Any) -> None:
+        if isinstance(key, Query) and not isinstance(outcome, Exception):
+            value, seconds = outcome
+            # One name that nobody answers for says nothing of others; but a machine without DNS is not to be slow.
+            if not value.is_silence:
+                self._was_heard = True
+            elif not self._was_heard:
+                self._silent_until = self._loop.now + SILENCE_TIME
+        elif isinstance(outcome, list) and outcome:
+            value, seconds = outcome, CACHE_TIME
+        else:
+            return
+        if len(self._cache) >= MAXIMUM_CACHED:
+            self._cache.clear()
+        self._cache[key] = (self._loop.now + seconds, value)
 
     def _call(self, function: Callable[..., object], argument: object) -> None:
         try:
             function(argument)
         except Exception:
             _log.exception("%r failed.", function)
+
+
+class _NotTold(Exception):
+    """The nameservers have not told the addresses."""
+
+
+def _addresses_of_system(lookup: Lookup, name: str) -> list[Address]:
+    """On a resolver thread. Raises OSError, and UnicodeError for what cannot be a name."""
+    found = lookup(name, None, type=socket.SOCK_STREAM)
+    # An answer may hold families that a socket address of ours does not fit.
+    families = (socket.AF_INET, socket.AF_INET6)
+    return list(dict.fromkeys((entry[0], entry[4]) for entry in found if entry[0] in families))
+
+
+def _addresses_in_dns(ask: Ask, name: str, servers: Sequence[tuple[str, int]], seconds: float) -> list[Address]:
+    """Of nameservers that are given, which the system does not know. On a resolver thread."""
+    answers = [ask(Query(name, kind), servers, seconds / 2)[0] for kind in ("AAAA", "A")]
+    found = [address for answer in answers for text in answer.records for address in _literal(text)]
+    problem = answers[0].problem or answers[1].problem
+    if problem and not found:
+        raise _NotTold(problem)
+    return found
 
 
 def _literal(text: str) -> list[Address]:

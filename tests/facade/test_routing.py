@@ -35,28 +35,48 @@ def managers() -> Iterator[dict[SipTransportType, RealTimeServerConnectionManage
     ("manager", "default", "proxy", "address", "target"),
     [
         # Without a proxy the address decides, and the default where it does not say.
-        (TCP, TCP, None, "sip:bob@b.example", ("TCP", "b.example", 5060, None)),
-        (TCP, TCP, None, "sip:bob@b.example:5070", ("TCP", "b.example", 5070, None)),
-        (TCP, TCP, None, "sip:bob@b.example;transport=TCP", ("TCP", "b.example", 5060, None)),
-        (TCP, TCP, None, "sip:bob@[2001:db8::1]:5070", ("TCP", "2001:db8::1", 5070, None)),
-        (TCP, TCP, None, "sip:bob@b.example;maddr=10.0.0.1", ("TCP", "10.0.0.1", 5060, None)),
-        (TLS, TLS, None, "sip:bob@b.example", ("TLS", "b.example", 5061, "b.example")),
-        (TLS, TLS, None, "sip:bob@B.Example.", ("TLS", "b.example", 5061, "b.example")),
-        (TLS, TLS, None, "sips:bob@b.example:5099", ("TLS", "b.example", 5099, "b.example")),
-        (TLS, TLS, None, "sip:bob@10.0.0.1", ("TLS", "10.0.0.1", 5061, "10.0.0.1")),
-        (TLS, TLS, None, "sip:bob@b.example;transport=tcp", ("TCP", "b.example", 5060, None)),
-        (TLS, TLS, None, "sips:bob@b.example;transport=tcp", ("TLS", "b.example", 5061, "b.example")),
-        (TLS, TCP, None, "sip:bob@b.example", ("TCP", "b.example", 5060, None)),
-        (TLS, TCP, None, "sip:bob@b.example;transport=tls", ("TLS", "b.example", 5061, "b.example")),
-        (TLS, TCP, None, "sips:bob@b.example", ("TLS", "b.example", 5061, "b.example")),
+        # What is last is whether NAPTR records are asked for: where neither transport nor port is named.
+        (TCP, TCP, None, "sip:bob@b.example", ("TCP", "b.example", None, None, True)),
+        (TCP, TCP, None, "sip:bob@b.example:5070", ("TCP", "b.example", 5070, None, False)),
+        (TCP, TCP, None, "sip:bob@b.example;transport=TCP", ("TCP", "b.example", None, None, False)),
+        (TCP, TCP, None, "sip:bob@[2001:db8::1]:5070", ("TCP", "2001:db8::1", 5070, None, False)),
+        (TCP, TCP, None, "sip:bob@b.example;maddr=10.0.0.1", ("TCP", "10.0.0.1", 5060, None, False)),
+        (TLS, TLS, None, "sip:bob@b.example", ("TLS", "b.example", None, "b.example", True)),
+        (TLS, TLS, None, "sip:bob@B.Example.", ("TLS", "b.example", None, "b.example", True)),
+        (TLS, TLS, None, "sips:bob@b.example:5099", ("TLS", "b.example", 5099, "b.example", False)),
+        (TLS, TLS, None, "sip:bob@10.0.0.1", ("TLS", "10.0.0.1", 5061, "10.0.0.1", False)),
+        (TLS, TLS, None, "sip:bob@b.example;transport=tcp", ("TCP", "b.example", None, None, False)),
+        (TLS, TLS, None, "sips:bob@b.example;transport=tcp", ("TLS", "b.example", None, "b.example", False)),
+        # The DNS may raise TCP to TLS where nobody has said TCP; then this is the name that it has to be.
+        (TLS, TCP, None, "sip:bob@b.example", ("TCP", "b.example", None, "b.example", True)),
+        (TLS, TCP, None, "sip:bob@b.example:5060", ("TCP", "b.example", 5060, None, False)),
+        (TLS, TCP, None, "sip:bob@b.example;transport=tcp", ("TCP", "b.example", None, None, False)),
+        (TLS, TCP, None, "sip:bob@b.example;transport=tls", ("TLS", "b.example", None, "b.example", False)),
+        (TLS, TCP, None, "sips:bob@b.example", ("TLS", "b.example", None, "b.example", True)),
         # With a proxy everything goes there; the address can raise the transport, and never lowers it.
-        (TCP, TCP, PROXY, "sip:bob@b.example", ("TCP", *PROXY, None)),
-        (TLS, TLS, PROXY, "sip:bob@b.example;transport=tcp", ("TLS", *PROXY, PROXY[0])),
-        (TLS, TCP, PROXY, "sip:bob@b.example", ("TCP", *PROXY, None)),
-        (TLS, TCP, PROXY, "sip:bob@b.example;transport=tls", ("TLS", *PROXY, PROXY[0])),
-        (TLS, TCP, PROXY, "sips:bob@b.example", ("TLS", *PROXY, PROXY[0])),
-        (TLS, TLS, ("proxy.example.com", None), "tel:+1234", ("TLS", "proxy.example.com", 5061, "proxy.example.com")),
-        (TLS, TCP, ("proxy.example.com", None), "tel:+1234", ("TCP", "proxy.example.com", 5060, None)),
+        (TCP, TCP, PROXY, "sip:bob@b.example", ("TCP", *PROXY, None, False)),
+        (TLS, TLS, PROXY, "sip:bob@b.example;transport=tcp", ("TLS", *PROXY, PROXY[0], False)),
+        (TLS, TCP, PROXY, "sip:bob@b.example", ("TCP", *PROXY, None, False)),
+        (TLS, TCP, PROXY, "sip:bob@b.example;transport=tls", ("TLS", *PROXY, PROXY[0], False)),
+        (TLS, TCP, PROXY, "sips:bob@b.example", ("TLS", *PROXY, PROXY[0], False)),
+        (
+            TLS,
+            TLS,
+            ("proxy.example.com", None),
+            "tel:+1234",
+            ("TLS", "proxy.example.com", None, "proxy.example.com", True),
+        ),
+        (
+            TLS,
+            TCP,
+            ("proxy.example.com", None),
+            "tel:+1234",
+            ("TCP", "proxy.example.com", None, "proxy.example.com", True),
+        ),
+        (
+            *(TLS, TCP, ("proxy.example.com", None), "sip:bob@b.example;transport=tcp"),
+            ("TCP", "proxy.example.com", None, None, False),
+        ),
     ],
 )
 def test_the_first_hop(
@@ -131,6 +151,7 @@ def test_options_of_one_message_come_before_proxy_and_address(
             "10.0.0.9",
             6000,
             "b.example",
+            False,
         )
 
 
@@ -140,7 +161,7 @@ def test_the_transport_that_the_caller_names_holds_for_the_hop_that_the_caller_n
     options = SendMessageOptions(connection_context=("10.0.0.9", 6000))
     with SipPeerToPeerEndpoint("sip:alice@a.example", managers[TLS], TLS, *PROXY) as endpoint:
         target = endpoint._target(RealTimeAddress("sip:b@c.example;transport=tcp"), options)
-        assert tuple(target) == ("TCP", "10.0.0.9", 6000, None)
+        assert tuple(target) == ("TCP", "10.0.0.9", 6000, None, False)
         target = endpoint._target(RealTimeAddress("sips:b@c.example;transport=tcp"), options)
         assert target.transport == "TLS"
 

@@ -12,7 +12,7 @@ from net_support import PATIENCE, Outcome, Side, sides
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException
-from p2psip.net.resolver import MAXIMUM_THREADS
+from p2psip.net.questions import MAXIMUM_THREADS
 from p2psip.testing.clock import FakeClock
 from p2psip.testing.network import Hosts
 
