@@ -26,6 +26,7 @@ from p2psip.core.directory import normal_host
 from p2psip.enums import EndpointState, EndpointTransitionReason, SipTransportType
 from p2psip.errors import RealTimeException, RealTimeInvalidOperationException, TlsFailureException
 from p2psip.net.connection import Connection
+from p2psip.net.given import ResolverNames
 from p2psip.net.interfaces import primary_address
 from p2psip.net.loop import LoopEnded
 from p2psip.net.pool import Pool
@@ -75,6 +76,7 @@ class RealTimeConnectionManager(abc.ABC):
         local_host: str | None,
         settings: ManagerSettings | None,
         contexts: TlsContexts | None,
+        resolver: ResolverNames | None,
     ) -> None:
         self._local_host = None if local_host is None else arguments.local_host(local_host)
         self._settings = (
@@ -90,6 +92,7 @@ class RealTimeConnectionManager(abc.ABC):
             self._settings,
             cast(StackOwner, self),  # which the managers that can be made are
             tls=contexts,
+            names=resolver,
             on_unhandled=self._report_unhandled,
         )
         self._strand = self._stack.dispatcher.strand("connection manager", owner=self)
@@ -438,6 +441,12 @@ class RealTimeServerTcpConnectionManager(RealTimeServerConnectionManager):
     Args:
         local_host: The name or address that Via and Contact bear; None means each connection's own address.
         settings: Timers and limits.
+        resolver: Names that are known here, for tests and labs, each with a sequence of addresses, of ``(priority,
+            weight, port, host)`` (SRV) or of the six values of a NAPTR record; nobody else is asked for them. ``"."``
+            has the nameservers to ask for all others: ``(address, port)``; where it has none the DNS is never asked.
+
+    Raises:
+        ValueError, TypeError: An argument.
     """
 
     transport = SipTransportType.TCP
@@ -447,8 +456,9 @@ class RealTimeServerTcpConnectionManager(RealTimeServerConnectionManager):
         local_host: str | None = None,
         *,
         settings: ManagerSettings | None = None,
+        resolver: ResolverNames | None = None,
     ) -> None:
-        super().__init__(local_host, settings, None)
+        super().__init__(local_host, settings, None, resolver)
 
 
 class _DefaultManager:

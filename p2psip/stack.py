@@ -26,11 +26,11 @@ from p2psip.errors import (
     OperationFailureException,
     OperationFailureReason,
     RealTimeException,
-    RealTimeInvalidOperationException,
     TlsFailureException,
 )
 from p2psip.message import Malformed, Request, Response
 from p2psip.net.connection import Connection
+from p2psip.net.given import ResolverNames, given_names
 from p2psip.net.loop import Clock, Loop, LoopEnded
 from p2psip.net.network import Network, SocketFactory, Target
 from p2psip.net.pool import Pool
@@ -117,6 +117,7 @@ class Stack:
         owner: StackOwner,
         *,
         tls: TlsContexts | None,
+        names: ResolverNames | None,
         on_unhandled: OnError,
     ) -> None:
         self.settings = settings
@@ -127,7 +128,7 @@ class Stack:
         install(self.engine)
         world = self.environment
         self.loop = Loop(name, self._loop_ended) if world is None else Loop(name, self._loop_ended, world.clock)
-        resolver = Resolver(self.loop, settings, {} if world is None else world.hosts)
+        resolver = Resolver(self.loop, settings, given_names(names, None if world is None else world.hosts))
         self.network = Network(self.loop, settings, self, tls=tls, resolver=resolver, factory=world)
         self.loop.add_clock(self)
         self._owner = owner
@@ -166,7 +167,7 @@ class Stack:
         try:
             self.post(self._send, waiter)
         except LoopEnded as error:
-            waiter.operation.fail(loop_gone(error))
+            waiter.operation.fail(error.failure())
         if self.loop.backlog >= BACKLOG:
             # Else the interpreter's lock stays with a thread that sends without pause for 5 ms at a time, and the
             # peer, which could be at work, has nothing to do meanwhile.
@@ -177,7 +178,7 @@ class Stack:
         try:
             self.post(self._cancel, operation)
         except LoopEnded as error:
-            operation.fail(loop_gone(error))
+            operation.fail(error.failure())
 
     def respond(self, transaction: ServerTransaction, response: Response) -> None:
         """Answer a request that was delivered."""
@@ -213,7 +214,7 @@ class Stack:
         try:
             self.post(run)
         except LoopEnded as error:
-            operation.fail(loop_gone(error))
+            operation.fail(error.failure())
 
     def disconnect(self, connection: Connection) -> None:
         """Close the connection gracefully."""
@@ -485,14 +486,3 @@ def _octets(message: Request | Response | Malformed | bytes) -> bytes:
     if isinstance(message, bytes):
         return message
     return message.data if isinstance(message, Malformed) else message.to_bytes()
-
-
-def loop_gone(error: LoopEnded) -> Exception:
-    """What a caller is told who comes too late."""
-    failure: Exception
-    if error.forked:
-        failure = RealTimeInvalidOperationException(str(error))
-    else:
-        failure = OperationFailureException(str(error), OperationFailureReason.ABORTED)
-    failure.__cause__ = error
-    return failure

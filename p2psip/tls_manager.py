@@ -14,6 +14,7 @@ from p2psip.enums import SipTransportType
 from p2psip.errors import RealTimeInvalidOperationException
 from p2psip.managers import RealTimeServerConnectionManager
 from p2psip.net.certificates import CertificateStore, LocalCertificate, TrustAnchors
+from p2psip.net.given import ResolverNames
 from p2psip.net.tls import TlsContexts
 
 TrustedRoots = str | os.PathLike[str] | Iterable[Any] | None
@@ -39,6 +40,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         minimum_tls_version: TLS 1.2 or 1.3.
         key_log_file: Where session keys are written, for a debugger such as Wireshark; None (nowhere) by default.
         settings: Timers and limits.
+        resolver: Names that are known here, for tests and labs; as for RealTimeServerTcpConnectionManager.
 
     Raises:
         TlsFailureException: The certificate is not there, or cannot be used; the sentence says what the store holds.
@@ -61,6 +63,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         minimum_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         key_log_file: str | os.PathLike[str] | None = None,
         settings: ManagerSettings | None = None,
+        resolver: ResolverNames | None = None,
     ) -> None:
         store = _store(certificate_store)
         self._source: Any = (store, certificate_issuer_name, certificate_serial_number)
@@ -76,6 +79,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
                 "key_log_file": key_log_file,
             },
             settings,
+            resolver,
         )
 
     @classmethod
@@ -93,6 +97,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         minimum_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         key_log_file: str | os.PathLike[str] | None = None,
         settings: ManagerSettings | None = None,
+        resolver: ResolverNames | None = None,
     ) -> _Self:
         """A manager from PEM or PKCS#12 files instead of a store.
 
@@ -117,6 +122,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
                 "key_log_file": key_log_file,
             },
             settings,
+            resolver,
         )
         return self
 
@@ -128,6 +134,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         need_mutual_tls: bool,
         tls_options: dict[str, Any],
         settings: ManagerSettings | None,
+        resolver: ResolverNames | None,
     ) -> None:
         self._certificate = certificate
         self._trusted_roots = trusted_roots
@@ -136,7 +143,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         self._local_host_given = local_host is not None
         self._allowed_domains = AllowedDomains(self._domains_changed)
         self._certificate_lock = threading.RLock()
-        super().__init__(local_host or certificate.default_host, settings, self._contexts())
+        super().__init__(local_host or certificate.default_host, settings, self._contexts(), resolver)
 
     def _contexts(self) -> TlsContexts:
         """TLS as it is to be from now on: certificate, roots and rules are read and tested."""

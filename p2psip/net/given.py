@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from p2psip.net.selection import LABELS, Naptr, Query, Srv, plain_name
 
 Entry = str | tuple[Any, ...]
 """An address, the four values of an SRV record, or the six of a NAPTR record."""
-Entries = str | Sequence[Entry]
+ResolverNames = Mapping[str, str | Sequence[Entry]]
+"""What applications give; see :class:`GivenNames`."""
 
 NAMESERVERS = "."
 """The key of the nameservers that are asked for everything else."""
@@ -72,7 +74,16 @@ class GivenNames:
             return None
 
 
-def checked(names: Mapping[str, Entries]) -> dict[str, Sequence[Entry]]:
+def given_names(names: ResolverNames | None, world: Mapping[str, Sequence[Entry]] | None) -> GivenNames:
+    """What an application gives, and behind it what the world of a test has instead of a DNS.
+
+    Raises: As :func:`checked`.
+    """
+    maps = [] if names is None else [checked(names)]
+    return GivenNames(ChainMap(*maps, *([] if world is None else [world])))  # type: ignore[arg-type]
+
+
+def checked(names: ResolverNames) -> dict[str, Sequence[Entry]]:
     """A copy of what an application gives, in the form that :class:`GivenNames` reads.
 
     Raises:

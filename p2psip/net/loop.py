@@ -14,7 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from p2psip.errors import ConnectionFailureException
+from p2psip.errors import (
+    ConnectionFailureException,
+    OperationFailureException,
+    OperationFailureReason,
+    RealTimeInvalidOperationException,
+)
 from p2psip.timers import Timer, Timers
 
 _log = logging.getLogger(__name__)
@@ -82,6 +87,16 @@ class LoopEnded(RuntimeError):
     def __init__(self, message: str, *, forked: bool = False) -> None:
         super().__init__(message)
         self.forked = forked
+
+    def failure(self) -> Exception:
+        """What a caller is told who comes too late."""
+        failure: Exception
+        if self.forked:
+            failure = RealTimeInvalidOperationException(str(self))
+        else:
+            failure = OperationFailureException(str(self), OperationFailureReason.ABORTED)
+        failure.__cause__ = self
+        return failure
 
 
 class Loop:

@@ -7,13 +7,13 @@ import ipaddress
 import logging
 import random
 import socket
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException, RealTimeException
 from p2psip.net import records
-from p2psip.net.given import Entry, GivenNames
+from p2psip.net.given import GivenNames
 from p2psip.net.loop import Loop
 from p2psip.net.questions import Questions
 from p2psip.net.selection import Answer, Plan, Query, Wanted, plain_name, select
@@ -46,7 +46,7 @@ class Resolver:
     own (RFC 6724). Answers are remembered: services as long as they say, addresses half a minute.
 
     Args:
-        names: What is given on this side, as :class:`GivenNames` says; an empty list means no such host.
+        given: What is known on this side; nobody else is asked for it.
         lookup: ``socket.getaddrinfo``, or what stands in for it in a test.
         ask: A question to the DNS, likewise; see :func:`p2psip.net.records.ask`.
     """
@@ -55,13 +55,13 @@ class Resolver:
         self,
         loop: Loop,
         settings: ManagerSettings,
-        names: Mapping[str, Sequence[Entry]],
+        given: GivenNames,
         lookup: Lookup = socket.getaddrinfo,
         ask: Ask = records.ask,
     ) -> None:
         self._loop = loop
         self._settings = settings
-        self._given = GivenNames(names)
+        self._given = given
         self._lookup = lookup
         self._ask = ask
         self._questions = Questions(loop, self._remember)

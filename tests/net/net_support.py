@@ -15,9 +15,11 @@ import pytest
 from p2psip.config import ManagerSettings
 from p2psip.errors import RealTimeException
 from p2psip.net.connection import Connection
+from p2psip.net.given import GivenNames
 from p2psip.net.loop import Loop
 from p2psip.net.network import Network, Target
 from p2psip.net.resolver import Resolver
+from p2psip.net.selection import Answer
 from p2psip.testing.clock import FakeClock
 
 PATIENCE = 10.0
@@ -135,6 +137,11 @@ class Outcome:
         return result
 
 
+def no_dns(query: object, nameservers: object, seconds: float) -> tuple[Answer, float]:
+    """Nothing is known of any service."""
+    return Answer(), 60.0
+
+
 class Side:
     """A loop with a network, and what it tells."""
 
@@ -145,6 +152,7 @@ class Side:
         clock: FakeClock | None = None,
         hosts: Any = None,
         lookup: Any = socket.getaddrinfo,
+        ask: Any = no_dns,
         factory: Any = None,
         tls: Any = None,
     ) -> None:
@@ -157,7 +165,7 @@ class Side:
             self.settings,
             self.recorder,
             tls=tls,
-            resolver=Resolver(self.loop, self.settings, {} if hosts is None else hosts, lookup),
+            resolver=Resolver(self.loop, self.settings, GivenNames({} if hosts is None else hosts), lookup, ask),
             factory=factory,
         )
         self.loop.start()
