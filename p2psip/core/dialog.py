@@ -246,10 +246,12 @@ class Dialog:
         transaction.refuse(Refusal(481))
 
     def _refusal(self, request: Request) -> Refusal | None:
-        """Gaps are fine. A lower number is out of order; the same one came by another way (RFC 3261 8.2.2.2)."""
+        """Gaps are fine. A number that is not higher is out of order, or of a request that has come before and whose
+        transaction is over (RFC 3261 12.2.2). 482, as outside of dialogs, would end the dialog at the peer (RFC 5057 5.1).
+        """
         number = request.cseq.number
         if self.remote_sequence is not None and number <= self.remote_sequence:
-            return Refusal(500 if number < self.remote_sequence else 482)
+            return Refusal(500)
         self.remote_sequence = number
         return None
 

@@ -271,12 +271,13 @@ def test_a_dialog_over_tcp_may_stay_there() -> None:
     assert caller.home.asked[-1][2] is False
 
 
-def test_gaps_are_fine_lower_numbers_are_out_of_order_equal_ones_came_twice() -> None:
+def test_gaps_are_fine_what_is_not_higher_is_out_of_order() -> None:
+    """RFC 3261 12.2.2. Never 482, which is for copies outside of dialogs (8.2.2.2) and would end the dialog (RFC 5057)."""
     caller = Caller()
     assert caller.receive("INFO", 5) == 200
     assert caller.receive("INFO", 9) == 200
     assert caller.receive("INFO", 8) == 500
-    assert caller.receive("INFO", 9) == 482
+    assert caller.receive("INFO", 9) == 500
     assert caller.usage.got == ["INFO", "INFO"]
 
 

@@ -299,6 +299,21 @@ def test_an_answer_in_the_session_that_says_it_is_gone(world: World, code: int) 
     over(world, session, theirs)
 
 
+def test_a_copy_of_a_request_that_comes_by_another_way_harms_nothing(world: World) -> None:
+    """RFC 3261 12.2.2: with a branch of its own over another connection, while the first one was lost to its sender."""
+    session, theirs = connected(world)
+    world.alice.do(session.send_request, "INFO", (), None)
+    dialog = session.dialog
+    assert dialog is not None
+    dialog.local_sequence -= 1
+    again = world.alice.do(session.send_request, "INFO", (), None)
+    assert again.message.status_code == 500
+    assert len(world.bob.happened("RequestReceived")) == 1
+    assert session.state is theirs.state is CONNECTED
+    world.alice.do(session.terminate, ())
+    over(world, session, theirs)
+
+
 def test_a_proxy_that_gets_no_answer_says_408(world: World) -> None:
     session, theirs = connected(world)
     world.lose = is_method("INFO")
