@@ -149,7 +149,15 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
             host = arguments.host(uri.parameters.get("maddr") or uri.host)
         except ValueError as error:
             raise ConnectionFailureException(f"{uri} names no host that a request could be sent to.") from error
-        return self._target_at(transport, host, uri.port, asked or None, None)
+        name = self._proxy_certificate_subject if self._is_proxy(host, uri.port, transport) else None
+        return self._target_at(transport, host, uri.port, asked or None, name)
+
+    def _is_proxy(self, host: str, port: int | None, transport: SipTransportType) -> bool:
+        """A hop is the outbound proxy, which is in the path of a dialog as a rule (Record-Route)."""
+        if self._proxy is None:
+            return False
+        default = DEFAULT_PORTS[transport.name]
+        return host == self._proxy[0] and (port or default) == (self._proxy[1] or default)
 
     def _find_target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:
         """The transport rule: what the address asks for, else the endpoint's default; the proxy's is only raised."""

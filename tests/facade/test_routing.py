@@ -16,6 +16,7 @@ from p2psip import (
     SipPeerToPeerEndpoint,
     SipTransportType,
 )
+from p2psip.message import SipUri
 from p2psip.testing import CertificateAuthority, tls_manager
 
 TCP, TLS = SipTransportType.TCP, SipTransportType.TLS
@@ -139,6 +140,34 @@ def test_the_name_of_the_proxy_s_certificate(
         assert endpoint._target(RealTimeAddress("sip:b@b.example"), None).identity == "pool.example.com"
         endpoint.proxy_certificate_subject = None
         assert endpoint._target(RealTimeAddress("sip:b@b.example"), None).identity == "proxy.example.com"
+
+
+@pytest.mark.parametrize(
+    ("hop", "identity"),
+    [
+        ("sip:proxy.example.com:{port};transport=tls;lr", "pool.example.com"),
+        ("sip:PROXY.example.com:{port};transport=tls;lr", "pool.example.com"),
+        ("sip:proxy.example.com:{other};transport=tls;lr", "proxy.example.com"),
+        ("sip:b.example:{port};transport=tls;lr", "b.example"),
+    ],
+)
+def test_the_name_of_the_proxy_s_certificate_holds_for_dialogs_that_go_by_it(
+    managers: dict[SipTransportType, RealTimeServerConnectionManager], hop: str, identity: str
+) -> None:
+    """What a peer says in Record-Route names the proxy, but not what its certificate bears."""
+    with SipPeerToPeerEndpoint("sip:alice@a.example", managers[TLS], TLS, *PROXY) as endpoint:
+        endpoint.proxy_certificate_subject = "pool.example.com"
+        uri = SipUri.parse(hop.format(port=PROXY[1], other=PROXY[1] + 1))
+        assert endpoint._next_hop(uri, False, True).identity == identity
+
+
+def test_the_proxy_s_port_may_be_the_default_one(
+    managers: dict[SipTransportType, RealTimeServerConnectionManager],
+) -> None:
+    with SipPeerToPeerEndpoint("sip:alice@a.example", managers[TLS], TLS, "proxy.example.com") as endpoint:
+        endpoint.proxy_certificate_subject = "pool.example.com"
+        for hop in ("sip:proxy.example.com:5061;lr", "sip:proxy.example.com;lr"):
+            assert endpoint._next_hop(SipUri.parse(hop), False, True).identity == "pool.example.com"
 
 
 def test_options_of_one_message_come_before_proxy_and_address(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from interop_calls import AUDIO, end_of
-from interop_kamailio import BOTH, Behind, behind
+from interop_kamailio import BOTH, REALM, Behind, behind
 from interop_support import LOOPBACK, PATIENCE
 
 from p2psip import (
@@ -63,6 +63,18 @@ def test_calls_go_on(tmp_path: Path, kind: str, first: str) -> None:
         path.proxy.start()
         for call in calls:
             check_goes_on(call, first)
+
+
+@BY_BOTH
+def test_calls_go_on_where_the_proxy_has_another_name(tmp_path: Path, first: str) -> None:
+    """``proxy_certificate_subject`` is what its certificate bears whenever one connects to it."""
+    with behind(tmp_path, "TLS", names=(REALM,)) as path:
+        for party in path.parties:
+            party.endpoint.proxy_certificate_subject = REALM
+        calls = begin_calls(path, 1)
+        path.proxy.stop()
+        path.proxy.start()
+        check_goes_on(calls[0], first)
 
 
 @BOTH
