@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from p2psip.core.authentication import CREDENTIAL_FIELDS, Attempt
+from p2psip.core.authentication import CREDENTIAL_FIELDS, Attempt, unmet
 from p2psip.core.effects import Complete, Provisional
 from p2psip.core.tables import Input
 from p2psip.core.ways import Way, Ways
@@ -149,24 +149,28 @@ class ClientRequest:
         attempt = self._attempt
         if response.status_code == 503:
             return self._takes_another_way(f"{self._where()} answered 503")
-        if response.status_code not in (401, 407):
-            if attempt is not None:
-                attempt.accepted(response)
-            return False
-        record, engine = self.record, self._engine
+        if response.status_code in (401, 407):
+            return self._is_answered(response)
+        if attempt is not None:
+            attempt.accepted(response)
+        return False
+
+    def _is_answered(self, challenge: Response) -> bool:
+        record, engine, attempt = self.record, self._engine, self._attempt
         left = self._over_at - engine.now
         is_by_hand = attempt is None and any(field in self.request.headers for field in CREDENTIAL_FIELDS)
-        if record is None or self.credentials is None or left <= 0 or is_by_hand:
-            return False
-        if attempt is None:
-            attempt = self._attempt = Attempt()
-        answers = attempt.take(response, self.credentials)
-        if not answers:
-            return False
-        record.known_answers.remember(self.request, self.target, answers)
-        engine.dialogs.number_again(self.request)
-        self._start_over(self.flow)
-        return True
+        if record is not None and self.credentials is not None and left > 0 and not is_by_hand:
+            if attempt is None:
+                attempt = self._attempt = Attempt()
+            answers = attempt.take(challenge, self.credentials)
+            if answers:
+                record.known_answers.remember(self.request, self.target, answers)
+                self._start_over(self.flow)
+                engine.dialogs.number_again(self.request)
+                return True
+            record.known_answers.forget(self.request, self.target, attempt.refused(challenge))
+        challenge.unmet = unmet(challenge, self.request, self.credentials)
+        return False
 
     def not_opened(self, error: RealTimeException) -> None:
         """There is no flow to its target."""
