@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from p2psip import arguments
 from p2psip.core.authentication import Credential
 from p2psip.core.digest import ALGORITHMS
+
+_HEXADECIMAL = re.compile(r"[0-9A-Fa-f]+")
+
+
+def credential(
+    user_name: str, password: str | None, secrets: Mapping[str, str] | None = None, *, allow_md5: bool = False
+) -> Credential:
+    """Who somebody is, checked.
+
+    Raises:
+        ValueError, TypeError: An argument.
+    """
+    arguments.text(user_name, "A user name")
+    if not user_name:
+        raise ValueError("A user name is empty.")
+    if (password is None) == (secrets is None):
+        raise ValueError("Give a password, or secrets in place of it.")
+    if password is not None:
+        if not isinstance(password, str):
+            raise TypeError(f"A password is a str, not {type(password).__name__}.")
+        try:
+            password.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise ValueError("The password cannot be written as UTF-8.") from None
+        return Credential(user_name, password, allow_md5=allow_md5)
+    known = {}
+    for algorithm, secret in dict(secrets or {}).items():
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"{algorithm!r} is none of the algorithms {', '.join(ALGORITHMS)}.")
+        length = 32 if algorithm == "MD5" else 64
+        if not isinstance(secret, str) or len(secret) != length or _HEXADECIMAL.fullmatch(secret) is None:
+            raise ValueError(f"The secret for {algorithm} is not {length} hexadecimal digits.")
+        known[algorithm] = secret.lower()
+    if not known:
+        raise ValueError("There are no secrets: give one for each algorithm that is to be used.")
+    return Credential(user_name, None, known, allow_md5=allow_md5)
 
 
 class Credentials:
@@ -45,23 +82,9 @@ class Credentials:
         """
         if realm is not None:
             arguments.text(realm, "A realm")
-        arguments.text(user_name, "A user name")
-        if not user_name:
-            raise ValueError("A user name is empty.")
-        if (password is None) == (secrets is None):
-            raise ValueError("Give a password, or secrets in place of it.")
-        if password is not None and not isinstance(password, str):
-            raise TypeError(f"A password is a str, not {type(password).__name__}.")
         if secrets is not None and realm is None:
             raise ValueError("Secrets are good for one realm: name it.")
-        if secrets is not None:
-            for algorithm, secret in secrets.items():
-                if algorithm not in ALGORITHMS:
-                    raise ValueError(f"{algorithm!r} is none of the algorithms {', '.join(ALGORITHMS)}.")
-                if not isinstance(secret, str) or len(secret) != (32 if algorithm == "MD5" else 64):
-                    raise ValueError(f"The secret for {algorithm} is not a hash of it in hexadecimal digits.")
-        known = None if secrets is None else {algorithm: secret.lower() for algorithm, secret in secrets.items()}
-        self._by_realm[realm] = Credential(user_name, password, known, allow_md5=allow_md5)
+        self._by_realm[realm] = credential(user_name, password, secrets, allow_md5=allow_md5)
 
     def remove(self, realm: str | None) -> None:
         """Answer that realm no more. It is no error if nothing is known for it."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2psip import arguments
 from p2psip._version import __version__
+from p2psip.admission import Admission
 from p2psip.arguments import Headers
 from p2psip.capabilities import Capabilities
 from p2psip.core.directory import EndpointRecord
 from p2psip.core.flow import Flow
-from p2psip.credentials import Credentials
 from p2psip.enums import EndpointState, EndpointTransitionReason, MessageType
 from p2psip.errors import (
     ConnectionFailureException,
@@ -70,7 +70,7 @@ class SipPeerToPeerEndpointSettings:
     display_name: str = ""
 
 
-class RealTimeEndpoint(Capabilities, Hosting, abc.ABC):
+class RealTimeEndpoint(Capabilities, Admission, Hosting, abc.ABC):
     """What all endpoints have in common. Usable from any thread; use :class:`SipPeerToPeerEndpoint`."""
 
     state_changed: Event[RealTimeEndpoint, EndpointStateChangedEventArgs] = Event()
@@ -108,9 +108,9 @@ class RealTimeEndpoint(Capabilities, Hosting, abc.ABC):
         self._record = EndpointRecord(
             endpoint=self, owner=self._owner, opaque=self._opaque, gruu=self._gruu, epid=self._id
         )
-        self._record.credentials = self.credentials = Credentials()
         self._record.accepting = False  # until the manager listens
         Capabilities.__init__(self)
+        Admission.__init__(self)
         Hosting.__init__(self)
         self.display_name = settings.display_name
 

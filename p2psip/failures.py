@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from p2psip.core.digest import ALGORITHMS
 from p2psip.errors import (
     AuthenticationException,
     AuthenticationFailureReason,
@@ -26,7 +27,7 @@ def response_failure(response: Response, what: str, where: str = "") -> FailureR
     """
     code = response.status_code
     sentence = f"{what} was answered {code} {shown(response.reason)}" + (f" by {where}" if where else "")
-    hint = _HINTS.get(code)
+    hint = _HINTS.get(code) if response.unmet is None else _challenge_hint(response)
     warnings = _values(response, "Warning")
     kind: type[FailureResponseException] = FailureResponseException
     if code in (401, 407):
@@ -73,6 +74,32 @@ def _read_challenges(error: AuthenticationException, response: Response) -> None
         protocols.append(scheme if algorithm is None else f"{scheme} {algorithm[1]}")
     error.supported_authentication_protocols = tuple(protocols)
     error.failure_reason = AuthenticationFailureReason.MISSING_CREDENTIALS
+    if response.unmet is not None:
+        error.failure_reason = response.unmet.reason
+        error.realm = response.unmet.realm or error.realm
+
+
+def _challenge_hint(response: Response) -> str:
+    """What to do about it."""
+    who = "it" if response.status_code == 401 else "a proxy"
+    reason, realm, user_name = response.unmet
+    if not realm:
+        return f"{who} wants credentials in no way that is known here: Digest with {', '.join(ALGORITHMS)}"
+    realm = shown(realm)
+    if reason is AuthenticationFailureReason.INVALID_CREDENTIALS:
+        return (
+            f'{who} did not accept the credentials of {shown(user_name)} for the realm "{realm}"; user name or password '
+            "is wrong"
+        )
+    if reason is AuthenticationFailureReason.NO_COMMON_PROTOCOLS:
+        return (
+            f'{who} offers the realm "{realm}" nothing that the credentials may be used with; where that is MD5, '
+            f'endpoint.credentials.add("{realm}", ..., allow_md5=True) allows it'
+        )
+    return (
+        f'{who} wants credentials for the realm "{realm}": give them with '
+        f'endpoint.credentials.add("{realm}", user_name, password)'
+    )
 
 
 def _values(response: Response, name: str) -> list[str]:

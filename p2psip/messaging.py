@@ -189,6 +189,11 @@ class MessageReceivedEventArgs:
         )
 
     @property
+    def authenticated_user(self) -> str | None:
+        """The user name that the sender has proved by a digest, where the endpoint demands that; else None."""
+        return self._request.authenticated_user
+
+    @property
     def is_answered(self) -> bool:
         """A final response was sent, by the application or in its place."""
         return self._answered is not None

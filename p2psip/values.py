@@ -369,6 +369,11 @@ class SipRequestData(SipMessageData):
         """The Request-URI as it was received."""
         return self._message.uri
 
+    @property
+    def authenticated_user(self) -> str | None:
+        """The user name that the sender has proved by a digest, where the endpoint demands that; else None."""
+        return self._message.authenticated_user
+
 
 class SipResponseData(SipMessageData):
     """A response as it was received."""

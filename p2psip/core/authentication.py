@@ -7,11 +7,11 @@ sent along with later requests of the same call, to the same proxy or to the sam
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from p2psip.core.digest import Challenge, challenges_of, choose, credentials_text, secret_of
-from p2psip.errors import MessageParsingException
+from p2psip.errors import AuthenticationFailureReason, MessageParsingException
 from p2psip.message import Request, Response, parse_field
 
 MAXIMUM_TRIES = 2
@@ -109,6 +109,57 @@ _Place = tuple[str, str]
 """The field and the realm."""
 
 
+class Unmet(NamedTuple):
+    """Why a challenge is not answered (any more).
+
+    Attributes:
+        reason: Nothing is known for the realm, what is known was refused, or nothing that it offers may be used.
+        realm: Empty where no challenge could be read.
+        user_name: What it was tried with, if it was.
+    """
+
+    reason: AuthenticationFailureReason
+    realm: str
+    user_name: str = ""
+
+
+def unmet(response: Response, request: Request, credentials: CredentialSource | None) -> Unmet | None:
+    """What stands against answering that 401 or 407 to the request, as it was sent; None where nothing does."""
+    field = _FIELDS[response.status_code][1]
+    tried = {params.get("realm"): params.get("username", "") for params in _params(request, field)}
+    challenges = _challenges(response)
+    if not challenges:
+        asked = _FIELDS[response.status_code][0] in response.headers
+        return Unmet(AuthenticationFailureReason.NO_COMMON_PROTOCOLS, "") if asked else None
+    known = {each.realm: None if credentials is None else credentials.find(each.realm) for each in challenges}
+    for realm, credential in known.items():
+        if credential is None and realm not in tried:
+            return Unmet(AuthenticationFailureReason.MISSING_CREDENTIALS, realm)
+    for realm, credential in known.items():
+        if realm in tried:
+            name = tried[realm] if credential is None else credential.user_name
+            return Unmet(AuthenticationFailureReason.INVALID_CREDENTIALS, realm, name)
+    for realm, credential in known.items():
+        offered = [each for each in challenges if each.realm == realm]
+        if credential is not None and _choose(offered, credential) is None:
+            return Unmet(AuthenticationFailureReason.NO_COMMON_PROTOCOLS, realm, credential.user_name)
+    return None
+
+
+def _challenges(response: Response) -> list[Challenge]:
+    asked = _FIELDS[response.status_code][0].lower()
+    return challenges_of(value for name, value in response.headers if name.lower() == asked)
+
+
+def _params(request: Request, field: str) -> Iterator[Mapping[str, str]]:
+    for name, value in request.headers:
+        if name.lower() == field.lower():
+            try:
+                yield parse_field(name, value).params
+            except MessageParsingException:
+                pass
+
+
 class Attempt:
     """What one request has answered so far. Made for the first challenge, or because an earlier one will come again."""
 
@@ -125,21 +176,22 @@ class Attempt:
         Returns:
             What is new; empty where nothing can be said that was not said before.
         """
-        asked, field = _FIELDS[response.status_code]
+        field = _FIELDS[response.status_code][1]
         by_realm: dict[str, list[Challenge]] = {}
-        for challenge in challenges_of(value for name, value in response.headers if name.lower() == asked.lower()):
-            by_realm.setdefault(challenge.realm, []).append(challenge)
+        for each in _challenges(response):
+            by_realm.setdefault(each.realm, []).append(each)
         fresh = []
         for realm, challenges in by_realm.items():
             tried = self._answers.get((field, realm))
-            challenge_, credential = _choose(challenges, credentials)
-            if challenge_ is None or credential is None:
+            credential = credentials.find(realm)
+            challenge = None if credential is None else _choose(challenges, credential)
+            if challenge is None or credential is None:
                 continue
             if (tried is None or not tried.tries) and self._asked >= MAXIMUM_REALMS:
                 continue
-            if tried is not None and tried.tries and (tried.tries >= MAXIMUM_TRIES or not challenge_.stale):
+            if tried is not None and tried.tries and (tried.tries >= MAXIMUM_TRIES or not challenge.stale):
                 return []  # refused: the same again would be refused again (RFC 3261 22.1)
-            answer = Answer(field, challenge_, credential)
+            answer = Answer(field, challenge, credential)
             self._answers[field, realm] = _Tried(answer, 1 if tried is None else tried.tries + 1)
             fresh.append(answer)
         return fresh
@@ -155,6 +207,12 @@ class Attempt:
             request.headers.remove(field)
         for tried in self._answers.values():
             request.headers.add(tried.answer.field, tried.answer.write(request, cnonce))
+
+    def refused(self, response: Response) -> list[Answer]:
+        """What was said to those who challenge once more."""
+        field = _FIELDS[response.status_code][1]
+        realms = {challenge.realm for challenge in _challenges(response)}
+        return [tried.answer for (name, realm), tried in self._answers.items() if name == field and realm in realms]
 
     def accepted(self, response: Response) -> None:
         """A final response that is no challenge: it may bring the next nonce, of one realm that it does not name."""
@@ -174,13 +232,10 @@ class Attempt:
                 answers[0].renew(nonce)
 
 
-def _choose(challenges: list[Challenge], credentials: CredentialSource) -> tuple[Challenge | None, Credential | None]:
-    realm = challenges[0].realm
-    credential = credentials.find(realm)
-    if credential is None:
-        return None, None
-    usable = [each for each in challenges if credential.secret(each.algorithm, realm) is not None]
-    return choose(usable, credential.allow_md5), credential
+def _choose(challenges: list[Challenge], credential: Credential) -> Challenge | None:
+    """Which of these, all of one realm, it can answer best."""
+    usable = [each for each in challenges if credential.secret(each.algorithm, each.realm) is not None]
+    return choose(usable, credential.allow_md5)
 
 
 class KnownAnswers:
@@ -204,6 +259,16 @@ class KnownAnswers:
                 self._known.move_to_end(key)
         while len(self._known) > MAXIMUM_KNOWN:
             self._known.popitem(last=False)
+
+    def forget(self, request: Request, target: Any, answers: Iterable[Answer]) -> None:
+        """They were refused: some servers lock those out who are wrong too often."""
+        for answer in answers:
+            for key in _keys(answer.field, request, target):
+                known = self._known.get(key, {})
+                if known.get((answer.field, answer.challenge.realm)) is answer:
+                    del known[answer.field, answer.challenge.realm]
+                    if not known:
+                        del self._known[key]
 
     def find(self, request: Request, target: Any, credentials: CredentialSource) -> list[Answer]:
         """What will be asked of that request, probably."""

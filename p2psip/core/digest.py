@@ -13,6 +13,7 @@ from p2psip.errors import MessageParsingException
 from p2psip.message import is_token, parse_field, split_list
 
 _HASHES = {"SHA-512-256": "sha512_256", "SHA-256": "sha256", "MD5": "md5"}
+_HASHES = {name: hash_ for name, hash_ in _HASHES.items() if hash_ in hashlib.algorithms_available}  # OpenSSL's affair
 ALGORITHMS = tuple(_HASHES)
 """Best first. Each exists with ``-sess`` as well."""
 

@@ -85,7 +85,7 @@ class DigestDemand:
         """When the newest nonce was issued whose counts are known no longer."""
 
     def refusal(self, now: float, transaction: ServerTransaction, tokens: Tokens) -> Refusal | None:
-        """Why the request is not let in; None when it is, and then the transaction knows whose it is."""
+        """Why the request is not let in; None when it is, and then it says whose it is."""
         if self._except_certificates and transaction.flow.is_authenticated:
             return None
         is_stale = False
@@ -96,7 +96,7 @@ class DigestDemand:
             if user is None:
                 continue
             if self._is_good(now, params.get("nonce", ""), params["nc"]):
-                transaction.authenticated_user = user
+                transaction.request.authenticated_user = user
                 return None
             is_stale = True
         nonce = self._nonce(now, tokens.tag())

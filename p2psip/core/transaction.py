@@ -266,11 +266,10 @@ class ServerTransaction(Transaction):
         usage: The part of a dialog that it belongs to, or None.
         record: The endpoint that it was delivered to, or None.
         user: For whoever answers it; the engine does not look at it.
-        authenticated_user: Who has proved by a digest that the request is theirs, or None.
         is_answered: A final response was sent.
     """
 
-    __slots__ = ("_last", "authenticated_user", "is_answered", "merge_key", "record", "to_tag", "usage", "user")
+    __slots__ = ("_last", "is_answered", "merge_key", "record", "to_tag", "usage", "user")
 
     def __init__(self, context: Context, flow: Any, key: object, request: Request, to_tag: str) -> None:
         super().__init__(context, flow, key, request)
@@ -279,7 +278,6 @@ class ServerTransaction(Transaction):
         self.usage: Usage | None = None
         self.record: EndpointRecord | None = None
         self.user: Any = None
-        self.authenticated_user: str | None = None
         self.is_answered = False
         self._last: bytes | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import excerpt, is_call_id, is_token, parse_number, split_list
@@ -241,7 +242,7 @@ class Request(Message):
         ValueError: Method, URI or a header cannot stand in a message.
     """
 
-    __slots__ = ("method", "uri")
+    __slots__ = ("_authenticated_user", "method", "uri")
 
     def __init__(
         self, method: str, uri: str | SipUri, headers: Iterable[tuple[str, str]] = (), body: bytes = b""
@@ -261,6 +262,15 @@ class Request(Message):
     @property
     def start_line(self) -> str:
         return f"{self.method} {self.uri} {self.sip_version}"
+
+    @property
+    def authenticated_user(self) -> str | None:
+        """Who has proved that it is theirs; set by whoever has asked for the proof, and not written."""
+        return getattr(self, "_authenticated_user", None)
+
+    @authenticated_user.setter
+    def authenticated_user(self, name: str) -> None:
+        self._authenticated_user = name
 
     @property
     def request_uri(self) -> SipUri | str:
@@ -308,7 +318,7 @@ class Response(Message):
         ValueError: Status code, reason or a header cannot stand in a message.
     """
 
-    __slots__ = ("reason", "status_code")
+    __slots__ = ("_unmet", "reason", "status_code")
 
     def __init__(
         self, status_code: int, reason: str, headers: Iterable[tuple[str, str]] = (), body: bytes = b""
@@ -325,6 +335,15 @@ class Response(Message):
     @property
     def start_line(self) -> str:
         return f"{self.sip_version} {self.status_code} {self.reason}"
+
+    @property
+    def unmet(self) -> Any:
+        """Of a 401 or 407: why it was not answered, from whoever might have; None where nobody has said so."""
+        return getattr(self, "_unmet", None)
+
+    @unmet.setter
+    def unmet(self, why: Any) -> None:
+        self._unmet = why
 
     def validate(self) -> None:
         try:

@@ -294,7 +294,7 @@ def test_who_proves_it_is_let_in_and_known() -> None:
     assert answer.status_code == 401
     assert server.take(proof(answer)) is None
     (transaction,) = server.side.delivered
-    assert transaction.authenticated_user == "alice"
+    assert transaction.request.authenticated_user == "alice"
 
 
 @pytest.mark.parametrize("why", [{"password": "wrong"}, {"user": "bob"}, {"user": ""}])
