@@ -13,6 +13,7 @@ from net_support import PATIENCE, Outcome, Side, sides
 from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException
 from p2psip.net.questions import MAXIMUM_THREADS
+from p2psip.net.selection import Answer, Query, Srv, Wanted
 from p2psip.testing.clock import FakeClock
 from p2psip.testing.network import Hosts
 
@@ -204,3 +205,209 @@ def test_an_asker_that_fails_does_not_keep_the_answer_from_the_others(
     outcome.wait()
     assert len(caplog.records) == 1
     caplog.clear()
+
+
+# ---------------------------------------------------------------------- services
+
+SECURE = "SRV _sips._tcp.b.example"
+TLS = Wanted("TLS", "b.example", None)
+
+
+class Dns:
+    """Stands in for the nameservers; answers when it is let. What it does not know is not there for ``ttl`` seconds."""
+
+    def __init__(self, *, held: bool = False, ttl: float = 100.0, **options: Any) -> None:
+        self.records: dict[str, Answer] = {}
+        self.asked: list[str] = []
+        self.servers: list[Any] = []
+        self.seconds: list[float] = []
+        self.let = threading.Semaphore(0)
+        self.entered = threading.Semaphore(0)
+        self.held = held
+        self.ttl = ttl
+
+    def __call__(self, query: Query, nameservers: Any, seconds: float) -> tuple[Answer, float]:
+        self.asked.append(str(query))
+        self.servers.append(nameservers)
+        self.seconds.append(seconds)
+        self.entered.release()
+        if self.held:
+            assert self.let.acquire(timeout=PATIENCE)
+        return self.records.get(str(query), Answer()), self.ttl
+
+
+def servers(*hosts: str) -> Answer:
+    return Answer(tuple(Srv(number, 0, 5061, host) for number, host in enumerate(hosts)))
+
+
+def plan(side: Side, wanted: Wanted = TLS) -> Outcome:
+    outcome = Outcome()
+    side.call(side.network.resolver.plan, wanted, outcome)
+    return outcome
+
+
+def hosts_of(outcome: Outcome) -> list[str]:
+    return [place.host for place in outcome.wait().places]
+
+
+def test_services_are_asked_for_once_by_all_and_remembered_as_long_as_they_say(sides: Make) -> None:
+    clock = FakeClock()
+    dns = Dns(held=True, ttl=100)
+    dns.records[SECURE] = servers("one.b.example", "two.b.example")
+    side = sides(ask=dns, clock=clock)
+    outcomes = [plan(side, TLS._replace(host=name)) for name in ("b.example", "B.Example.")]
+    dns.let.release()
+    assert [hosts_of(outcome) for outcome in outcomes] == [["one.b.example", "two.b.example"]] * 2
+    clock.advance(99)
+    assert hosts_of(plan(side)) == ["one.b.example", "two.b.example"]
+    assert dns.asked == [SECURE]
+    clock.advance(2)
+    dns.let.release()
+    plan(side).wait()
+    assert dns.asked == [SECURE] * 2
+
+
+def test_that_there_are_none_is_remembered_too(sides: Make) -> None:
+    clock = FakeClock()
+    dns = Dns(ttl=30)
+    side = sides(ask=dns, clock=clock)
+    assert hosts_of(plan(side)) == ["b.example"]
+    clock.advance(29)
+    assert hosts_of(plan(side)) == ["b.example"]
+    assert len(dns.asked) == 1
+    clock.advance(2)
+    plan(side).wait()
+    assert len(dns.asked) == 2
+
+
+def test_the_draw_between_equals_is_made_again_each_time(sides: Make) -> None:
+    dns = Dns()
+    dns.records[SECURE] = Answer(tuple(Srv(1, 1, 5061, f"h{n}.b.example") for n in range(8)))
+    side = sides(ask=dns)
+    assert len({tuple(hosts_of(plan(side))) for _ in range(20)}) > 1
+    assert len(dns.asked) == 1
+
+
+def test_a_hanging_nameserver_leaves_time_for_the_addresses(sides: Make) -> None:
+    clock = FakeClock()
+    dns = Dns(held=True)
+    side = sides(ManagerSettings(resolve_timeout=10), ask=dns, clock=clock)
+    outcome = plan(side)
+    assert dns.entered.acquire(timeout=PATIENCE)
+    clock.advance(3.9)
+    assert outcome.calls == 0
+    clock.advance(0.2)
+    found = outcome.wait()
+    assert [place.host for place in found.places] == ["b.example"]
+    assert found.problems == [f"{SECURE}: no answer within 4 s"]
+    assert dns.seconds == [4.0]
+    dns.let.release()
+
+
+def test_all_questions_of_a_search_share_its_time(sides: Make) -> None:
+    clock = FakeClock()
+    dns = Dns(held=True)
+    side = sides(ManagerSettings(resolve_timeout=10), ask=dns, clock=clock)
+    outcome = plan(side, TLS._replace(asks_for_transport=True))
+    assert dns.entered.acquire(timeout=PATIENCE)
+    clock.advance(3.9)
+    dns.let.release()
+    assert dns.entered.acquire(timeout=PATIENCE)
+    side.settle()
+    clock.advance(0.2)
+    assert len(outcome.wait().problems) == 1
+    dns.let.release()
+
+
+def test_a_late_answer_is_good_for_the_next_time(sides: Make) -> None:
+    clock = FakeClock()
+    dns = Dns(held=True)
+    dns.records[SECURE] = servers("one.b.example")
+    side = sides(ask=dns, clock=clock)
+    outcome = plan(side)
+    assert dns.entered.acquire(timeout=PATIENCE)
+    clock.advance(5)
+    assert hosts_of(outcome) == ["b.example"]
+    dns.let.release()
+    for _ in range(1000):
+        if hosts_of(plan(side)) == ["one.b.example"]:
+            break
+        clock.advance(0)
+    assert dns.asked == [SECURE]
+
+
+def test_a_machine_without_dns_is_left_alone_for_a_while(sides: Make) -> None:
+    clock = FakeClock()
+    dns = Dns()
+    silence = Answer(problem="no nameserver answered", is_silence=True)
+    dns.records = {f"SRV _sips._tcp.{name}.example": silence for name in "abc"}
+    side = sides(ask=dns, clock=clock)
+    assert hosts_of(plan(side, TLS._replace(host="a.example"))) == ["a.example"]
+    assert hosts_of(plan(side, TLS._replace(host="b.example"))) == ["b.example"]
+    assert len(dns.asked) == 1
+    clock.advance(31)
+    plan(side, TLS._replace(host="b.example")).wait()
+    assert len(dns.asked) == 2
+
+
+def test_one_name_that_nobody_answers_for_says_nothing_of_others(sides: Make) -> None:
+    dns = Dns()
+    dns.records["SRV _sips._tcp.a.example"] = Answer(problem="no nameserver answered", is_silence=True)
+    dns.records[SECURE] = servers("one.b.example")
+    side = sides(ask=dns)
+    plan(side, TLS._replace(host="known.example")).wait()
+    assert hosts_of(plan(side, TLS._replace(host="a.example"))) == ["a.example"]
+    assert hosts_of(plan(side)) == ["one.b.example"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "bob.localhost", "127.0.0.1", "::1", "[::1]", "fileserver", "x.invalid"])
+def test_what_is_on_this_machine_is_not_asked_for(sides: Make, host: str) -> None:
+    dns = Dns()
+    wanted = Wanted("TCP", host, None, True, True)
+    assert hosts_of(plan(sides(ask=dns), wanted)) == [host.strip("[]")]
+    assert dns.asked == []
+
+
+def test_a_plan_never_comes_from_within(sides: Make) -> None:
+    side = sides(ask=Dns())
+
+    def ask() -> int:
+        outcome = Outcome()
+        for host in ("127.0.0.1", "localhost", "b.example"):
+            side.network.resolver.plan(TLS._replace(host=host), outcome)
+        return outcome.calls
+
+    assert side.call(ask) == 0
+
+
+def test_an_exception_of_the_question_is_a_problem(sides: Make) -> None:
+    def fail(query: Query, nameservers: Any, seconds: float) -> Any:
+        raise MemoryError("no room")
+
+    assert plan(sides(ask=fail)).wait().problems == [f"{SECURE}: no room"]
+
+
+def test_other_nameservers_are_asked_for_everything(sides: Make) -> None:
+    names, dns = Names(), Dns()
+    dns.records = {
+        SECURE: servers("one.b.example"),
+        "A one.b.example": Answer(("192.0.2.1",)),
+        "AAAA one.b.example": Answer(("2001:db8::1",)),
+    }
+    side = sides(ask=dns, lookup=names, hosts={".": [("127.0.0.1", 5300)]})
+    assert hosts_of(plan(side)) == ["one.b.example"]
+    found = resolve(side, "one.b.example").wait()
+    assert {address[0] for _, address in found} == {"192.0.2.1", "2001:db8::1"}
+    assert dns.servers == [[("127.0.0.1", 5300)]] * 3
+    assert names.asked == []
+    assert "no address" in str(resolve(side, "two.b.example").error())
+    dns.records["A three.b.example"] = Answer(problem="the nameserver answered SERVFAIL")
+    assert "SERVFAIL" in str(resolve(side, "three.b.example").error())
+
+
+def test_the_dns_can_be_switched_off(sides: Make) -> None:
+    names, dns = Names(), Dns()
+    side = sides(ask=dns, lookup=names, hosts={".": []})
+    assert hosts_of(plan(side)) == ["b.example"]
+    resolve(side, "b.example").wait()
+    assert (dns.asked, names.asked) == ([], ["b.example"])
