@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.events import InvitationAccepted, ProvisionalReceived, Redirected, end_reason
 from p2psip.core.redirection import Redirections, is_secure, redirected_target
-from p2psip.core.reliable import Prack, ReliableReceiver, rseq
+from p2psip.core.reliable import ReliableReceiver, rseq
 from p2psip.core.usage import ClientUsage
 from p2psip.enums import ExtensionFeatureSupport, SignalingState, SignalingTransitionReason
 from p2psip.errors import (
@@ -138,14 +138,15 @@ class OutgoingInvite(ClientUsage):
         content, is_reliable = Content.of(response), False
         needs_answer = False
         if tag in self._early and rseq(response) is not None:
-            if not self._receivers.setdefault(tag, ReliableReceiver()).accepts(response):
+            receiver = self._receivers.setdefault(tag, ReliableReceiver())
+            if not receiver.accepts(now, response):
                 return  # again, or out of order (RFC 3262 4)
             is_reliable = True
             needs_answer = content is not None and self._offer is None and not self._is_answered
             if needs_answer:
                 self._offered = (self._early[tag], client_request.request, response)
             else:
-                Prack().send(now, self._early[tag], client_request.request, response, None)
+                receiver.acknowledge(now, self._early[tag], client_request.request, response, None)
                 if content is not None and self._offer is not None:
                     session.local_content, session.remote_content = self._offer, content
         session.tell(ProvisionalReceived(response, tag, is_reliable, content, needs_answer))
@@ -159,7 +160,7 @@ class OutgoingInvite(ClientUsage):
         dialog, invite, response = offered
         self._is_answered = True
         self._session.remote_content, self._session.local_content = Content.of(response), answer
-        Prack().send(now, dialog, invite, response, answer)
+        self._receivers[response.to_tag].acknowledge(now, dialog, invite, response, answer)
 
     def _succeeded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         """The first 2xx makes the session; one of another fork is acknowledged and ended (RFC 3261 13.2.2.4)."""

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from p2psip.core.transaction import ServerTransaction
 
 RING_AGAIN = 60.0
-"""Seconds between two provisional responses."""
+"""Seconds between two provisional responses (RFC 3261 13.3.1.1)."""
+RING_AGAIN_RELIABLY = 150.0
+"""The same where none of them gets lost (RFC 3262 3)."""
 
 
 class AwaitedAck:
@@ -94,15 +96,20 @@ class IncomingInvite:
     def _rang_too_long(self, code: int) -> None:
         self.reject(self._session.engine.now, code, None, (), None, SignalingTransitionReason.TIMEOUT)
 
-    def _ring_on(self, response: Response) -> None:
-        """Say it again every minute: proxies wait for no more than three (RFC 3261 13.3.1.1)."""
+    def _ring_on(self, seconds: float, say: Callable[..., object], *what: Any) -> None:
+        """Say it again from time to time: proxies wait for no more than three minutes."""
         timers, now = self._session.engine.timers, self._session.engine.now
         timers.cancel(self._rings)
-        self._rings = timers.start(now, RING_AGAIN, self._still_rings, response)
+        self._rings = timers.start(now, seconds, self._still_rings, seconds, say, what)
 
-    def _still_rings(self, response: Response) -> None:
-        self.transaction.respond(response)
-        self._ring_on(response)
+    def _still_rings(self, seconds: float, say: Callable[..., object], what: Any) -> None:
+        say(*what)
+        self._ring_on(seconds, say, *what)
+
+    def _send_reliably(
+        self, code: int, reason: str | None, headers: Pairs, content: Content | None = None, operation: Any = None
+    ) -> None:
+        self._reliable.send(self._session.engine.now, code, reason, headers, content, operation)
 
     def _is_refused(self, now: float) -> bool:
         """It requires reliable provisional responses, which the application has switched off since it came."""
@@ -139,11 +146,12 @@ class IncomingInvite:
             can and session.options.reliable is ExtensionFeatureSupport.REQUIRED
         )
         if code > 100 and (must or (reliable and can)):
-            self._reliable.send(now, code, reason, headers, content, operation)
+            self._send_reliably(code, reason, headers, content, operation)
+            self._ring_on(RING_AGAIN_RELIABLY, self._send_reliably, code, reason, headers)
         else:
             response = session.respond(self.transaction, code, reason, headers, content)
             if code > 100:
-                self._ring_on(response)
+                self._ring_on(RING_AGAIN, self.transaction.respond, response)
             session.complete(operation, None, None)
 
     def received_prack(self, now: float, transaction: ServerTransaction) -> None:

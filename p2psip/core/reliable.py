@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.events import AnswerReceived
 from p2psip.core.usage import ClientUsage
-from p2psip.errors import MessageParsingException, OperationTimeoutException
+from p2psip.errors import MessageParsingException, OperationTimeoutException, RealTimeException
 from p2psip.message import RAck, Request, Response, parse_field
 from p2psip.timers import Timer
 
 if TYPE_CHECKING:
+    from p2psip.core.request import ClientRequest
     from p2psip.core.session import Session
     from p2psip.core.transaction import ServerTransaction
 
@@ -143,21 +144,40 @@ class ReliableSender:
         self._again = self._limit = None
 
 
-class ReliableReceiver:
-    """The peer's side of our INVITE, in one early dialog: in order, each once (RFC 3262 4)."""
+class ReliableReceiver(ClientUsage):
+    """The peer's side of our INVITE, in one early dialog: in order, each once, each with its PRACK (RFC 3262 4)."""
 
-    __slots__ = ("_last",)
+    __slots__ = ("_last", "_prack", "_said")
 
     def __init__(self) -> None:
         self._last: int | None = None
+        self._said: tuple[Dialog, Pairs, Content | None] | None = None
+        self._prack: ClientRequest | None = None
 
-    def accepts(self, response: Response) -> bool:
-        """The response is the next one; else it came again or out of order, and is to be dropped."""
+    def accepts(self, now: float, response: Response) -> bool:
+        """The response is the next one; else it came again or out of order, and is to be dropped. A PRACK whose
+        connection was lost is sent once more where the peer shows that it still waits for it."""
         number = rseq(response)
+        if number is not None and number == self._last and self._said is not None and self._prack is None:
+            self._send(now, *self._said)
         if number is None or (self._last is not None and number != self._last + 1):
             return False
-        self._last = number
+        self._last, self._said = number, None
         return True
+
+    def acknowledge(
+        self, now: float, dialog: Dialog, invite: Request, response: Response, content: Content | None
+    ) -> None:
+        """Send the PRACK. If it is refused, the INVITE will tell."""
+        self._said = (dialog, [("RAck", f"{rseq(response)} {invite.cseq.number} INVITE")], content)
+        self._send(now, *self._said)
+
+    def _send(self, now: float, dialog: Dialog, headers: Pairs, content: Content | None) -> None:
+        self._prack = dialog.send(now, dialog.create_request("PRACK", headers, content), self)
+
+    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
+        if client_request is self._prack:
+            self._prack = None
 
 
 def rseq(response: Response) -> int | None:
@@ -166,13 +186,3 @@ def rseq(response: Response) -> int | None:
     if "100rel" not in option_tags(response, "Require") or not (text.isascii() and text.isdigit()) or len(text) > 10:
         return None
     return int(text)
-
-
-class Prack(ClientUsage):
-    """The acknowledgement of a provisional response. If it fails, the INVITE will tell."""
-
-    __slots__ = ()
-
-    def send(self, now: float, dialog: Dialog, invite: Request, response: Response, content: Content | None) -> None:
-        rack = f"{rseq(response)} {invite.cseq.number} INVITE"
-        dialog.send(now, dialog.create_request("PRACK", [("RAck", rack)], content), self)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from p2psip.core.dialog import Content, Pairs
 from p2psip.core.events import AnswerReceived, OfferCancelled, OfferReceived
 from p2psip.core.invite_server import AwaitedAck
-from p2psip.core.reliable import Prack, ReliableReceiver, rseq
+from p2psip.core.reliable import ReliableReceiver, rseq
 from p2psip.core.session_errors import taken_back
 from p2psip.core.usage import ClientUsage
 from p2psip.enums import SignalingState, SignalingTransitionReason
@@ -150,9 +150,9 @@ class Renegotiation(ClientUsage):
         if self._limit is None:
             limit = session.engine.settings.ring_limit
             self._limit = session.engine.timers.start(now, limit, self._out_of_time)
-        if session.dialog is not None and rseq(response) is not None and self._receiver.accepts(response):
+        if session.dialog is not None and rseq(response) is not None and self._receiver.accepts(now, response):
             self._early_answer = self._early_answer or Content.of(response)
-            Prack().send(now, session.dialog, invite, response, None)
+            self._receiver.acknowledge(now, session.dialog, invite, response, None)
 
     def _out_of_time(self) -> None:
         """Nobody answers it: take it back. The session stays as it was, unless the peer does not answer that either."""

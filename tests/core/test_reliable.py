@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from call_support import ANSWER, OFFER, World, acknowledge_at_once
 
+from p2psip.config import ManagerSettings
 from p2psip.core.dialog import Content
 from p2psip.core.session import Session, SessionOptions
+from p2psip.core.tables import Input
 from p2psip.core.usage import ClientUsage
 from p2psip.enums import ExtensionFeatureSupport, SignalingState
+from p2psip.errors import ConnectionFailureException
 from p2psip.message import Request, Response
 
 NEXT = Content("application/sdp", b"v=0\r\ns=next\r\n")
@@ -109,6 +112,52 @@ def test_the_prack_ends_the_repetition(world: World) -> None:
     provisional(world, theirs)
     world.pass_time(50.0)
     assert len(responses(world, 180)) == 1
+    over(world, session)
+
+
+def test_a_long_ring_is_heard_of_every_two_and_a_half_minutes(world: World) -> None:
+    """RFC 3262 3: less often than without PRACK, because none gets lost. A description is not said again."""
+    world.bob.engine.settings = world.alice.engine.settings = ManagerSettings(ring_limit=900.0)
+    session, _, theirs = calling(world)
+    world.bob.do(theirs.send_provisional, 183, "Soon", [("Alert-Info", "<urn:alert:tone>")], ANSWER, True)
+    world.pass_time(149.0)
+    assert len(responses(world, 183)) == 1
+    world.pass_time(2.0)
+    first, second = responses(world, 183)
+    assert int(second.headers.get("RSeq") or 0) == int(first.headers.get("RSeq") or 0) + 1
+    assert (second.reason, second.headers.get("Alert-Info"), second.body) == ("Soon", "<urn:alert:tone>", b"")
+    assert len(requests(world, "PRACK")) == 2
+    world.pass_time(150.0)
+    assert len(responses(world, 183)) == 3
+    provisional(world, theirs, 180, reliable=False)  # from here on every minute
+    world.pass_time(61.0)
+    assert (len(responses(world, 183)), len(responses(world, 180))) == (3, 2)
+    world.bob.do(theirs.accept, None, ())
+    world.pass_time(300.0)
+    assert (len(responses(world, 183)), len(responses(world, 180))) == (3, 2)
+    over(world, session)
+
+
+@pytest.mark.parametrize("is_answer", [False, True])
+def test_a_prack_whose_connection_is_lost_is_sent_again(world: World, is_answer: bool) -> None:
+    """The INVITE lives on over the connection of a proxy, and the peer says the provisional response again."""
+    session, establish, theirs = calling(world, offer=None if is_answer else OFFER)
+    world.lose = is_method("PRACK")
+    operation = provisional(world, theirs, 183, OFFER if is_answer else ANSWER)
+    if is_answer:
+        session.answer_provisional(world.now, ANSWER, ())
+        world.run()
+    world.lose = None
+    (client,) = [c for c in world.alice.engine._clients.values() if c.request.method == "PRACK"]
+    client.user.flow_lost(ConnectionFailureException("The connection was lost."))  # type: ignore[attr-defined]
+    client.take(Input.ABANDON)
+    world.pass_time(0.6)
+    assert [r.cseq.number for r in requests(world, "PRACK")] == [2, 3]
+    assert len({(r.headers.get("RAck"), r.body) for r in requests(world, "PRACK")}) == 1
+    assert operation.message.method == "PRACK"
+    assert len(world.alice.happened("ProvisionalReceived")) == 1
+    world.bob.do(theirs.accept, None, ())
+    assert establish.message.status_code == 200
     over(world, session)
 
 
