@@ -251,7 +251,7 @@ class Subscriber:
 
     def _not_begun(self, now: float, response: Response | None, error: RealTimeException | None) -> None:
         """An attempt of its own that found the peer out of order is made again later; else it is over."""
-        is_its_own = self._operation is None and self.state is S.SUBSCRIBING and not self.is_query
+        is_its_own = self._operation is None and self.state is S.SUBSCRIBING
         delay = self._retries.delay_after_failure(response, error) if is_its_own else None
         if delay is not None:
             self._again(now, delay, None, response, error)

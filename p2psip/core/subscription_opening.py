@@ -96,7 +96,7 @@ class Opening(ClientUsage):
             return
         self._request, self._sent = None, client_request.request
         subscriber = self._subscriber
-        if subscriber.is_waiting and self._redirections.survive(error) and subscriber.time_left(now) != 0:
+        if subscriber.is_waiting and self._redirections.survive(error):
             self._follow(now)
         else:
             subscriber.not_answered(now, error)

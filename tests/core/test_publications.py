@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from call_support import Operation, World
+from core_support import make_request
 from publication_support import CLOSED, OPEN, Compositor, publication
 
 from p2psip.core.publish import Publication
@@ -421,4 +422,19 @@ def test_it_says_when_it_may_be_forgotten(world: World) -> None:
     ours.abandon(world.now, OperationFailureException("The end."))
     world.run()
     assert times() == 4
+    world.assert_over()
+
+
+def test_the_numbers_go_on_after_one_that_was_sent_again(world: World) -> None:
+    """With credentials, of which the publication sees nothing but the last number."""
+    there, ours = Compositor(world), publication(world)
+    world.held = []
+    publish = world.alice.do(ours.publish, OPEN, ())
+    assert ours._request is not None
+    again = make_request("PUBLISH", cseq=2)
+    ours._request.request = again
+    world.release()
+    assert publish.message.status_code == 200
+    world.alice.do(ours.remove)
+    assert there.requests[-1].cseq.number == 3
     world.assert_over()

@@ -140,6 +140,7 @@ def test_the_end_waits_no_longer_than_it_must(world: World) -> None:
     assert [operation.error is None for operation in operations] == [True, True, False]
     world.held = None
     assert len(notifies(world)) == 3
+    assert not world.bob.engine._clients
     world.alice.do(watch.subscriber.terminate, ())
     over(world)
 
@@ -181,6 +182,29 @@ def test_retry_after_holds_the_next_one_back(world: World) -> None:
     watch.unsubscribe()
 
 
+def test_retry_after_does_not_hold_the_end_back(world: World) -> None:
+    watch = Watch(world).accept()
+    world.held = []
+    tell(watch, 1)
+    end = world.bob.do(watch.notifier.terminate, "noresource", None, None)
+    deliver_next(world)
+    deliver_next(world, ("SIP/2.0 200 OK", "SIP/2.0 503 No\r\nRetry-After: 7"))
+    world.release()
+    assert end.message.status_code == 200
+    over(world)
+
+
+def test_what_was_answered_leaves_no_timer(world: World) -> None:
+    watch = Watch(world).accept()
+    world.pass_time(100.0)
+    before = len(world.bob.engine.timers)
+    tell(watch, 1, 2)
+    assert len(world.bob.engine.timers) == before
+    world.bob.do(watch.notifier.terminate, "noresource", None, None)
+    assert len(world.bob.engine.timers) == before - 1  # that of the subscription itself
+    over(world)
+
+
 @pytest.mark.parametrize("is_sent", [True, False])
 def test_a_caller_waits_no_longer_than_it_wants(world: World, is_sent: bool) -> None:
     watch = Watch(world).accept()
@@ -215,6 +239,8 @@ def test_nobody_waits_longer_than_the_ceiling(world: World) -> None:
     assert held_back.ends == []
     world.pass_time(0.2)
     assert isinstance(held_back.error, OperationTimeoutException)
+    world.pass_time(900.0)
+    assert len(notifies(world)) == 1  # nor is it sent later
     watch.unsubscribe()
 
 

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 from call_support import World
+from core_support import Target, make_request, received
 from subscription_support import PRESENCE, S, Watch
 
 from p2psip.config import ManagerSettings
+from p2psip.core.publish import Publication
+from p2psip.core.subscribe import Subscriber
 from p2psip.errors import ConnectionFailureException, OperationFailureException, OperationTimeoutException
-from p2psip.message import Request, SipUri
+from p2psip.message import Request, SipUri, create_response
 
 FIRST, SECOND = "sip:bob@bob.example;place=1", "sip:bob@bob.example;place=2"
 
@@ -62,6 +65,32 @@ def test_a_redirection_is_followed(world: World) -> None:
     refresh = world.alice.do(watch.subscriber.refresh, (), None)
     assert refresh.message.cseq.number == 4
     watch.unsubscribe()
+
+
+@pytest.mark.parametrize("scheme", ["sip", "sips"])
+def test_a_secure_request_is_redirected_securely(world: World, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    asked: list[tuple[bool, bool]] = []
+
+    def next_hop(uri: SipUri, secure: bool, learned: bool) -> Any:
+        asked.append((secure, learned))
+        raise ConnectionFailureException("No way there.")
+
+    monkeypatch.setattr(world.alice.record.endpoint, "_next_hop", next_hop)
+    redirection = create_response(received(make_request("SUBSCRIBE")), 302, headers=[("Contact", f"<{FIRST}>")])
+    alice, uri = world.alice, f"{scheme}:bob@bob.example"
+    target = Target("TLS", "bob.example", 5061, "bob.example")
+    world.held = []
+    subscriber = Subscriber(alice.engine, alice.record, alice, event="presence", uri=uri, to=f"<{uri}>", target=target)
+    alice.do(subscriber.subscribe, (), None)
+    assert subscriber._opening is not None
+    assert subscriber._opening._request is not None
+    subscriber._opening.responded(world.now, subscriber._opening._request, redirection)
+    publication = Publication(alice.engine, alice.record, alice, event="presence", uri=uri, target=target)
+    alice.do(publication.publish, PRESENCE, ())
+    assert publication._request is not None
+    publication.responded(world.now, publication._request, redirection)
+    world.run()
+    assert asked == [(scheme == "sips", True)] * 2
 
 
 def test_too_many_redirections(world: World) -> None:
@@ -221,6 +250,17 @@ def test_attempts_of_its_own_go_on_until_there_is_a_way(world: World) -> None:
     world.unreachable = False
     world.pass_time(30.0)  # it has had a notifier meanwhile, so the delays begin anew
     watch.accept()
+    assert watch.subscriber.state is S.SUBSCRIBED
+    watch.unsubscribe()
+
+
+def test_one_that_lasts_is_begun_again_at_once_as_often_as_it_ends(world: World) -> None:
+    watch = Watch(world).accept()
+    for _ in range(6):
+        world.pass_time(40.0)
+        world.bob.do(watch.notifier.terminate, "deactivated", None, None)
+        assert watch.subscriber.state is S.SUBSCRIBING
+        watch.accept()
     watch.unsubscribe()
 
 

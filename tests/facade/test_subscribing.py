@@ -59,9 +59,13 @@ def test_presence_is_watched(pair: EndpointPair) -> None:
         assert got.args.text_body == "<gone/>"
         with incoming.refreshed.expect(BOUND):
             subscription.refresh()
+        assert subscription in pair.alice._sessions
+        assert incoming in pair.bob._sessions
         with incoming.ended.expect(BOUND) as end:
             subscription.terminate()
         assert end.args.why == "unsubscribed"
+        assert subscription not in pair.alice._sessions
+        assert incoming not in pair.bob._sessions
     assert subscription.state is SubscriptionSignalingState.TERMINATED
 
 
