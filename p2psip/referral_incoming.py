@@ -115,6 +115,11 @@ class ReferReceivedEventArgs:
         """The REFER."""
         return SipRequestData(self._core.request)
 
+    @property
+    def authenticated_user(self) -> str | None:
+        """The user name that the sender has proved by a digest, where the endpoint demands that; else None."""
+        return self.request_data.authenticated_user
+
     def accept(self, headers: Headers | None = None) -> ReferNotifier:
         """Answer 202; the call is the application's to make, and its progress to be told.
 

@@ -75,6 +75,11 @@ class SessionReceivedEventArgs:
         return self.request_data.request_uri
 
     @property
+    def authenticated_user(self) -> str | None:
+        """The user name that the sender has proved by a digest, where the endpoint demands that; else None."""
+        return self.request_data.authenticated_user
+
+    @property
     def media_description(self) -> ContentDescription | None:
         """The offer; None where the caller wants one of ours."""
         return self.session.remote_description

@@ -420,6 +420,11 @@ class SubscriptionReceivedEventArgs:
         """The SUBSCRIBE."""
         return self.subscription.request_data
 
+    @property
+    def authenticated_user(self) -> str | None:
+        """The user name that the sender has proved by a digest, where the endpoint demands that; else None."""
+        return self.request_data.authenticated_user
+
 
 def _arrived(endpoint: RealTimeEndpoint, core: Notifier) -> None:
     """Loop thread: somebody subscribes."""

@@ -100,6 +100,8 @@ def sentence(error: BaseException) -> str:
     """What to tell of it: where the library advises to use an argument of its own, the option that sets it."""
     text = str(error) or repr(error)
     text = text.replace("; proxy_certificate_subject for an outbound proxy", "")
+    text = re.sub(r"endpoint\.credentials\.add\(.*, allow_md5=True\)", "--allow-md5", text)
+    text = re.sub(r"endpoint\.credentials\.add\(.*\)", "--user", text)
     return re.sub(r"\b(?:" + "|".join(_OPTIONS) + r")\b", lambda name: _OPTIONS[name[0]], text)
 
 

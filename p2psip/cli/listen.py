@@ -19,7 +19,7 @@ from p2psip import (
     RealTimeServerConnectionManager,
     SipPeerToPeerEndpoint,
 )
-from p2psip.cli import common, console, exits, identity, wire
+from p2psip.cli import common, console, exits, identity, login, wire
 from p2psip.cli.exits import ExitCode, usage_errors
 
 _DESCRIPTION = """\
@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--any-client", action="store_true", help="let peers without a certificate in as well (no mutual TLS)"
     )
+    login.add_demand(parser)
     identity.add_arguments(parser, connects=False)
 
 
@@ -127,6 +128,7 @@ class _Listener:
                     "text": text,
                     "body_base64": base64.b64encode(message.body).decode("ascii") if text is None else None,
                     "sender_authenticated": message.is_sender_authenticated,
+                    "user": message.authenticated_user,
                     "answer": self._args.answer,
                     "connection": wire.as_json(connection),
                 }
@@ -172,6 +174,7 @@ def open_endpoint(
     with identity.open_manager(args, tcp=args.tcp, need_mutual_tls=not args.any_client) as manager:
         with usage_errors():
             endpoint = SipPeerToPeerEndpoint(args.owner or identity.default_owner(manager), manager)
+        login.demand(args, endpoint)
         manager.default_endpoint = endpoint
         yield endpoint, manager
 

@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 import warnings
+from pathlib import Path
 
 from p2psip import RealTimeEndpoint
 from p2psip.cli.exits import CommandError, ExitCode, usage_errors
@@ -25,6 +26,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-md5", action="store_true", help="with --user: also where nothing better than MD5 is offered"
     )
+
+
+def add_demand(parser: argparse.ArgumentParser) -> None:
+    """Whom to let in by a password."""
+    group = parser.add_argument_group(
+        "passwords", "Demand digest authentication of peers that have shown no certificate (see --any-client, --tcp)."
+    )
+    group.add_argument("--users", metavar="FILE", help="who is let in: a line NAME:PASSWORD for each; # for comments")
+    group.add_argument("--realm", metavar="REALM", help="with --users: what is demanded for (default: our host)")
+
+
+def demand(args: argparse.Namespace, endpoint: RealTimeEndpoint) -> None:
+    """Let the endpoint ask for passwords, if the options say so.
+
+    Raises:
+        CommandError: The file cannot be read, or an option is wrong.
+    """
+    if args.users is None:
+        if args.realm is not None:
+            raise CommandError("--realm belongs to --users: give that as well.", ExitCode.USAGE)
+        return
+    try:
+        text = Path(args.users).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise CommandError(f"The file of users {args.users} cannot be read: {error}.", ExitCode.USAGE) from error
+    users = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, password = line.partition(":")
+        if not colon or not name or not password:
+            raise CommandError(f"Line {number} of {args.users} is not NAME:PASSWORD.", ExitCode.USAGE)
+        users[name] = password
+    with usage_errors():
+        endpoint.require_digest(args.realm or endpoint.default_domain, users)
 
 
 def read_password(user: str) -> str:

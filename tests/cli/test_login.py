@@ -17,8 +17,6 @@ from cli_support import CommandLine, Result
 from p2psip import MessageReceivedEventArgs, RealTimeServerTcpConnectionManager, SipPeerToPeerEndpoint
 from p2psip.cli import login
 from p2psip.cli.exits import CommandError, ExitCode
-from p2psip.core.authentication import Credential
-from p2psip.core.digest_demand import DigestDemand
 
 PASSWORD = "wonder land"
 
@@ -36,8 +34,7 @@ class Server:
         self.texts.append(args.text_body)
 
     def demand(self, *algorithms: str) -> None:
-        users = {"alice": Credential("alice", PASSWORD, allow_md5=True)}
-        self.endpoint._record.demand = DigestDemand("bob.example", users, algorithms, "key")
+        self.endpoint.require_digest("bob.example", {"alice": PASSWORD}, algorithms=algorithms)
 
 
 @pytest.fixture
@@ -80,10 +77,59 @@ def test_who_is_not_let_in(server: Server, command: CommandLine, more: tuple[str
     assert server.texts == []
 
 
+def test_a_call_and_a_subscription_that_are_refused_say_what_is_missing(server: Server, command: CommandLine) -> None:
+    for arguments in (("call", "--duration=1"), ("subscribe", "--count=1")):
+        result = command.run(*arguments, server.address)
+        assert result.code == 1, result
+        assert 'it wants credentials for the realm "bob.example": give them with --user' in result.sentence
+
+
 def test_md5_only_where_it_is_allowed(server: Server, command: CommandLine) -> None:
     server.demand("MD5")
-    assert command.run("options", "--count=1", server.address, "--user", "alice").code == 1
+    result = command.run("call", server.address, "--user", "alice")
+    assert result.code == 1
+    assert "--allow-md5 allows it" in result.sentence
     assert command.run("options", "--count=1", server.address, "--user", "alice", "--allow-md5").code == 0
+
+
+def test_a_call_between_two_commands(tmp_path: Path, command: CommandLine) -> None:
+    users = tmp_path / "users"
+    users.write_text(f"# who may call\n\nbob:x\nalice:{PASSWORD}\n", encoding="utf-8")
+    listening = ("--tcp", "--json", "--port=0", "--host=127.0.0.1", "--users", users, "--realm=here")
+    with command.start("answer", *listening, "--count=1") as running:
+        address = f"sip:bob@127.0.0.1:{running.json_line()['port']};transport=tcp"
+        assert command.run("call", "--duration=0.1", address).code == 1
+        assert command.run("call", "--duration=0.1", address, "--user", "alice", "--realm", "here").code == 0
+        while running.json_line().get("event") != "ladder":
+            pass
+        assert running.end().code == 0
+
+
+def test_listen_tells_who_it_was(tmp_path: Path, command: CommandLine) -> None:
+    users = tmp_path / "users"
+    users.write_text(f"alice:{PASSWORD}\n", encoding="utf-8")
+    with command.start(
+        "listen", "--tcp", "--json", "--port=0", "--host=127.0.0.1", "--users", users, "--once"
+    ) as running:
+        address = f"sip:bob@127.0.0.1:{running.json_line()['port']};transport=tcp"
+        assert command.run("send", address, "hello", "--user", "alice").code == 0
+        assert running.json_line()["user"] == "alice"
+        assert running.end().code == 0
+
+
+@pytest.mark.parametrize("text", ["alice", ":x", "alice:", "alice:x\nbob"])
+def test_a_file_of_users_that_is_none(tmp_path: Path, command: CommandLine, text: str) -> None:
+    users = tmp_path / "users"
+    users.write_text(text, encoding="utf-8")
+    result = command.run("listen", "--tcp", "--port=0", "--users", users)
+    assert result.code == 2
+    assert "is not NAME:PASSWORD" in result.sentence
+    assert "x" not in result.sentence.replace(str(users), "")
+
+
+def test_a_file_of_users_that_is_not_there(tmp_path: Path, command: CommandLine) -> None:
+    assert command.run("listen", "--tcp", "--port=0", "--users", tmp_path / "nowhere").code == 2
+    assert command.run("listen", "--tcp", "--port=0", "--realm", "x").code == 2
 
 
 def test_each_ping_is_answered(server: Server, command: CommandLine) -> None:

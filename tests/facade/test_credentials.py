@@ -152,7 +152,7 @@ def test_a_call_and_all_that_is_in_it(pair: TcpPair) -> None:
     ended = threading.Event()
 
     def received(sender: Any, args: Any) -> None:
-        users.append(args.request_data.authenticated_user)
+        users.append(args.authenticated_user)
         args.session.message_received += lambda session, message: users.append(message.authenticated_user)
         args.session.begin_accept(OFFER)
 
@@ -178,7 +178,7 @@ def test_a_subscription(pair: TcpPair) -> None:
     users: list[str | None] = []
 
     def received(sender: Any, args: Any) -> None:
-        users.append(args.request_data.authenticated_user)
+        users.append(args.authenticated_user)
         args.subscription.accept()
 
     pair.bob.subscription_received += received
