@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
+import threading
+import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,6 +137,37 @@ def test_all_ends_with_the_endpoint(pair: EndpointPair, who: str) -> None:
             subscription.subscribe()
     else:
         assert not incoming.is_active
+
+
+@pytest.mark.parametrize("how", ["endpoint", "manager"])
+def test_nothing_is_left_of_what_was_up(how: str) -> None:
+    """Neither threads nor objects, once what they lived in has ended."""
+    before = set(threading.enumerate())
+    seen: list[weakref.ref[Any]] = []
+    with endpoint_pair(authority=AUTHORITY) as pair:
+        pair.bob.allow_method("PUBLISH")
+        pair.bob.message_received += lambda sender, args: args.send_response(200, headers=[("SIP-ETag", "x")])
+        taken = accepting(pair)
+        subscription = SipSubscription(pair.alice, pair.bob.uri, "presence")
+        subscription.subscribe()
+        publication = SipPublication(pair.alice, pair.bob.uri, "presence")
+        publication.publish("application/pidf+xml", PIDF)
+        incoming = taken.result(BOUND)
+        seen += [weakref.ref(each) for each in (subscription, publication, incoming)]
+        started = time.monotonic()
+        for endpoint in (pair.alice, pair.bob):
+            endpoint.terminate() if how == "endpoint" else endpoint.connection_manager.dispose()
+        assert time.monotonic() - started < 2 * (pair.alice.connection_manager.settings.dispose_grace + 2)
+        assert not incoming.is_active
+        with pytest.raises(OperationFailureException):
+            incoming.notify("text/plain", "late")
+        del subscription, publication, incoming, taken, endpoint, pair
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(BOUND)
+        assert not thread.is_alive(), thread
+    gc.collect()
+    assert [each() for each in seen] == [None, None, None]
 
 
 def test_arguments(pair: EndpointPair) -> None:
