@@ -75,6 +75,7 @@ class Dialog:
         transport: What it began over; no Contact lowers it from TLS to TCP.
         flow: The connection that it used last; None when that is gone.
         is_early: No 2xx yet.
+        local_content, remote_content: The descriptions that a session in it has agreed last.
     """
 
     __slots__ = (
@@ -84,10 +85,12 @@ class Dialog:
         "flow",
         "is_early",
         "local",
+        "local_content",
         "local_sequence",
         "local_tag",
         "record",
         "remote",
+        "remote_content",
         "remote_sequence",
         "remote_tag",
         "remote_target",
@@ -130,6 +133,12 @@ class Dialog:
         self.transport = flow.transport
         self.flow: Flow | None = flow
         self.is_early = is_early
+        self.local_content: Content | None = None
+        self.remote_content: Content | None = None
+
+    def agree(self, local: Content | None, remote: Content | None) -> None:
+        """Offer and answer are there; None leaves what was said before."""
+        self.local_content, self.remote_content = local or self.local_content, remote or self.remote_content
 
     @classmethod
     def of_response(

@@ -59,7 +59,6 @@ class OutgoingInvite(ClientUsage):
         self._target: Any = None
         self._receivers: dict[str | None, ReliableReceiver] = {}
         self._offered: tuple[Dialog, Request, Response] | None = None
-        self._is_answered = False  # the peer's offer, in a PRACK
 
     def start(
         self, now: float, uri: str, to: str, target: Any, offer: Content | None, headers: Pairs, timeout: float | None
@@ -142,13 +141,14 @@ class OutgoingInvite(ClientUsage):
             if not receiver.accepts(now, response):
                 return  # again, or out of order (RFC 3262 4)
             is_reliable = True
-            needs_answer = content is not None and self._offer is None and not self._is_answered
+            dialog = self._early[tag]
+            needs_answer = content is not None and self._offer is None and dialog.remote_content is None
             if needs_answer:
-                self._offered = (self._early[tag], client_request.request, response)
+                self._offered = (dialog, client_request.request, response)
             else:
-                receiver.acknowledge(now, self._early[tag], client_request.request, response, None)
+                receiver.acknowledge(now, dialog, client_request.request, response, None)
                 if content is not None and self._offer is not None:
-                    session.local_content, session.remote_content = self._offer, content
+                    dialog.agree(self._offer, content)
         session.tell(ProvisionalReceived(response, tag, is_reliable, content, needs_answer))
         session.change(SignalingState.ALERTED, SignalingTransitionReason.PROVISION_RESPONSE_RECEIVED, response)
 
@@ -158,8 +158,7 @@ class OutgoingInvite(ClientUsage):
         if offered is None or self._is_over:
             return
         dialog, invite, response = offered
-        self._is_answered = True
-        self._session.remote_content, self._session.local_content = Content.of(response), answer
+        dialog.agree(answer, Content.of(response))
         self._receivers[response.to_tag].acknowledge(now, dialog, invite, response, answer)
 
     def _succeeded(self, now: float, client_request: ClientRequest, response: Response) -> None:
@@ -191,13 +190,12 @@ class OutgoingInvite(ClientUsage):
         self._stop_timers()
         session.dialog = dialog
         session.learn(response)
+        content = Content.of(response)
+        needs_answer = self._offer is None and content is not None and dialog.remote_content is None
         if self._offer is not None:
-            session.local_content = session.local_content or self._offer  # UPDATE may have changed it
-            session.remote_content = Content.of(response) or session.remote_content
+            dialog.agree(dialog.local_content or self._offer, content)  # UPDATE may have changed it
         self._guard = session.engine.timers.start(now, session.engine.settings.handler_limit, self._acknowledge_unasked)
         session.timer.accept_response(now, response)
-        content = Content.of(response)
-        needs_answer = self._offer is None and not self._is_answered and content is not None
         session.tell(InvitationAccepted(response, content, needs_answer))
 
     def _end_fork(self, now: float, dialog: Dialog, tag: str | None, client_request: ClientRequest) -> None:
@@ -220,8 +218,8 @@ class OutgoingInvite(ClientUsage):
         ack = dialog.create_ack(session.request, headers, answer)
         self._acks[self._winner] = (dialog, ack)
         dialog.send_ack(now, ack)
-        if self._offer is None and not self._is_answered:
-            session.remote_content, session.local_content = Content.of(success), answer
+        if self._offer is None and dialog.remote_content is None:
+            dialog.agree(answer, Content.of(success))
         session.change(SignalingState.CONNECTED, SignalingTransitionReason.NONE, success)
         self._complete(success, None)
 

@@ -187,13 +187,12 @@ class IncomingInvite:
         self._reliable.stop()
         response = session.respond(transaction, 200, None, headers, content)
         self._ack = AwaitedAck(session, transaction, response, self._not_acknowledged)
-        offer = Content.of(transaction.request)
+        offer, dialog = Content.of(transaction.request), session.dialog
         # An early answer may have settled it, and UPDATE may have changed it since.
         self._is_offer_ours = offer is None and content is not None and session.remote_content is None
-        session.remote_content = session.remote_content or offer
-        session.local_content = content or session.local_content
-        if session.dialog is not None:
-            session.dialog.is_early = False
+        if dialog is not None:
+            dialog.agree(content, dialog.remote_content or offer)
+            dialog.is_early = False
 
     def reject(
         self,
@@ -221,8 +220,8 @@ class IncomingInvite:
         self._ack = None
         session = self._session
         content = Content.of(ack)
-        if self._is_offer_ours:
-            session.remote_content = content
+        if self._is_offer_ours and session.dialog is not None:
+            session.dialog.agree(None, content)
         if session.state is SignalingState.CONNECTING:
             session.tell(InvitationCompleted(ack, content if self._is_offer_ours else None))
             session.change(SignalingState.CONNECTED, SignalingTransitionReason.NONE, ack)

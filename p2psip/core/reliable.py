@@ -105,9 +105,9 @@ class ReliableSender:
         content, offer = Content.of(request), Content.of(self._transaction.request)
         is_agreed = session.local_content is not None and session.remote_content is not None
         is_answer = False
-        if response.body and session.local_content is None:
+        if response.body and session.local_content is None and session.dialog is not None:
             is_agreed, is_answer = offer is not None, offer is None and content is not None
-            session.local_content, session.remote_content = Content.of(response), offer or content
+            session.dialog.agree(Content.of(response), offer or content)
         if content is not None and is_agreed:
             session.renegotiation.offered(transaction, content)  # another offer (RFC 3262 5)
         else:

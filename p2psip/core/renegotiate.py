@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from p2psip.core.dialog import Content, Pairs
+from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.events import AnswerReceived, OfferCancelled, OfferReceived
 from p2psip.core.invite_server import AwaitedAck
 from p2psip.core.reliable import ReliableReceiver, rseq
@@ -39,6 +39,7 @@ class Renegotiation(ClientUsage):
         self._headers: Pairs = ()
         self._tries = 0
         self._client_request: ClientRequest | None = None
+        self._dialog: Dialog | None = None  # of ours: while there are several early ones, others may come
         self._ack: tuple[int, Request] | None = None  # to the last 2xx, which may come again
         self._retry: Timer | None = None
         self._limit: Timer | None = None  # a re-INVITE must not ring for ever either
@@ -60,7 +61,8 @@ class Renegotiation(ClientUsage):
         sides know of, because it came in a reliable provisional response (RFC 3311 5.1)."""
         session = self._session
         early = session.state in (SignalingState.ALERTED, SignalingState.INCOMING)
-        return early and session.local_content is not None and "UPDATE" in session.peer_allow
+        is_agreed = session.local_content is not None and session.remote_content is not None
+        return early and is_agreed and "UPDATE" in session.peer_allow
 
     @property
     def _is_ours_pending(self) -> bool:
@@ -94,6 +96,7 @@ class Renegotiation(ClientUsage):
         request = dialog.create_request(
             method, [*session.supported(), *session.timer.request_headers(), *self._headers], offer
         )
+        self._dialog = dialog
         self._client_request = dialog.send(now, request, self)
 
     def _send_again(self) -> None:
@@ -104,7 +107,7 @@ class Renegotiation(ClientUsage):
             self._send(session.engine.now)
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
-        session, code = self._session, response.status_code
+        session, dialog, code = self._session, self._dialog, response.status_code
         session.see(response)
         if code < 200:
             if client_request is self._client_request and client_request.request.method == "INVITE":
@@ -113,15 +116,15 @@ class Renegotiation(ClientUsage):
         session.way_found(client_request.flow)
         sequence = client_request.request.cseq.number
         if code < 300 and self._ack is not None and self._ack[0] == sequence:
-            if session.dialog is not None:
-                session.dialog.send_ack(now, self._ack[1])
+            if dialog is not None:
+                dialog.send_ack(now, self._ack[1])
             return
-        if code < 300 and session.dialog is not None:
-            session.dialog.refresh_target(response)
+        if code < 300 and dialog is not None:
+            dialog.refresh_target(response)
             if client_request.request.method == "INVITE":
-                ack = session.dialog.create_ack(client_request.request)
+                ack = dialog.create_ack(client_request.request)
                 self._ack = (sequence, ack)
-                session.dialog.send_ack(now, ack)
+                dialog.send_ack(now, ack)
             session.learn(response)
             if session.state is SignalingState.CONNECTED:
                 session.timer.accept_response(now, response)
@@ -134,9 +137,8 @@ class Renegotiation(ClientUsage):
         if code == 491 and self._tries < MAXIMUM_TRIES and session.state is SignalingState.CONNECTED:
             self._retry = session.engine.timers.start(now, self._wait(), self._send_again)
             return
-        if code < 300:
-            answer = Content.of(response) or self._early_answer
-            session.local_content, session.remote_content = self._offer, answer or session.remote_content
+        if code < 300 and dialog is not None:
+            dialog.agree(self._offer, Content.of(response) or self._early_answer)
         operation, self._operation = self._operation, None
         session.failed_by(now, response)
         if code == 487 and self._is_too_late:
@@ -150,9 +152,9 @@ class Renegotiation(ClientUsage):
         if self._limit is None:
             limit = session.engine.settings.ring_limit
             self._limit = session.engine.timers.start(now, limit, self._out_of_time)
-        if session.dialog is not None and rseq(response) is not None and self._receiver.accepts(now, response):
+        if self._dialog is not None and rseq(response) is not None and self._receiver.accepts(now, response):
             self._early_answer = self._early_answer or Content.of(response)
-            self._receiver.acknowledge(now, session.dialog, invite, response, None)
+            self._receiver.acknowledge(now, self._dialog, invite, response, None)
 
     def _out_of_time(self) -> None:
         """Nobody answers it: take it back. The session stays as it was, unless the peer does not answer that either."""
@@ -209,10 +211,9 @@ class Renegotiation(ClientUsage):
         session, request = self._session, transaction.request
         session.learn(request)
         content = Content.of(request)
-        is_update = request.method == "UPDATE"
-        if session.state is not SignalingState.CONNECTED and (
-            not is_update or (content is not None and None in (session.local_content, session.remote_content))
-        ):
+        dialog, is_update = session.dialog_of(request), request.method == "UPDATE"
+        is_agreed = dialog is not None and None not in (dialog.local_content, dialog.remote_content)
+        if session.state is not SignalingState.CONNECTED and (not is_update or (content is not None and not is_agreed)):
             # Our 2xx, or our first INVITE, has no ACK yet; or the first offer has no answer (RFC 3311 5.2).
             session.respond(transaction, 491 if not session.is_incoming else 500, headers=[("Retry-After", "1")])
         elif (too_small := session.timer.refusal(request)) is not None:
@@ -235,8 +236,9 @@ class Renegotiation(ClientUsage):
             session.tell(OfferReceived(transaction, content))
 
     def _refresh(self, transaction: ServerTransaction) -> None:
-        if self._session.dialog is not None:
-            self._session.dialog.refresh_target(transaction.request)
+        dialog = self._session.dialog_of(transaction.request)
+        if dialog is not None:
+            dialog.refresh_target(transaction.request)
 
     def accept(
         self, now: float, transaction: ServerTransaction, content: Content | None, headers: Pairs, operation: Any
@@ -250,9 +252,9 @@ class Renegotiation(ClientUsage):
         if transaction.request.method != "PRACK":
             self._refresh(transaction)
         response = session.respond(transaction, 200, None, headers, content)
-        offer = Content.of(transaction.request)
-        session.local_content = content
-        session.remote_content = offer or session.remote_content
+        offer, dialog = Content.of(transaction.request), session.dialog_of(transaction.request)
+        if dialog is not None:
+            dialog.agree(content, offer)
         if transaction.request.method == "INVITE":
             self._accepted = (operation, offer is None)
             self._awaited = AwaitedAck(session, transaction, response, self._not_acknowledged)
@@ -281,8 +283,8 @@ class Renegotiation(ClientUsage):
         self._awaited = None
         (operation, is_offer_ours), self._accepted = self._accepted, (None, False)
         content = Content.of(ack)
-        if is_offer_ours and content is not None:
-            self._session.remote_content = content
+        if is_offer_ours and content is not None and self._session.dialog is not None:
+            self._session.dialog.agree(None, content)
             self._session.tell(AnswerReceived(ack, content))
         self._session.complete(operation, ack, None)
 

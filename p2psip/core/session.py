@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from p2psip.core import session_headers
 from p2psip.core.dialog import Content, Dialog, Pairs
-from p2psip.core.effects import Complete, Tell
-from p2psip.core.events import MessageSeen, RequestReceived, RouteSetChanged, SessionStateChanged, TerminatedByPeer
+from p2psip.core.events import RequestReceived, RouteSetChanged, TerminatedByPeer
 from p2psip.core.invite_client import Farewell, OutgoingInvite
 from p2psip.core.invite_server import IncomingInvite
 from p2psip.core.refer import receive_in_session
 from p2psip.core.renegotiate import Renegotiation
-from p2psip.core.session_errors import DIALOG_IS_GONE, connection_lost, overtaken, wrong_time
+from p2psip.core.session_errors import DIALOG_IS_GONE, connection_lost
 from p2psip.core.session_options import SessionOptions
 from p2psip.core.session_request import SessionRequest
+from p2psip.core.session_state import SessionState
 from p2psip.core.session_timer import SessionTimer
-from p2psip.core.usage import ClientUsage
 from p2psip.enums import SignalingState, SignalingTransitionReason
-from p2psip.errors import OperationFailureException, RealTimeException
+from p2psip.errors import RealTimeException
 from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
@@ -38,17 +36,11 @@ NOT_OURS = frozenset(("NOTIFY", "SUBSCRIBE"))
 """Requests in a dialog that are not a session's."""
 
 
-class Session(ClientUsage):
+class Session(SessionState):
     """The INVITE usage of a dialog, on either side. Commands end their operation exactly once and never raise.
 
     Attributes:
-        user: Told of what happens, by the effect Tell.
-        dialog: The confirmed dialog, else the newest early one; None before there is any.
-        local_content, remote_content: The descriptions that were agreed last.
-        peer_allow: The methods in the peer's last Allow.
-        peer_supports: The option tags in its last Supported, lower case.
         replaces, joins: The session that Replaces, or Join, in the peer's INVITE names.
-        wants_messages: The user is told of each message (MessageSeen).
     """
 
     __slots__ = (
@@ -58,25 +50,9 @@ class Session(ClientUsage):
         "_is_way_lost",
         "_outgoing",
         "_pending",
-        "call_id",
-        "dialog",
-        "engine",
-        "is_incoming",
         "joins",
-        "local_content",
-        "options",
-        "peer_allow",
-        "peer_supports",
-        "reason",
-        "record",
-        "remote_content",
         "renegotiation",
         "replaces",
-        "request",
-        "state",
-        "timer",
-        "user",
-        "wants_messages",
     )
 
     def __init__(
@@ -88,23 +64,9 @@ class Session(ClientUsage):
         *,
         call_id: str | None = None,
     ) -> None:
-        self.engine = engine
-        self.record = record
-        self.user = user
-        self.options = options or SessionOptions()
-        self.call_id = call_id or engine.tokens.call_id()
-        self.state = SignalingState.IDLE
-        self.reason = SignalingTransitionReason.NONE
-        self.is_incoming = False
-        self.dialog: Dialog | None = None
-        self.request: Request | None = None
+        super().__init__(engine, record, user, options or SessionOptions(), call_id or engine.tokens.call_id())
         self.replaces: Session | None = None
         self.joins: Session | None = None
-        self.wants_messages = False
-        self.local_content: Content | None = None
-        self.remote_content: Content | None = None
-        self.peer_allow: frozenset[str] = frozenset()
-        self.peer_supports: frozenset[str] = frozenset()
         self.timer = SessionTimer(self)
         self.renegotiation = Renegotiation(self)
         self._outgoing: OutgoingInvite | None = None
@@ -112,17 +74,6 @@ class Session(ClientUsage):
         self._pending: dict[SessionRequest, None] = {}
         self._farewells: list[Any] = []
         self._is_way_lost = False
-
-    @property
-    def from_tag(self) -> str | None:
-        """The caller's tag."""
-        return None if self.request is None else self.request.from_tag
-
-    @property
-    def to_tag(self) -> str | None:
-        """The called side's tag; None before it is known."""
-        dialog = self.dialog
-        return None if dialog is None else dialog.local_tag if self.is_incoming else dialog.remote_tag
 
     # ------------------------------------------------------------------ the beginning, our side
 
@@ -419,63 +370,6 @@ class Session(ClientUsage):
             self.tell(RouteSetChanged(None))
 
     # ------------------------------------------------------------------ for its parts
-
-    def change(
-        self, state: SignalingState, reason: SignalingTransitionReason, message: Request | Response | None
-    ) -> None:
-        """Another state; the user is told."""
-        previous, self.state = self.state, state
-        self.reason = reason
-        if previous is not state:
-            self.tell(SessionStateChanged(previous, state, reason, message))
-
-    def tell(self, event: Any) -> None:
-        self.engine.effects.append(Tell(self, event))
-
-    def see(self, message: Request | Response) -> None:
-        """A message of the session has come."""
-        if self.wants_messages:
-            self.tell(MessageSeen(message, self.dialog is None or self.dialog.is_early))
-
-    def complete(self, operation: Any, message: Request | Response | None, error: Exception | None) -> None:
-        if operation is not None:
-            self.engine.effects.append(Complete(operation, message, error))
-
-    def refuse(self, operation: Any, what: str) -> None:
-        """The command comes at the wrong time."""
-        self.complete(operation, None, wrong_time(self, what))
-
-    def ended_error(self) -> OperationFailureException:
-        """For an operation that the end of the session has overtaken."""
-        return overtaken(self)
-
-    def respond(
-        self,
-        transaction: ServerTransaction,
-        code: int,
-        reason: str | None = None,
-        headers: Pairs = (),
-        content: Content | None = None,
-    ) -> Response:
-        """Answer a request of the session; the response as it was sent."""
-        kept = [*headers]
-        if transaction.request.method in ("INVITE", "UPDATE") and code < 300:
-            kept += session_headers.of_answer(self, transaction, code)
-        response = transaction.create_response(
-            code,
-            reason,
-            headers=kept,
-            content_type=None if content is None else content.content_type,
-            body=b"" if content is None else content.body,
-        )
-        transaction.respond(response)
-        return response
-
-    def supported(self) -> list[tuple[str, str]]:
-        return session_headers.supported(self)
-
-    def learn(self, message: Request | Response) -> None:
-        session_headers.learn(self, message)
 
     def failed_by(self, now: float, response: Response) -> bool:
         """A final response to a request in the session says that the session is gone (RFC 5057 5.1)."""

@@ -9,7 +9,7 @@ from p2psip.errors import ConnectionFailureException, OperationFailureException,
 
 if TYPE_CHECKING:
     from p2psip.core.flow import Flow
-    from p2psip.core.session import Session
+    from p2psip.core.session_state import SessionState
 
 DIALOG_IS_GONE = frozenset((404, 410, 416, 481, 482, 483, 484, 485, 502, 604))
 """Answers that say that the peer cannot be reached any more in this dialog (RFC 5057 5.1)."""
@@ -38,7 +38,7 @@ _WHO = {
 }
 
 
-def wrong_time(session: Session, what: str) -> OperationFailureException:
+def wrong_time(session: SessionState, what: str) -> OperationFailureException:
     """The command does not fit the state; ``what`` completes "cannot be"."""
     why = _STATES.get(session.state) or _ENDS.get(session.reason, "it has ended")
     return OperationFailureException(
@@ -46,7 +46,7 @@ def wrong_time(session: Session, what: str) -> OperationFailureException:
     )
 
 
-def overtaken(session: Session) -> OperationFailureException:
+def overtaken(session: SessionState) -> OperationFailureException:
     """For an operation that the end of the session has overtaken."""
     who = _WHO.get(session.reason, "was ended by this side")
     return OperationFailureException(
@@ -55,7 +55,7 @@ def overtaken(session: Session) -> OperationFailureException:
     )
 
 
-def taken_back(session: Session) -> OperationFailureException:
+def taken_back(session: SessionState) -> OperationFailureException:
     """For a change that was never sent, or not again."""
     return OperationFailureException(
         f"The change of the session {session.call_id} was taken back.", OperationFailureReason.ABORTED

@@ -10,14 +10,14 @@ from p2psip.errors import MessageParsingException
 from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
-    from p2psip.core.session import Session
+    from p2psip.core.session_state import SessionState
     from p2psip.core.transaction import ServerTransaction
 
 SESSION_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "MESSAGE", "OPTIONS", "REFER", "NOTIFY")
 """What can be sent within a session, for Allow."""
 
 
-def supported(session: Session) -> list[tuple[str, str]]:
+def supported(session: SessionState) -> list[tuple[str, str]]:
     """Allow and Supported (RFC 3261 13.2.1)."""
     options, record = session.options, session.record
     methods = dict.fromkeys([*SESSION_METHODS, *record.endpoint._allowed_methods()])
@@ -29,7 +29,7 @@ def supported(session: Session) -> list[tuple[str, str]]:
     return [("Allow", ", ".join(methods)), ("Supported", ", ".join(sorted(tags)))]
 
 
-def of_answer(session: Session, transaction: ServerTransaction, code: int) -> list[tuple[str, str]]:
+def of_answer(session: SessionState, transaction: ServerTransaction, code: int) -> list[tuple[str, str]]:
     """For an answer of 1xx or 2xx to an INVITE or UPDATE."""
     request = transaction.request
     contact = session.record.endpoint._contact(transaction.flow, request.uri)
@@ -44,7 +44,7 @@ def record_route(request: Request) -> list[tuple[str, str]]:
     return [("Record-Route", value) for name, value in request.headers if name.lower() == "record-route"]
 
 
-def learn(session: Session, message: Request | Response) -> None:
+def learn(session: SessionState, message: Request | Response) -> None:
     """Take over what the peer says of itself."""
     try:
         allowed = message.headers.get_all("Allow")

@@ -424,3 +424,75 @@ def test_what_update_has_changed_is_not_undone_by_the_200(world: World, who: str
     assert (mine.local_content, mine.remote_content) == (NEXT, REPLY)
     assert (other.local_content, other.remote_content) == (REPLY, NEXT)
     over(world, session)
+
+
+def from_fork(world: World, code: int, tag: str, rseq: int | None, content: Content | None) -> None:
+    """A response to Alice's INVITE from another fork of it."""
+    headers = [(name, value) for name, value in responses(world, 183)[0].headers if name not in ("Require", "RSeq")]
+    body = b"" if content is None else content.body
+    response = Response(code, "Fork", headers, body)
+    response.headers.set("To", f"<sip:bob@bob.example>;tag={tag}")
+    if rseq is not None:
+        response.headers.set("Require", "100rel")
+        response.headers.set("RSeq", str(rseq))
+    world.alice.engine.receive(world.now, world.alice.flows[0], response)
+    world.run()
+
+
+def test_each_fork_has_an_answer_of_its_own(world: World) -> None:
+    """The one that wins without a description in its 2xx has agreed to its own, not to the last one that came."""
+    session, establish, theirs = calling(world)
+    provisional(world, theirs, 183, ANSWER)
+    from_fork(world, 183, "fork", 7, REPLY)
+    assert session.remote_content == REPLY
+    world.bob.do(theirs.accept, None, ())
+    assert establish.message.status_code == 200
+    assert (session.local_content, session.remote_content) == (OFFER, ANSWER)
+    over(world, session)
+
+
+def test_a_fork_whose_offer_was_not_answered_before_has_its_answer_in_the_ack(world: World) -> None:
+    session, _, theirs = calling(world, offer=None)
+    provisional(world, theirs, 183, OFFER)
+    session.answer_provisional(world.now, ANSWER, ())
+    world.run()
+    from_fork(world, 200, "fork", None, NEXT)
+    (event,) = world.alice.happened("InvitationAccepted")
+    assert (event.content, event.needs_answer) == (NEXT, True)
+    assert requests(world, "ACK")[0].body == ANSWER.body
+    assert (session.local_content, session.remote_content) == (ANSWER, NEXT)
+    over(world, session)
+
+
+def test_an_update_of_one_fork_does_not_move_the_other(world: World) -> None:
+    session, establish, theirs = calling(world)
+    provisional(world, theirs, 183, ANSWER)
+    from_fork(world, 183, "fork", 7, REPLY)
+    change = world.bob.do(theirs.renegotiate, NEXT, ())
+    other = session.dialog
+    assert other is not None
+    assert other.remote_tag == "fork"
+    target = other.remote_target = "sip:elsewhere@192.0.2.9"
+    (event,) = world.alice.happened("OfferReceived")
+    world.alice.do(session.accept_offer, event.transaction, OFFER, ())
+    assert change.message.status_code == 200
+    assert (other.remote_target, other.remote_content) == (target, REPLY)
+    world.bob.do(theirs.accept, None, ())
+    assert establish.message.status_code == 200
+    assert session.remote_content == NEXT
+    over(world, session)
+
+
+def test_a_fork_that_rings_while_an_update_is_under_way_changes_nothing(world: World) -> None:
+    session, establish, theirs = calling(world)
+    provisional(world, theirs, 183, ANSWER)
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    from_fork(world, 183, "fork", 7, None)
+    (event,) = world.bob.happened("OfferReceived")
+    world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
+    assert change.message.status_code == 200
+    assert session.remote_content is None
+    world.bob.do(theirs.accept, None, ())
+    assert establish.message.status_code == 200
+    assert (session.local_content, session.remote_content) == (NEXT, REPLY)
+    over(world, session)
