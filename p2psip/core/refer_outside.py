@@ -130,6 +130,12 @@ class OutsideRefer(OutgoingRefer):
                 transaction.respond(transaction.create_response(481))
                 return
             outside = self._outside
+            demand = outside.record.demand
+            refusal = None if demand is None else demand.refusal(now, transaction, outside.engine.tokens)
+            if refusal is not None:
+                transaction.usage = None
+                transaction.refuse(refusal)
+                return
             dialog = self._keep(Dialog.of_notify(outside.engine, outside.record, self._sent, transaction))
         dialog.refresh_target(request)
         super().received(now, transaction)

@@ -115,7 +115,9 @@ class Opening(ClientUsage):
         if not subscriber.takes_in(request):
             transaction.respond(transaction.create_response(481))
             return
-        refusal = inspect(request, subscriber.record)
+        demand = subscriber.record.demand
+        refusal = None if demand is None else demand.refusal(now, transaction, subscriber.engine.tokens)
+        refusal = refusal or inspect(request, subscriber.record)
         if refusal is not None:
             transaction.refuse(refusal)
         elif subscription_state(request) is None:

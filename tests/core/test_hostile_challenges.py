@@ -8,8 +8,11 @@ import pytest
 from call_support import World
 from core_support import FakeFlow, Side, Target, make_record, make_request
 from publication_support import OPEN, Compositor, publication
+from subscription_support import Watch
 
 from p2psip.core.authentication import Credential
+from p2psip.core.digest_demand import DigestDemand
+from p2psip.core.refer_outside import OutsideRefer
 from p2psip.core.usage import ClientUsage
 from p2psip.message import Request, Response, create_response, parse_field
 
@@ -162,3 +165,35 @@ def test_what_was_answered_in_one_place_does_not_pile_up() -> None:
     request = client.send()
     assert 1 <= request.headers.count("Authorization") <= 16
     assert 'realm="realm49"' in request.to_bytes().decode()
+
+
+def demanding(world: World) -> None:
+    """Alice wants to know from whom each request is."""
+    world.alice.record.demand = DigestDemand(
+        "alice", {"bob": Credential("bob", "x")}, ["SHA-256"], "key", except_certificates=False
+    )
+
+
+@pytest.mark.parametrize("knows", [False, True])
+@pytest.mark.parametrize("outside", [False, True], ids=["SUBSCRIBE", "REFER"])
+def test_a_notify_that_makes_its_dialog_is_asked_for_a_password_as_well(outside: bool, knows: bool) -> None:
+    """It comes before the 2xx, or from another fork."""
+    world = World()
+    demanding(world)
+    if knows:
+        world.bob.record.credentials = AnyRealm()
+        world.bob.record.credentials.credential = Credential("bob", "x")
+    method = "REFER" if outside else "SUBSCRIBE"
+    world.lose = lambda message: isinstance(message, Response) and message.cseq.method == method
+    if outside:
+        target = Target("TLS", "bob.example", 5061, "bob.example")
+        alice = world.alice
+        uri, local = "sip:bob@bob.example", "<sip:alice@alice.example>;tag="
+        refer = OutsideRefer(alice.engine, alice.record, alice, uri=uri, to=f"<{uri}>", target=target, local_from=local)
+        alice.do(refer.refer, "<sip:carol@carol.example>", (), None, True)
+        world.bob.sessions[-1].accept(world.now)
+        world.run()
+    else:
+        Watch(world).accept()
+    answers = [m.status_code for _, m in world.messages if isinstance(m, Response) and m.cseq.method == "NOTIFY"]
+    assert answers == ([401, 200] if knows else [401])
