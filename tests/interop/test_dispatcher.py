@@ -1,0 +1,259 @@
+"""Several processes of a service behind one Kamailio, whose dispatcher is configured as the README says."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import re
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from interop_calls import AUDIO, end_of
+from interop_kamailio import BOTH, DOMAIN, Kamailio, Party, Wire, require_kamailio
+from interop_support import LOOPBACK, PATIENCE, Program, free_port
+from interop_worker import HEADER
+
+from p2psip import MessageType, RealTimeException, SignalingSession, SipResponseData
+from p2psip.testing import CertificateAuthority
+
+pytestmark = pytest.mark.interop
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parent.parent / "README.rst"
+SERVICE = f"sip:service@{DOMAIN}"
+NAMES = ("one", "two", "three")
+IN_FLIGHT = 24
+
+
+def dispatcher_of_the_readme(list_file: Path) -> str:
+    """What the README says that Kamailio needs."""
+    blocks = re.findall(r"::\n\n((?:(?: {4}.*)?\n)+)", README.read_text(encoding="utf-8"))
+    (block,) = (block for block in blocks if 'loadmodule "dispatcher.so"' in block)
+    assert "/etc/kamailio/dispatcher.list" in block
+    return textwrap.dedent(block).replace("/etc/kamailio/dispatcher.list", str(list_file))
+
+
+class Service:
+    """Alice, and the processes behind Kamailio that she calls.
+
+    Args:
+        folder: Where files go.
+        kind: ``TCP`` or ``TLS``, which is mutual.
+        names: Of the processes that run.
+        dead: How many there are besides that do not.
+    """
+
+    def __init__(self, folder: Path, kind: str, names: tuple[str, ...] = NAMES, dead: int = 0) -> None:
+        require_kamailio()
+        self.folder, self.kind = folder, kind
+        authority = CertificateAuthority()
+        issued = authority.issue(LOOPBACK)
+        self._identity = (folder / "worker.pem", folder / "roots.pem")
+        self._identity[0].touch(0o600)
+        self._identity[0].write_bytes(issued.pem + issued.key_pem())
+        self._identity[1].write_bytes(authority.pem)
+        self._ports = {name: free_port() for name in names}
+        self.processes: dict[str, Program] = {}
+        ports = [*(free_port() for _ in range(dead)), *self._ports.values()]
+        lines = [f"1 sip:{LOOPBACK}:{port};transport={kind.lower()}\n" for port in ports]
+        (folder / "dispatcher.list").write_text("".join(lines))
+        self.wire = Wire()
+        with contextlib.ExitStack() as end:
+            for name in names:
+                self.start(name)
+                end.callback(self.stop, name)
+            self.alice = Party("alice", kind, authority, self.wire)
+            dispatcher = dispatcher_of_the_readme(folder / "dispatcher.list")
+            routes = {f"alice@{DOMAIN}": self.alice.uri}
+            self.proxy = Kamailio(folder, authority, routes=routes, dispatcher=dispatcher)
+            end.callback(self.proxy.stop)
+            end.callback(self.alice.manager.dispose)
+            self.alice.join(self.proxy.port(kind))
+            self.end = end.pop_all()
+
+    def start(self, name: str) -> None:
+        """Start a process, at the port that it always has."""
+        command = [sys.executable, HERE / "interop_worker.py", name, "--port", str(self._ports[name])]
+        if self.kind == "TLS":
+            command += ["--identity", *self._identity]
+        process = Program(command, self.folder)
+        process.expect_port(r"listens on port (\d+)")
+        self.processes[name] = process
+
+    def stop(self, name: str) -> None:
+        """End it without a word (SIGKILL)."""
+        self.processes[name].stop()
+
+    def ask(self) -> str:
+        """The name of who answers a message."""
+        return worker_of(self.alice.endpoint.send_message(MessageType.MESSAGE, SERVICE, body="who", timeout=PATIENCE))
+
+    def call(self) -> tuple[SignalingSession, str]:
+        """A call that is up, and the name of who took it."""
+        session = SignalingSession(self.alice.endpoint, SERVICE)
+        return session, worker_of(session.establish(AUDIO, answer=lambda offer: AUDIO, timeout=PATIENCE))
+
+
+def worker_of(response: SipResponseData) -> str:
+    name = response.header(HEADER)
+    assert name is not None
+    return name
+
+
+@contextlib.contextmanager
+def service(folder: Path, kind: str, names: tuple[str, ...] = NAMES, dead: int = 0) -> Iterator[Service]:
+    """The same, ended at the end. When something fails, what went over the wire and what Kamailio said is printed."""
+    made = Service(folder, kind, names, dead)
+    with made.end:
+        try:
+            yield made
+        except BaseException:
+            print(made.wire, *made.proxy.log[-200:], sep="\n")
+            raise
+
+
+@BOTH
+def test_what_follows_in_a_call_finds_its_process(tmp_path: Path, kind: str) -> None:
+    """Both ways; and the calls are spread evenly."""
+    with service(tmp_path, kind) as behind:
+        calls = [behind.call() for _ in range(9)]
+        assert collections.Counter(name for _, name in calls) == dict.fromkeys(NAMES, 3)
+        for session, name in calls:
+            assert worker_of(session.send_message(MessageType.INFO, "text/plain", "who")) == name
+        for number, (session, name) in enumerate(calls):
+            ended = end_of(session)
+            if number % 2:
+                session.terminate()
+            else:
+                assert worker_of(session.send_message(MessageType.INFO, "text/plain", "hang up")) == name
+            assert ended.wait(PATIENCE)
+
+
+@BOTH
+def test_two_targets_of_which_one_is_dead(tmp_path: Path, kind: str) -> None:
+    """Nobody notices."""
+    with service(tmp_path, kind, ("one",), dead=1) as behind:
+        start = time.monotonic()
+        assert [behind.ask() for _ in range(4)] == ["one"] * 4
+        for _ in range(4):
+            session, name = behind.call()
+            assert name == "one"
+            session.terminate()
+        assert time.monotonic() - start < 5.0
+
+
+def test_all_are_gone(tmp_path: Path) -> None:
+    with service(tmp_path, "TLS", (), dead=2) as behind, pytest.raises(RealTimeException, match="503 No Process"):
+        behind.ask()
+
+
+# ---------------------------------------------------------------------- one is killed under load
+
+
+class Outcome(NamedTuple):
+    """What became of a call, or of a message."""
+
+    worker: str | None
+    error: RealTimeException | None
+    began: float
+    ended: float
+
+
+class Load:
+    """Calls and messages without a pause, until it is stopped."""
+
+    def __init__(self, behind: Service) -> None:
+        self._behind = behind
+        self._news = threading.Condition()
+        self._is_over = False
+        self.calls: list[Outcome] = []
+        self.messages: list[Outcome] = []
+
+    def _one_call(self) -> Outcome:
+        session = SignalingSession(self._behind.alice.endpoint, SERVICE)
+        worker, began = None, time.monotonic()
+        error: RealTimeException | None = None
+        try:
+            worker = worker_of(session.establish(AUDIO, timeout=PATIENCE))
+            for _ in range(4):
+                answer = session.send_message(MessageType.INFO, "text/plain", "who", timeout=PATIENCE)
+                assert worker_of(answer) == worker
+        except RealTimeException as raised:
+            error = raised
+        session.terminate()
+        return Outcome(worker, error, began, time.monotonic())
+
+    def _one_message(self) -> Outcome:
+        worker, began = None, time.monotonic()
+        try:
+            worker = self._behind.ask()
+        except RealTimeException as error:
+            return Outcome(worker, error, began, time.monotonic())
+        return Outcome(worker, None, began, time.monotonic())
+
+    def run(self, what: str) -> None:
+        """One after the other."""
+        outcomes = self.calls if what == "call" else self.messages
+        while not self._is_over:
+            outcome = self._one_call() if what == "call" else self._one_message()
+            with self._news:
+                outcomes.append(outcome)
+                self._news.notify_all()
+
+    def wait_for(self, name: str, count: int) -> None:
+        """Wait until so many more calls are over that this process took."""
+
+        def of_it() -> int:
+            return sum(outcome.worker == name and outcome.error is None for outcome in self.calls)
+
+        with self._news:
+            wanted = of_it() + count
+            assert self._news.wait_for(lambda: of_it() >= wanted, PATIENCE), self.calls[-20:]
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._is_over = True
+
+
+@BOTH
+def test_one_process_is_killed_under_load(tmp_path: Path, kind: str) -> None:
+    """It takes the calls along that it had, and nothing else is lost; when it is back it has its share again."""
+    with service(tmp_path, kind) as behind, concurrent.futures.ThreadPoolExecutor(IN_FLIGHT + 6) as threads:
+        load = Load(behind)
+        with contextlib.ExitStack() as end:
+            end.callback(load.stop)
+            runs = [threads.submit(load.run, what) for what in ["call"] * IN_FLIGHT + ["message"] * 6]
+            load.wait_for("two", 30)
+            behind.stop("two")
+            killed = time.monotonic()
+            load.wait_for("one", 30)
+            load.wait_for("three", 30)
+            behind.start("two")
+            started = time.monotonic()
+            load.wait_for("two", 30)
+            back = time.monotonic()
+        for run in runs:
+            run.result(PATIENCE)
+        lost = [outcome for outcome in load.calls if outcome.error is not None]
+        for what, outcomes in (("calls", load.calls), ("messages", load.messages)):
+            good = collections.Counter(outcome.worker for outcome in outcomes if outcome.error is None)
+            bad = collections.Counter(outcome.worker for outcome in outcomes if outcome.error is not None)
+            print(f"{kind}: {len(outcomes)} {what}, answered {dict(good)}, lost {dict(bad)}")
+        slowest = max((outcome.ended - killed for outcome in lost), default=0.0)
+        print(
+            f"{kind}: the last lost call was over {slowest:.1f} s after the end, 30 more {back - started:.1f} s later"
+        )
+        print(*{str(outcome.error) for outcome in lost}, sep="\n")
+        assert {outcome.worker for outcome in lost} <= {"two"}
+        assert len(lost) <= IN_FLIGHT
+        assert all(outcome.began < killed < outcome.ended for outcome in lost)
+        assert slowest < 12.0
+        assert [outcome for outcome in load.messages if outcome.error is not None] == []
+        assert behind.alice.unhandled == []
