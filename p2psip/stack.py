@@ -141,6 +141,7 @@ class Stack:
         self._recent: collections.deque[tuple[str, Connection, bytes]] = collections.deque(maxlen=RECENT)
         self._handlers: dict[type, Callable[[Any], None]] = {
             effects.Send: self._send_effect,
+            effects.SendBack: self._send_back,
             effects.OpenFlow: self._open_flow,
             effects.Deliver: self._deliver,
             effects.Arrived: self._arrived,
@@ -333,6 +334,14 @@ class Stack:
     def _send_effect(self, effect: effects.Send) -> None:
         self._trace("sent", effect.flow, effect.data)
         effect.flow.send(effect.data)
+
+    def _send_back(self, effect: effects.SendBack) -> None:
+        def over(report: Callable[[float, Any], None], outcome: Any) -> None:
+            report(self.loop.now, outcome)
+            self._run()
+
+        opened, failed = (functools.partial(over, report) for report in (effect.late.opened, effect.late.failed))
+        self.network.acquire(Target(*effect.way), opened, failed)
 
     def _open_flow(self, effect: effects.OpenFlow) -> None:
         request, target, connection = effect.client_request, effect.target, effect.flow

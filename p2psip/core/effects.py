@@ -12,6 +12,7 @@ from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
     from p2psip.core.directory import EndpointRecord
+    from p2psip.core.late_response import LateResponse, WayBack
     from p2psip.core.request import Acknowledgement, ClientRequest
     from p2psip.core.transaction import ServerTransaction
 
@@ -24,6 +25,16 @@ class Send:
     def __init__(self, flow: Any, data: bytes) -> None:
         self.flow = flow
         self.data = data
+
+
+class SendBack:
+    """Find or make a flow to that place, then call ``late.opened`` or ``late.failed`` with the time."""
+
+    __slots__ = ("late", "way")
+
+    def __init__(self, late: LateResponse, way: WayBack) -> None:
+        self.late = late
+        self.way = way
 
 
 class OpenFlow:
@@ -110,4 +121,4 @@ class Expired:
         self.transaction = transaction
 
 
-Effect = Send | OpenFlow | Deliver | Arrived | Tell | Complete | Provisional | Expired
+Effect = Send | SendBack | OpenFlow | Deliver | Arrived | Tell | Complete | Provisional | Expired

@@ -145,7 +145,7 @@ class Engine:
                 throttled(client_request, f"{self.settings.maximum_transactions} transactions are under way"),
             )
         else:
-            self.effects.append(OpenFlow(client_request, target, flow))
+            self.effects.append(OpenFlow(client_request, client_request.target, flow))
         return client_request
 
     def _fail_soon(self, client_request: ClientRequest, error: RealTimeException) -> None:
@@ -274,7 +274,7 @@ class Engine:
         self.now = now
         traffic = self._flows.get(flow)
         if traffic is not None:
-            for_each((*traffic.clients, *traffic.servers), lambda each: each.take(Input.TRANSPORT_ERROR, error))
+            for_each((*traffic.clients, *traffic.servers), lambda each: each.flow_closed(error))
         self.dialogs.flow_closed(now, flow)
 
     def _receive_response(self, response: Response) -> None:
@@ -401,10 +401,10 @@ class Engine:
     # ------------------------------------------------------------------ requests of others
 
     def respond(self, now: float, transaction: ServerTransaction, response: Response) -> bool:
-        """Send a response to a delivered request, on the flow that it came over.
+        """Send a response to a delivered request, on the flow that it came over or, when that is gone, another one.
 
         Returns:
-            False when it came too late: a final response was sent before, or the flow is gone.
+            False when it came too late: a final response was sent before, or the transaction ended with its flow.
         """
         self.now = now
         return transaction.respond(response)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 from p2psip.config import ManagerSettings
 from p2psip.core.directory import EndpointRecord
 from p2psip.core.effects import Effect, Expired, Send
+from p2psip.core.late_response import LateResponse
 from p2psip.core.tables import INVITE_CLIENT, INVITE_SERVER, NON_INVITE_CLIENT, NON_INVITE_SERVER, Input, State, Table
 from p2psip.core.uas import Refusal, answer
 from p2psip.core.usage import Usage
@@ -102,6 +103,10 @@ class Transaction:
                 self._ended()
         for action in actions:
             action(self, message)
+
+    def flow_closed(self, error: RealTimeException | None) -> None:
+        """The flow that it runs on is gone."""
+        self.take(Input.TRANSPORT_ERROR, error)
 
     def end(self) -> None:
         """Terminate in silence, from any state."""
@@ -257,7 +262,8 @@ class InviteClientTransaction(ClientTransaction):
 
 
 class ServerTransaction(Transaction):
-    """A request of somebody else that is to be answered, on the flow that it came over.
+    """A request of somebody else that is to be answered, on the flow that it came over, or on another one when that is
+    gone (RFC 3261 18.2.2).
 
     Known by branch, sent-by and method (RFC 3261 17.2.3).
 
@@ -267,9 +273,10 @@ class ServerTransaction(Transaction):
         record: The endpoint that it was delivered to, or None.
         user: For whoever answers it; the engine does not look at it.
         is_answered: A final response was sent.
+        way: The flow that responses take; None when there is none at the moment.
     """
 
-    __slots__ = ("_last", "is_answered", "merge_key", "record", "to_tag", "usage", "user")
+    __slots__ = ("_last", "is_answered", "merge_key", "record", "to_tag", "usage", "user", "way")
 
     def __init__(self, context: Context, flow: Any, key: object, request: Request, to_tag: str) -> None:
         super().__init__(context, flow, key, request)
@@ -279,6 +286,7 @@ class ServerTransaction(Transaction):
         self.record: EndpointRecord | None = None
         self.user: Any = None
         self.is_answered = False
+        self.way: Any = flow
         self._last: bytes | None = None
 
     def create_response(
@@ -366,16 +374,31 @@ class ServerTransaction(Transaction):
                 ),
             )
 
+    def flow_closed(self, error: RealTimeException | None) -> None:
+        """The flow of the request is gone. Who sent it may still wait for the answer, which finds another way."""
+        if self._outlives_flow():
+            self.way = None
+        else:
+            super().flow_closed(error)
+
+    def _outlives_flow(self) -> bool:
+        raise NotImplementedError
+
     def send(self, response: Response) -> None:
         self._last = response.to_bytes()
-        self.context.effects.append(Send(self.flow, self._last))
+        self.repeat(None)
 
     def send_trying(self, message: Message) -> None:
-        self.send(self.create_response(100))
+        if self.way is not None:  # else it is not worth a connection
+            self.send(self.create_response(100))
 
     def repeat(self, message: Message) -> None:
-        if self._last is not None:
-            self.context.effects.append(Send(self.flow, self._last))
+        if self._last is None:
+            return
+        if self.way is not None and (self.way is self.flow or self.way.is_connected):
+            self.context.effects.append(Send(self.way, self._last))
+        else:
+            LateResponse(self, self._last)
 
     @property
     def _sender(self) -> str:
@@ -396,6 +419,9 @@ class NonInviteServerTransaction(ServerTransaction):
 
     def _take_response(self, code: int, response: Response) -> None:
         self.take(_SEND_PROVISIONAL if code < 200 else _SEND_FINAL, response)
+
+    def _outlives_flow(self) -> bool:
+        return not self.is_answered
 
     def _trying_delay(self) -> float:
         return self.context.settings.provisional_delay
@@ -418,6 +444,14 @@ class InviteServerTransaction(ServerTransaction):
         self.take(
             _SEND_PROVISIONAL if code < 200 else Input.SEND_SUCCESS if code < 300 else Input.SEND_FAILURE, response
         )
+
+    def _outlives_flow(self) -> bool:
+        """A 2xx is sent until its ACK comes. A call that rings goes on where a proxy's connection was lost, whose
+        transaction lives on; where it was the caller's own the caller has gone (RFC 3261 17.1.4), and nobody else
+        could stop the ringing."""
+        if self.is_answered:
+            return self.state is State.ACCEPTED
+        return not self.request.has_one_via
 
     def _trying_delay(self) -> float:
         return INVITE_TRYING_DELAY

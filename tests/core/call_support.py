@@ -16,7 +16,7 @@ from p2psip.core.authentication import Credential
 from p2psip.core.dialog import Content
 from p2psip.core.digest_demand import DigestDemand
 from p2psip.core.directory import Directory, EndpointRecord
-from p2psip.core.effects import Arrived, Complete, Deliver, Expired, OpenFlow, Provisional, Send, Tell
+from p2psip.core.effects import Arrived, Complete, Deliver, Expired, OpenFlow, Provisional, Send, SendBack, Tell
 from p2psip.core.engine import Engine
 from p2psip.core.notify import receive_subscribe
 from p2psip.core.refer_outside import receive_refer
@@ -212,6 +212,8 @@ class World:
             self._send(party, effect.flow, parse_message(effect.data))
         elif isinstance(effect, OpenFlow):
             self._open(party, effect)
+        elif isinstance(effect, SendBack):
+            self._send_back(party, effect)
         elif isinstance(effect, Arrived):
             effect.usage.user = party
             party.sessions.append(effect.usage)
@@ -244,6 +246,12 @@ class World:
                 return
             flow = mine[0] if mine else self.connect(party)
         party.engine.flow_opened(self.now, effect.client_request, flow)
+
+    def _send_back(self, party: Party, effect: SendBack) -> None:
+        if self.unreachable:
+            effect.late.failed(self.now, ConnectionFailureException("No way there."))
+        else:
+            effect.late.opened(self.now, self.connect(party))
 
     def connect(self, party: Party) -> FakeFlow:
         """A connection from that party to the other one."""

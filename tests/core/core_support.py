@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from p2psip.config import ManagerSettings
 from p2psip.core.directory import Directory, EndpointRecord
-from p2psip.core.effects import Arrived, Complete, Deliver, Effect, Expired, OpenFlow, Provisional, Send, Tell
+from p2psip.core.effects import Arrived, Complete, Deliver, Effect, Expired, OpenFlow, Provisional, Send, SendBack, Tell
 from p2psip.core.engine import ClientRequest, Engine
 from p2psip.core.transaction import ServerTransaction
 from p2psip.errors import RealTimeException
@@ -142,6 +142,7 @@ class Side:
         self.arrived: list[Any] = []
         self.told: list[Any] = []
         self.opening: list[ClientRequest] = []
+        self.late: list[SendBack] = []
         self.sent: list[tuple[FakeFlow, Request | Response]] = []
 
     def take(self) -> list[Effect]:
@@ -152,6 +153,8 @@ class Side:
                 self.sent.append((effect.flow, parse_message(effect.data)))
             elif isinstance(effect, OpenFlow):
                 self.opening.append(effect.client_request)
+            elif isinstance(effect, SendBack):
+                self.late.append(effect)
             elif isinstance(effect, Complete):
                 self.completed.append(effect)
             elif isinstance(effect, Provisional):

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from core_support import FakeFlow, Side, changed, incoming, make_record
 
+from p2psip.core.effects import SendBack
+from p2psip.core.late_response import LateResponse
 from p2psip.core.transaction import ServerTransaction
 from p2psip.errors import ConnectionFailureException, OperationTimeoutException, RealTimeException
 from p2psip.message import Request, create_ack, create_cancel, parse_message
@@ -478,9 +480,12 @@ def test_a_cancel_of_another_request_is_answered_and_changes_nothing(method: str
 
 
 @both
-@pytest.mark.parametrize("method", ["MESSAGE", "INVITE"])
-@pytest.mark.parametrize("code", [None, 100, 200, 486])
-def test_a_lost_flow_ends_its_server_transactions(transport: str, method: str, code: int | None) -> None:
+@pytest.mark.parametrize(
+    ("method", "code"), [("MESSAGE", 200), ("MESSAGE", 486), ("INVITE", None), ("INVITE", 100), ("INVITE", 486)]
+)
+def test_a_lost_flow_ends_what_is_answered_and_the_call_of_a_caller_that_has_gone(
+    transport: str, method: str, code: int | None
+) -> None:
     server = Server(transport, method)
     if code is not None:
         server.respond(code)
@@ -490,7 +495,7 @@ def test_a_lost_flow_ends_its_server_transactions(transport: str, method: str, c
     server.side.assert_empty()
 
 
-@pytest.mark.parametrize("code", [None, 180, 200, 486])
+@pytest.mark.parametrize("code", [None, 180, 486])
 def test_the_usage_of_an_invite_is_told_of_a_lost_flow(code: int | None) -> None:
     callee = Callee("INVITE")
     server = Server(RELIABLE, "INVITE", callee)
@@ -501,15 +506,16 @@ def test_the_usage_of_an_invite_is_told_of_a_lost_flow(code: int | None) -> None
     assert callee.failures == [error]
 
 
-@pytest.mark.parametrize(("code", "told"), [(None, True), (100, True), (200, False)])
-def test_the_usage_of_another_request_is_told_of_a_lost_flow_before_the_answer(code: int | None, told: bool) -> None:
+@pytest.mark.parametrize("code", [None, 200])
+def test_the_usage_of_another_request_hears_nothing_of_a_lost_flow_because_the_answer_finds_another(
+    code: int | None,
+) -> None:
     callee = Callee("INFO")
     server = Server(UNRELIABLE, "INFO", callee)
     if code is not None:
         server.respond(code)
-    error = ConnectionFailureException("reset")
-    server.engine.flow_closed(0.0, server.flow, error)
-    assert callee.failures == ([error] if told else [])
+    server.engine.flow_closed(0.0, server.flow, ConnectionFailureException("reset"))
+    assert callee.failures == []
 
 
 def test_an_acknowledged_failure_is_over_whatever_becomes_of_the_flow() -> None:
@@ -538,3 +544,132 @@ def test_responses_go_back_over_the_flow_of_the_request() -> None:
     server.respond(200)
     server.side.take()
     assert [flow for flow, _ in server.side.sent] == [server.flow]
+
+
+# ---------------------------------------------------------------------- the way back when the flow is gone
+
+GONE = ConnectionFailureException("reset")
+
+
+class Lost(Server):
+    """The flow is lost before the answer; ``vias`` are what the request bears in place of its own."""
+
+    def __init__(self, method: str, *vias: str, usage: Callee | None = None, transport: str = RELIABLE) -> None:
+        self.vias = vias
+        super().__init__(transport, method, usage)
+        self.flow.is_connected = False
+        self.engine.flow_closed(0.0, self.flow, GONE)
+
+    def again(self) -> None:
+        self.request.headers.remove("Via")
+        for via in self.vias:
+            self.request.headers.add("Via", via)
+        super().again()
+
+    def searched(self) -> tuple[LateResponse, tuple[Any, ...]]:
+        """The response that looks for a way, and where."""
+        (effect,) = [each for each in self.engine.take_effects() if type(each) is SendBack]
+        return effect.late, tuple(effect.way)
+
+    def sent(self) -> list[tuple[Any, str]]:
+        self.side.take()
+        sent, self.side.sent = [(flow, start) for flow, start in self.side.sent], []
+        return [(flow, str(message.status_code)) for flow, message in sent]
+
+
+DIRECT = "SIP/2.0/TCP 192.0.2.2:5061;branch=z9hG4bK1"
+NAMED = "SIP/2.0/TCP pc.example.com:5070;branch=z9hG4bK1"
+PROXY = "SIP/2.0/TCP proxy.example.com;branch=z9hG4bK2"
+
+
+@pytest.mark.parametrize(
+    ("via", "transport", "ways"),
+    [
+        # The address that it came from, at the port that Via says: the port of the lost connection is nobody's.
+        (DIRECT, "TCP", [("TCP", "192.0.2.2", 5061, None)]),
+        ("SIP/2.0/TCP 192.0.2.2;branch=z9hG4bK1;rport", "TCP", [("TCP", "192.0.2.2", 5060, None)]),
+        # Then who Via says that it is (RFC 3263 5): the DNS is asked for services only where Via has no port.
+        (NAMED, "TCP", [("TCP", "192.0.2.2", 5070, None), ("TCP", "pc.example.com", 5070, None)]),
+        (PROXY, "TCP", [("TCP", "192.0.2.2", 5060, None), ("TCP", "proxy.example.com", None, None)]),
+        # Never TLS to TCP, whatever Via says; and it has to be whom Via names.
+        (
+            NAMED,
+            "TLS",
+            [("TLS", "192.0.2.2", 5070, "pc.example.com"), ("TLS", "pc.example.com", 5070, "pc.example.com")],
+        ),
+        (DIRECT, "TLS", [("TLS", "192.0.2.2", 5061, "192.0.2.2")]),
+    ],
+)
+def test_where_a_late_answer_looks_for_its_sender(via: str, transport: str, ways: list[tuple[Any, ...]]) -> None:
+    server = Lost("MESSAGE", via, transport=transport)
+    assert server.respond(200) is True
+    for way in ways:
+        late, searched = server.searched()
+        assert searched == way
+        late.failed(1.0, ConnectionFailureException("refused"))
+    assert server.engine.take_effects() == []
+
+
+def test_a_late_answer_takes_the_first_way_that_there_is() -> None:
+    server = Lost("MESSAGE", NAMED)
+    server.respond(200)
+    late, _ = server.searched()
+    late.failed(1.0, ConnectionFailureException("refused"))
+    late, _ = server.searched()
+    other = FakeFlow(("192.0.2.1", 1), ("192.0.2.2", 5070), RELIABLE)
+    late.opened(2.0, other)
+    assert server.sent() == [(other, "200")]
+    assert server.transaction.is_terminated
+
+
+def test_a_100_is_not_worth_a_connection_and_a_late_500_is() -> None:
+    server = Lost("MESSAGE", DIRECT)
+    assert server.at(3.6) == []
+    assert server.engine.take_effects() == []
+    for deadline in (30.0, 30.1):
+        server.engine.advance(deadline)
+    assert server.searched()[1][1] == "192.0.2.2"
+
+
+def test_a_call_through_a_proxy_rings_on_and_is_answered_by_another_way() -> None:
+    callee = Callee("INVITE")
+    server = Lost("INVITE", PROXY, DIRECT, usage=callee)
+    assert callee.failures == []
+    other = FakeFlow(("192.0.2.1", 1), ("192.0.2.2", 5060), RELIABLE)
+    server.respond(180)
+    late, _ = server.searched()
+    late.opened(1.0, other)
+    server.respond(200)
+    server.respond(200)  # again, because no ACK came
+    assert server.sent() == [(other, "180"), (other, "200"), (other, "200")]
+    other.is_connected = False
+    server.respond(200)
+    late, way = server.searched()
+    assert way == ("TCP", "192.0.2.2", 5060, None)
+    late.failed(2.0, GONE)
+    late, _ = server.searched()
+    late.failed(3.0, GONE)
+    assert callee.failures == [GONE]
+    assert server.respond(200) is False
+
+
+def test_a_2xx_whose_connection_is_lost_before_the_ack_is_sent_again_by_another_way() -> None:
+    callee = Callee("INVITE")
+    server = Server(RELIABLE, "INVITE", callee)
+    server.respond(200)
+    server.side.take()
+    server.engine.flow_closed(0.0, server.flow, GONE)
+    assert callee.failures == []
+    assert server.respond(200) is True
+    assert [type(effect) for effect in server.engine.take_effects()] == [SendBack]
+
+
+def test_a_refusal_that_finds_no_way_is_told_to_the_usage() -> None:
+    callee = Callee("INVITE")
+    server = Lost("INVITE", PROXY, DIRECT, usage=callee)
+    server.respond(486)
+    for _ in range(2):
+        late, _ = server.searched()
+        late.failed(1.0, GONE)
+    assert callee.failures == [GONE]
+    assert server.transaction.is_terminated
