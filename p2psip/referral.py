@@ -80,6 +80,7 @@ class ReferStatus:
         """Made by :meth:`SignalingSession.refer` and :meth:`RealTimeEndpoint.refer`."""
         self._host = host
         self._state = ReferState.IDLE
+        self._told = "nothing"
         self._core = core(self)
         self._stack = host._endpoint._stack
         name = f"the transfer of {host._name}" if isinstance(host, SessionBase) else host._name
@@ -141,6 +142,7 @@ class ReferStatus:
         assert isinstance(event, events.ReferProgress)
         code = event.status_code
         if code >= 100:
+            self._told = f"{code} {event.reason or ''}".rstrip()
             self._set(state_of(code), code, event.reason, event.fragment)
         if event.is_over:
             self._forgotten()
@@ -274,7 +276,7 @@ def begin_transfer(
         error = operation.exception()
         if error is None and operation.result() is not ReferState.SUCCEEDED:
             error = OperationFailureException(
-                f"The transfer of {session._name} has failed: the peer told {operation.result().name} of its call.",
+                f"The transfer of {session._name} has failed: the peer told {status._told} of its call.",
                 OperationFailureReason.UNKNOWN,
             )
         if error is not None:

@@ -132,7 +132,7 @@ def test_a_transfer_to_somebody_who_is_busy_fails(three: Three) -> None:
     three.carol.session_received -= three.carol_is_called
     three.carol.session_received += lambda sender, args: args.session.terminate_with_rejection(486)
     session = three.call(three.bob)
-    with pytest.raises(OperationFailureException, match="FAILED"):
+    with pytest.raises(OperationFailureException, match="486 Busy Here"):
         session.transfer(three.carol.uri)
     assert session.state is SignalingState.CONNECTED
     with pytest.raises(FailureResponseException):
