@@ -3,87 +3,46 @@
 from __future__ import annotations
 
 import concurrent.futures
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trustme
+from interop_agents import HELD, KINDS, Ours
 from interop_baresip import Baresip
-from interop_calls import AUDIO, PATIENCE, end_of
-from interop_link import make_identity
-from interop_referee import keep_for_referee
-from interop_support import LOOPBACK
+from interop_calls import AUDIO, end_of
+from interop_support import PATIENCE
 
-from p2psip import (
-    ContentDescription,
-    RealTimeServerConnectionManager,
-    RealTimeServerTcpConnectionManager,
-    RealTimeServerTlsConnectionManager,
-    ReferReceivedEventArgs,
-    SipPeerToPeerEndpoint,
-)
+from p2psip import ReferReceivedEventArgs
 from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.session import SignalingSession
 
 pytestmark = pytest.mark.interop
 
 
-class Parties:
-    """baresip and we.
-
-    Args:
-        folder: Where files go.
-        kind: ``TCP`` or ``TLS``, which is mutual: baresip shows its certificate but looks at none.
-    """
+class Parties(Ours):
+    """baresip and we. On TLS it shows its certificate but looks at none."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self.manager: RealTimeServerConnectionManager
-        if kind == "TLS":
-            authority = trustme.CA()
-            ours = make_identity(folder, LOOPBACK, authority, authority)
-            theirs = folder / "baresip.pem"
-            authority.issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(theirs)
-            self.baresip = Baresip(folder / "baresip", theirs)
-            self.manager = RealTimeServerTlsConnectionManager.from_files(
-                str(ours.certificate), ours.key, trusted_roots=ours.trusted
-            )
-        else:
-            self.baresip = Baresip(folder / "baresip")
-            self.manager = RealTimeServerTcpConnectionManager(LOOPBACK)
-        self.manager.trace += keep_for_referee
-        self.manager.start_listening((LOOPBACK, 0))
-        self.endpoint = SipPeerToPeerEndpoint(f"sip:bob@{LOOPBACK}", self.manager)
-        # Without its transport baresip would take it to UDP.
-        self.address = f"sip:bob@{LOOPBACK}:{self.manager.listening_port};transport={kind.lower()}"
-        self.offers: list[ContentDescription | None] = []
-        self._news = threading.Condition()
-        self.sessions: list[SignalingSession] = []
-        self.endpoint.session_received += self._take
-
-    def answer(self, offer: ContentDescription | None) -> ContentDescription:
-        with self._news:
-            self.offers.append(offer)
-            self._news.notify_all()
-        return AUDIO
-
-    def wait_for_offers(self, count: int) -> list[bytes]:
-        with self._news:
-            assert self._news.wait_for(lambda: len(self.offers) >= count, PATIENCE), self.offers
-        return [b"" if offer is None else offer.body for offer in self.offers]
-
-    def _take(self, sender: object, args: object) -> None:
-        session: SignalingSession = args.session  # type: ignore[attr-defined]
-        self.sessions.append(session)
-        session.send_provisional_response(180)
-        session.begin_accept(self.answer)
+        super().__init__(folder, kind)
+        both: Path | None = None
+        try:
+            if self.theirs is not None:
+                assert self.theirs.certificate is not None and self.theirs.key is not None
+                both = folder / "baresip.pem"
+                both.write_bytes(self.theirs.key.read_bytes() + self.theirs.certificate.read_bytes())
+            self.baresip = Baresip(folder / "baresip", both)
+        except BaseException:
+            super().close()
+            raise
 
     def close(self) -> None:
-        self.manager.dispose()
-        self.baresip.stop()
+        try:
+            super().close()
+        finally:
+            self.baresip.stop()
 
 
-@pytest.fixture(params=("TCP", "TLS"))
+@pytest.fixture(params=KINDS)
 def parties(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Parties]:
     made = Parties(tmp_path, request.param)
     yield made
@@ -94,8 +53,7 @@ def test_baresip_calls_us_holds_and_hangs_up(parties: Parties) -> None:
     parties.baresip.order("dial", parties.address)
     parties.baresip.wait_for("CALL_RINGING")
     parties.baresip.wait_for("CALL_ESTABLISHED")
-    parties.wait_for_offers(1)
-    (session,) = parties.sessions
+    (session,) = parties.wait_for_calls(1)
     ended = end_of(session)
     parties.baresip.order("hold")
     assert b"a=sendonly" in parties.wait_for_offers(2)[1]
@@ -121,10 +79,9 @@ def test_we_call_baresip_which_holds_and_we_hang_up(parties: Parties) -> None:
 
 
 def test_we_hold_baresip(parties: Parties) -> None:
-    held = ContentDescription("application/sdp", AUDIO.body + b"a=sendonly\r\n")
     session = SignalingSession(parties.endpoint, parties.baresip.address)
     session.establish(AUDIO, timeout=PATIENCE)
-    session.renegotiate(held)
+    session.renegotiate(HELD)
     assert session.remote_description is not None
     assert b"a=recvonly" in session.remote_description.body
     session.renegotiate(AUDIO)
@@ -142,8 +99,7 @@ def test_baresip_transfers_us(parties: Parties) -> None:
 
     parties.baresip.order("dial", parties.address)
     parties.baresip.wait_for("CALL_ESTABLISHED")
-    parties.wait_for_offers(1)
-    (session,) = parties.sessions
+    (session,) = parties.wait_for_calls(1)
     session.refer_received += follow
     parties.baresip.order("transfer", parties.address)
     call = followed.result(PATIENCE)
@@ -160,7 +116,7 @@ def test_we_transfer_baresip(parties: Parties) -> None:
     session.transfer(parties.address, timeout=PATIENCE)
     parties.baresip.wait_for("CALL_ESTABLISHED", 2)
     assert session.is_terminated
-    (call,) = parties.sessions
+    (call,) = parties.wait_for_calls(1)
     assert call.state is SignalingState.CONNECTED
     call.terminate()
     parties.baresip.wait_for("CALL_CLOSED", 2)
