@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAXIMUM_ADJUSTMENTS = 3
 """Of the session interval, one for each proxy on the path that wants a longer one."""
+MAXIMUM_FORKS = 64
+"""That are heard of in one call."""
 
 
 class OutgoingInvite(ClientUsage):
@@ -127,7 +129,7 @@ class OutgoingInvite(ClientUsage):
         if response.status_code == 100:
             return
         tag = response.to_tag
-        if tag is not None and tag not in self._early and len(self._early) < 64:
+        if tag is not None and tag not in self._early and len(self._early) < MAXIMUM_FORKS:
             dialog = self._early[tag] = Dialog.of_response(
                 session.engine, session.record, client_request.request, response, client_request.flow
             )
@@ -168,8 +170,8 @@ class OutgoingInvite(ClientUsage):
         if known is not None:
             known[0].send_ack(now, known[1])
             return
-        if self._is_won and tag == self._winner:
-            return  # again, and the application has not answered the offer yet
+        if (self._is_won and tag == self._winner) or len(self._acks) > MAXIMUM_FORKS:
+            return  # again, and the application has not answered the offer yet; or a flood
         session = self._session
         dialog = Dialog.of_response(
             session.engine, session.record, client_request.request, response, client_request.flow

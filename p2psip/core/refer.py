@@ -47,6 +47,7 @@ class OutgoingRefer(ClientUsage):
         self._dialog: Dialog | None = None
         self._operation: Any = None
         self._sequence = 0
+        self._is_patient = False
         self._request: ClientRequest | None = None
         self._end: Timer | None = None
 
@@ -74,6 +75,7 @@ class OutgoingRefer(ClientUsage):
             return
         pairs = self._fields(refer_to, subscribe)
         self._operation, self._dialog = operation, dialog
+        self._is_patient = timeout is None or timeout >= 64 * session.engine.settings.t1
         request = dialog.create_request("REFER", [*pairs, *headers], content)
         self._sequence = request.cseq.number
         self.is_active = subscribe
@@ -97,12 +99,15 @@ class OutgoingRefer(ClientUsage):
         if code >= 300 or wants_no_progress(response):
             self.stop()
         self._complete(response, None)
-        self._session.failed_by(now, response)
+        if code in (408, 481):  # others of RFC 5057 5.1 are said of the target by peers who mean no harm to the session
+            self._session.failed_by(now, response)
 
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
         if client_request is self._request:
             self._request = None
             self.stop()
+            if self._is_patient:
+                self._session.unanswered(now, client_request, error)
             self._complete(None, error)
 
     # ------------------------------------------------------------------ NOTIFY

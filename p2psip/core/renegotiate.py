@@ -186,8 +186,7 @@ class Renegotiation(ClientUsage):
             return
         self._settle()
         operation, self._operation = self._operation, None
-        if isinstance(error, OperationTimeoutException) and self._session.state is SignalingState.CONNECTED:
-            self._session.hang_up(now, (), SignalingTransitionReason.TIMEOUT)  # RFC 3261 14.1
+        self._session.unanswered(now, client_request, error)
         self._session.complete(operation, None, error)
 
     def cancel(self, now: float, headers: Pairs) -> bool:

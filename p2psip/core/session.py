@@ -21,13 +21,14 @@ from p2psip.core.session_request import SessionRequest
 from p2psip.core.session_state import SessionState
 from p2psip.core.session_timer import SessionTimer
 from p2psip.enums import SignalingState, SignalingTransitionReason
-from p2psip.errors import RealTimeException
+from p2psip.errors import OperationTimeoutException, RealTimeException
 from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
     from p2psip.core.directory import EndpointRecord
     from p2psip.core.engine import Engine
     from p2psip.core.flow import Flow
+    from p2psip.core.request import ClientRequest
     from p2psip.core.transaction import ServerTransaction
 
 __all__ = ["Session", "SessionOptions"]
@@ -184,7 +185,8 @@ class Session(SessionState):
         if self.state is not SignalingState.CONNECTED or self.dialog is None:
             self.refuse(operation, f"used for {method}")
             return
-        usage = SessionRequest(self, operation)
+        is_patient = timeout is None or timeout >= 64 * self.engine.settings.t1
+        usage = SessionRequest(self, operation, is_patient)
         self._pending[usage] = None
         request = self.dialog.create_request(method, headers, content)
         self.dialog.send(now, request, usage, timeout=timeout)
@@ -378,9 +380,18 @@ class Session(SessionState):
         code = response.status_code
         if code == 408:
             self.hang_up(now, (), SignalingTransitionReason.TIMEOUT, response)
-        elif code in DIALOG_IS_GONE:
+        elif code == 481:
             self.end(now, SignalingTransitionReason.SESSION_DOES_NOT_EXIST, response)
+        elif code in DIALOG_IS_GONE:  # says somebody on the way, perhaps: the peer may believe in it still
+            self.hang_up(now, (), SignalingTransitionReason.SESSION_DOES_NOT_EXIST, response)
         return self.state is not SignalingState.CONNECTED
+
+    def unanswered(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
+        """A request in the session has failed: where the peer was silent for the protocol's time, the session is over
+        (RFC 3261 12.2.1.2, 14.1). One that could not be sent says nothing of the peer."""
+        is_silent = isinstance(error, OperationTimeoutException) and client_request.flow is not None
+        if is_silent and self.state is SignalingState.CONNECTED:
+            self.hang_up(now, (), SignalingTransitionReason.TIMEOUT)
 
     def forget_request(self, usage: SessionRequest) -> None:
         self._pending.pop(usage, None)

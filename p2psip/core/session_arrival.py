@@ -21,10 +21,13 @@ def receive_invite(engine: Engine, now: float, transaction: ServerTransaction, r
     refusal = examine(engine, request)
     replaces = _named_session(engine, record, request, "Replaces")
     joins = _named_session(engine, record, request, "Join")
-    if refusal is None and (replaces is False or joins is False):
+    named = (replaces, joins)
+    if refusal is None and False in named:
         refusal = Refusal(481)  # RFC 3891 3, RFC 3911 4
+    if refusal is None and any(session and session.state is SignalingState.DISCONNECTED for session in named):
+        refusal = Refusal(603)
     if refusal is None and replaces and replaces.state is SignalingState.CONNECTED and _is_early_only(request):
-        refusal = Refusal(486)  # RFC 3891 3
+        refusal = Refusal(486)
     session = Session(engine, record, None, SessionOptions(minimum_interval=record.minimum_session_interval))
     too_short = session.timer.refusal(request)
     if refusal is None and too_short is not None:
@@ -49,7 +52,7 @@ def _named_session(
     if dialog is None or dialog.record is not record:
         return False
     session = next((usage for usage in dialog.usages if isinstance(usage, Session)), None)
-    if session is None or session.state is SignalingState.DISCONNECTED:
+    if session is None:
         return False
     # RFC 3891 3: a call that rings here is picked up by whoever began it, and by nobody else.
     return False if dialog.is_early and session.is_incoming else session

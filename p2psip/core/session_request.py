@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 
 class SessionRequest(ClientUsage):
-    """One request within a session, and the operation that waits for its answer."""
+    """One request within a session, and the operation that waits for its answer: to be ``is_patient`` is to wait as
+    long as the protocol does, after which the peer counts as gone."""
 
-    __slots__ = ("_operation", "_session")
+    __slots__ = ("_is_patient", "_operation", "_session")
 
-    def __init__(self, session: Session, operation: Any) -> None:
+    def __init__(self, session: Session, operation: Any, is_patient: bool) -> None:
         self._session = session
         self._operation = operation
+        self._is_patient = is_patient
 
     def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         self._session.see(response)
@@ -33,9 +35,12 @@ class SessionRequest(ClientUsage):
             session.complete(operation, response, None)
 
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
-        self._session.forget_request(self)
+        session = self._session
+        session.forget_request(self)
         operation, self._operation = self._operation, None
-        self._session.complete(operation, None, error)
+        if self._is_patient:
+            session.unanswered(now, client_request, error)
+        session.complete(operation, None, error)
 
     def overtaken(self) -> None:
         operation, self._operation = self._operation, None

@@ -161,6 +161,8 @@ class SessionTimer(ClientUsage):
         elif not session.failed_by(now, response):
             if code == 422:
                 self.too_small(response)
+            elif code in (405, 501):  # whatever its Allow has said
+                session.peer_allow -= {"UPDATE"}
             self._wait(now, self._refresh_now)
 
     def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:

@@ -12,8 +12,13 @@ from p2psip.core.dialog import Content
 from p2psip.core.refer import LIFETIME, IncomingRefer, OutgoingRefer
 from p2psip.core.session import Session
 from p2psip.core.usage import ClientUsage
-from p2psip.enums import SignalingState
-from p2psip.errors import ConnectionFailureException, OperationFailureException, RealTimeException
+from p2psip.enums import SignalingState, SignalingTransitionReason
+from p2psip.errors import (
+    ConnectionFailureException,
+    OperationFailureException,
+    OperationTimeoutException,
+    RealTimeException,
+)
 from p2psip.message import Request, Response
 
 CAROL = "<sip:carol@carol.example>"
@@ -310,6 +315,29 @@ def test_each_is_sent_once(world: World) -> None:
     assert isinstance(again.error, OperationFailureException)
     transfer.accept().tell(200)
     assert transfer.operation.message.status_code == 202
+    over(world)
+
+
+@pytest.mark.parametrize("code", [404, 484, 502])
+def test_what_the_peer_says_of_the_target_is_no_end_of_the_session(world: World, code: int) -> None:
+    """RFC 5057 5.1 takes these for answers about the peer; PBXes give them about whom they were referred to."""
+    session, theirs = connected(world)
+    transfer = Transfer(world, session)
+    transfer.taken.decline(world.now, code)
+    world.run()
+    assert transfer.operation.message.status_code == code
+    assert session.state is theirs.state is SignalingState.CONNECTED
+    over(world)
+
+
+def test_a_refer_that_nobody_answers(world: World) -> None:
+    session, theirs = connected(world)
+    world.lose = lambda message: isinstance(message, Request) and message.method == "REFER"
+    operation = world.alice.do(OutgoingRefer(session, world.alice).refer, CAROL, (), None, True)
+    world.pass_time(33.0)
+    assert isinstance(operation.error, OperationTimeoutException)
+    assert session.reason is SignalingTransitionReason.TIMEOUT
+    assert theirs.state is SignalingState.DISCONNECTED
     over(world)
 
 

@@ -10,6 +10,8 @@ from call_support import ANSWER, OFFER, Operation, World, acknowledge_at_once, c
 from p2psip.config import ManagerSettings
 from p2psip.core.dialog import Content
 from p2psip.core.directory import EndpointRecord
+from p2psip.core.invite_client import MAXIMUM_FORKS
+from p2psip.core.refer import OutgoingRefer
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.usage import ClientUsage
 from p2psip.enums import ExtensionFeatureSupport, SignalingState, SignalingTransitionReason
@@ -281,6 +283,9 @@ def test_an_idle_session_that_is_terminated(world: World) -> None:
 
 @pytest.mark.parametrize("code", [481, 404])
 def test_an_answer_in_the_session_that_says_it_is_gone(world: World, code: int) -> None:
+    """RFC 5057 5.1. Only 481 says that the peer knows of nothing: with the others somebody on the way has spoken, or the
+    peer itself without knowing what it said, and BYE keeps it from being left alone in a call.
+    """
     session, theirs = connected(world)
     world.reactions.append(
         lambda party, _, event: (
@@ -294,8 +299,49 @@ def test_an_answer_in_the_session_that_says_it_is_gone(world: World, code: int) 
     assert info.message.status_code == code
     assert session.reason is SignalingTransitionReason.SESSION_DOES_NOT_EXIST
     assert told == ["SessionStateChanged"]
-    assert not sent(world, "BYE")
+    assert len(sent(world, "BYE")) == (0 if code == 481 else 1)
+    assert theirs.state is (CONNECTED if code == 481 else DISCONNECTED)
     world.bob.do(theirs.terminate, ())
+    over(world, session, theirs)
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0, 90.0])
+def test_a_request_in_the_session_that_nobody_answers(world: World, timeout: float | None) -> None:
+    """RFC 3261 12.2.1.2: as if 408 had come. Not before the protocol's own time is over."""
+    session, theirs = connected(world)
+    world.lose = is_method("INFO")
+    operation = world.operation("INFO")
+    session.send_request(world.now, "INFO", (), None, operation, timeout)
+    world.run()
+    world.pass_time(33.0)
+    assert isinstance(operation.error, OperationTimeoutException)
+    if timeout == 5.0:
+        assert session.state is theirs.state is CONNECTED
+        world.alice.do(session.terminate, ())
+    else:
+        assert session.reason is SignalingTransitionReason.TIMEOUT
+        assert theirs.reason is SignalingTransitionReason.TERMINATED_REMOTELY
+    over(world, session, theirs)
+
+
+@pytest.mark.parametrize("what", ["INFO", "INVITE", "REFER"])
+def test_a_request_in_the_session_that_could_not_be_sent(world: World, what: str) -> None:
+    """No connection in time is not the peer's silence: the session lives."""
+    session, theirs = connected(world)
+    world.cut()
+    carry_out = world._open
+    world._open = lambda party, effect: None  # type: ignore[method-assign]
+    if what == "INFO":
+        operation = world.alice.do(session.send_request, "INFO", (), None)
+    elif what == "INVITE":
+        operation = world.alice.do(session.renegotiate, AGAIN, ())
+    else:
+        operation = world.alice.do(OutgoingRefer(session, world.alice).refer, "<sip:c@c.example>", (), None, True)
+    world.pass_time(200.0)
+    assert isinstance(operation.error, OperationTimeoutException)
+    assert session.state is CONNECTED
+    world._open = carry_out  # type: ignore[method-assign]
+    world.alice.do(session.terminate, ())
     over(world, session, theirs)
 
 
@@ -591,6 +637,21 @@ def test_replaces_that_cannot_be(world: World, more: str, headers: Any, code: in
     over(world, session, theirs)
 
 
+@pytest.mark.parametrize("name", ["Replaces", "Join"])
+def test_a_call_that_has_ended_is_not_replaced(world: World, name: str) -> None:
+    """RFC 3891 3, RFC 3911 4: 603, for 481 would say that there never was one."""
+    session, theirs = connected(world)
+    dialog = theirs.dialog
+    assert dialog is not None
+    world.lose = is_method("BYE")
+    world.bob.do(theirs.terminate, ())
+    value = f"{dialog.call_id};to-tag={dialog.local_tag};from-tag={dialog.remote_tag}"
+    assert replacing(world, value, name).message.status_code == 603
+    world.lose = None
+    world.alice.do(session.terminate, ())
+    over(world, session, theirs)
+
+
 def test_nobody_replaces_the_call_of_another_endpoint(world: World) -> None:
     session, theirs = connected(world)
     dialog = theirs.dialog
@@ -643,5 +704,18 @@ def test_a_change_that_is_taken_back_while_it_waits_for_its_turn(world: World) -
     assert session.state is CONNECTED
     world.pass_time(10.0)
     assert len(sent(world, "INVITE")) == 2
+    world.alice.do(session.terminate, ())
+    over(world, session, theirs)
+
+
+def test_forks_without_end_come_to_one(world: World) -> None:
+    """Each 2xx of another fork costs an ACK and a BYE; more forks than any proxy has are let be."""
+    session, theirs = connected(world)
+    success = sent(world, "200")[0]
+    for number in range(200):
+        again_as(world, success, f"fork{number}")
+    assert len(sent(world, "BYE")) == MAXIMUM_FORKS
+    again_as(world, success, "fork0")
+    assert len(sent(world, "ACK")) == MAXIMUM_FORKS + 2
     world.alice.do(session.terminate, ())
     over(world, session, theirs)

@@ -356,6 +356,33 @@ def test_a_refresh_that_is_refused_is_sent_again(world: World, code: int) -> Non
     over(world, session)
 
 
+@pytest.mark.parametrize("code", [405, 501])
+def test_a_peer_that_does_not_know_update_after_all(world: World, code: int) -> None:
+    """It is refreshed by re-INVITE instead, whatever its Allow has said."""
+    session, theirs = up(world)
+    received = theirs.renegotiation.received
+
+    def receive(now: float, transaction: Any) -> None:
+        if transaction.request.method == "UPDATE":
+            theirs.respond(transaction, code)
+        else:
+            received(now, transaction)
+
+    theirs.renegotiation.received = receive  # type: ignore[method-assign]
+    world.reactions.append(
+        lambda _, usage, event: (
+            usage.accept_offer(world.now, event.transaction, ANSWER, ())
+            if type(event).__name__ == "OfferReceived"
+            else None
+        )
+    )
+    world.pass_time(88.0)
+    assert len(sent(world, world.alice, "UPDATE")) == 1
+    assert len(sent(world, world.alice, "INVITE")) == 2
+    assert session.state is theirs.state is CONNECTED
+    over(world, session)
+
+
 def test_a_refresh_that_is_answered_481_is_the_end(world: World) -> None:
     session, theirs = up(world)
     theirs.renegotiation.received = lambda now, transaction: theirs.respond(transaction, 481)  # type: ignore[assignment, method-assign]
