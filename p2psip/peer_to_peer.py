@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from p2psip import arguments
 from p2psip.arguments import Headers
+from p2psip.core.ways import Way, Ways
 from p2psip.endpoint import RealTimeEndpoint, SipPeerToPeerEndpointSettings
 from p2psip.enums import SipTransportType
 from p2psip.errors import ConnectionFailureException
@@ -13,6 +16,7 @@ from p2psip.managers import RealTimeServerConnectionManager, default_manager
 from p2psip.message import SipUri
 from p2psip.net.network import Target
 from p2psip.net.selection import DEFAULT_PORTS, is_address
+from p2psip.proxies import Proxy, hop
 from p2psip.values import ConnectionContext, RealTimeAddress, SendMessageOptions
 
 MAXIMUM_TARGETS = 1024
@@ -34,6 +38,10 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         proxy_host: Where all requests outside of dialogs go first; None sends them straight to their address.
         proxy_port: The proxy's port; without it the DNS says which servers the proxy's name has (SRV, RFC 3263), and
             where it knows of none it is 5061 for TLS, 5060 for TCP.
+        proxies: In place of ``proxy_host``: several proxies in order of preference, each the next one's stand-in where it
+            cannot be reached, answers 503 or does not answer at all. Each is host and port, or a URI
+            (``"sip:proxy.example.com;lr"``) that is named in Route as well (RFC 3261 8.1.2), or a list of the URIs that
+            requests are to pass one after the other. A URI without ``lr`` is a strict router of RFC 2543.
         gruu: A globally routable URI of this endpoint.
         headers: Headers that every message of this endpoint bears.
         settings: The same, and more, as an object.
@@ -51,6 +59,7 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         proxy_host: str | None = None,
         proxy_port: int | None = None,
         *,
+        proxies: Sequence[Proxy] = (),
         gruu: str | None = None,
         headers: Headers = (),
         settings: SipPeerToPeerEndpointSettings | None = None,
@@ -64,8 +73,11 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
             settings = dataclasses.replace(settings, headers=(*settings.headers, *headers))
         if proxy_host is None and proxy_port is not None:
             raise ValueError("A proxy_port needs a proxy_host.")
-        host = None if proxy_host is None else arguments.host(proxy_host)
-        port = None if proxy_port is None else arguments.port(proxy_port)
+        if isinstance(proxies, str):
+            raise TypeError(f"proxies is a list of proxies, not the text {proxies!r}.")
+        if proxy_host is not None and proxies:
+            raise ValueError("Give a proxy_host, or several proxies in place of it.")
+        hops = [hop(proxy) for proxy in (proxies if proxy_host is None else [(proxy_host, proxy_port)])]
         if connection_manager is None:
             connection_manager = default_manager.get()
         elif not isinstance(connection_manager, RealTimeServerConnectionManager):
@@ -80,9 +92,11 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
             raise ValueError("A TCP manager cannot do TLS: use a RealTimeServerTlsConnectionManager.")
         super().__init__(owner_uri, connection_manager, settings)
         self._default_transport = default_transport
-        self._proxy = None if host is None else (host, port)
+        if any(hop.transport is SipTransportType.TLS for hop in hops):
+            self._check_tls("A proxy")
+        self._proxies = tuple(hops)
         self._proxy_certificate_subject: str | None = None
-        self._targets: dict[_TargetKey, Target] = {}  # found before
+        self._targets: dict[_TargetKey, Target | Ways] = {}  # found before
         connection_manager._endpoint_added(self)
         self._begin()
 
@@ -101,8 +115,8 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         self._proxy_certificate_subject = None if value is None else arguments.host(value)
         self._targets = {}
 
-    def _target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:
-        """Where a request to that address goes first; most go to the same few addresses."""
+    def _target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Any:
+        """Where a request to that address goes first, a Target or several Ways; most go to the same few addresses."""
         key: _TargetKey = (address.uri, None, None)
         if options is not None:
             context = options.connection_context
@@ -140,11 +154,8 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
                 f"{uri}, which a peer named, would take {self._owner_text} from TLS to TCP: not done, because it may "
                 "not be lowered by others."
             )
-        if transport is SipTransportType.TLS and self._manager.transport is not SipTransportType.TLS:
-            raise ConnectionFailureException(
-                f"{uri} is to be reached over TLS, but the manager of {self._owner_text} does TCP only: "
-                "make the endpoint on a RealTimeServerTlsConnectionManager."
-            )
+        if transport is SipTransportType.TLS:
+            self._check_tls(str(uri))
         try:
             host = arguments.host(uri.parameters.get("maddr") or uri.host)
         except ValueError as error:
@@ -153,13 +164,18 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         return self._target_at(transport, host, uri.port, asked or None, name)
 
     def _is_proxy(self, host: str, port: int | None, transport: SipTransportType) -> bool:
-        """A hop is the outbound proxy, which is in the path of a dialog as a rule (Record-Route)."""
-        if self._proxy is None:
-            return False
+        """A hop is an outbound proxy, which is in the path of a dialog as a rule (Record-Route)."""
         default = DEFAULT_PORTS[transport.name]
-        return host == self._proxy[0] and (port or default) == (self._proxy[1] or default)
+        return any(host == proxy.host and (port or default) == (proxy.port or default) for proxy in self._proxies)
 
-    def _find_target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target:
+    def _check_tls(self, what: str) -> None:
+        if self._manager.transport is not SipTransportType.TLS:
+            raise ConnectionFailureException(
+                f"{what} is to be reached over TLS, but the manager of {self._owner_text} does TCP only: "
+                "make the endpoint on a RealTimeServerTlsConnectionManager."
+            )
+
+    def _find_target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Target | Ways:
         """The transport rule: what the address asks for, else the endpoint's default; the proxy's is only raised."""
         uri = address.sip_uri
         asked = None if uri is None else uri.parameters.get("transport")
@@ -175,27 +191,34 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         transport = SipTransportType.TLS if secure else self._default_transport
         name = None if options is None or options.tls_target_name is None else arguments.host(options.tls_target_name)
         context = None if options is None else options.connection_context
+        if context is None and self._proxies:
+            return self._through_proxies(transport, secure, asked, name or self._proxy_certificate_subject)
         port: int | None
         if context is not None:
             host, port = arguments.host_and_port(context)
-            direct = True
-        elif self._proxy is not None:
-            host, port = self._proxy
-            direct = False
-            name = name or self._proxy_certificate_subject
         elif uri is None:
             raise ValueError(f"{address} names no host: give a proxy or a connection_context that can route it.")
         else:
             host, port = arguments.host(uri.parameters.get("maddr") or uri.host), uri.port
-            direct = True
-        if direct and asked == "tcp" and not secure:
+        if asked == "tcp" and not secure:
             transport = SipTransportType.TCP
-        if transport is SipTransportType.TLS and self._manager.transport is not SipTransportType.TLS:
-            raise ConnectionFailureException(
-                f"{address} is to be reached over TLS, but the manager of {self._owner_text} does TCP only: "
-                "make the endpoint on a RealTimeServerTlsConnectionManager."
-            )
+        if transport is SipTransportType.TLS:
+            self._check_tls(str(address))
         return self._target_at(transport, host, port, asked, name)
+
+    def _through_proxies(
+        self, transport: SipTransportType, secure: bool, asked: str | None, name: str | None
+    ) -> Target | Ways:
+        """What is not to be sent over less than TLS raises the proxy's transport; nothing but its own URI lowers it."""
+        ways = []
+        for proxy in self._proxies:
+            carried = transport if secure or proxy.transport is None else proxy.transport
+            if carried is SipTransportType.TLS:
+                self._check_tls(f"The proxy {proxy.host}")
+            named = asked if proxy.transport is None else proxy.transport.name
+            target = self._target_at(carried, proxy.host, proxy.port, named, name)
+            ways.append(Way(target, proxy.routes))
+        return ways[0].target if len(ways) == 1 and not ways[0].routes else Ways(ways)
 
     def _target_at(
         self, transport: SipTransportType, host: str, port: int | None, asked: str | None, name: str | None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from core_support import FakeFlow, Side, Target, make_record, make_request
 
+from p2psip.core.effects import OpenFlow
 from p2psip.core.usage import ClientUsage
 from p2psip.core.ways import Way, Ways
 from p2psip.errors import ConnectionFailureException, OperationTimeoutException
@@ -59,9 +60,10 @@ class Sender:
     @property
     def host(self) -> str:
         """Where it is to go now."""
-        self.side.take()
+        (effect,) = [effect for effect in self.side.take() if isinstance(effect, OpenFlow)]
         assert self.side.opening == [self.request]
-        return str(self.request.target.host)
+        assert effect.target is self.request.target
+        return str(effect.target.host)
 
     def refused(self, why: str = "No way there.", now: float = 0.0) -> None:
         self.side.take()
@@ -79,7 +81,6 @@ class Sender:
 
     def answer(self, request: Request, code: int) -> None:
         self.side.engine.receive(0.0, self.flows[-1], create_response(request, code, to_tag="them"))
-        self.side.take()
 
 
 class Listener(ClientUsage):
