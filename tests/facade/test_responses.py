@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from p2psip import (
+    ManagerSettings,
     MessageType,
     RealTimeException,
     RealTimeServerConnectionManager,
@@ -49,7 +50,8 @@ class World:
             if self.transport is SipTransportType.TLS:
                 manager = tls_manager(self._authority, certified or name, local_host=name)
             else:
-                manager = RealTimeServerTcpConnectionManager(name)
+                # Over TCP an end may be half an end: that it is a whole one shows when something is written.
+                manager = RealTimeServerTcpConnectionManager(name, settings=ManagerSettings(provisional_delay=0.05))
         self._end.enter_context(manager)
         if port is not None:
             manager.start_listening((address, port))
