@@ -45,6 +45,7 @@ class Pings:
         self.times: list[float] = []
         self.last_failure: RealTimeException | None = None
         self.last_refusal = ""
+        self.why = ""
 
     @property
     def loss(self) -> float:
@@ -67,7 +68,7 @@ class Pings:
             lost = f"{self.sent - len(self.times)} of {self.sent} requests to {self.address} were lost"
             return f"{lost}; the last: {exits.sentence(self.last_failure)}"
         if self.refused:
-            return f"{self.address} answered {self.last_refusal} to {self.refused} of {self.sent} requests."
+            return f"{self.address} answered {self.last_refusal} to {self.refused} of {self.sent} requests{self.why}."
         return ""
 
     def summary(self) -> dict[str, Any]:
@@ -145,6 +146,7 @@ def _ping(there: peer.Peer, args: argparse.Namespace, pings: Pings) -> None:
     if code >= 300:
         pings.refused += 1
         pings.last_refusal = answer.status
+        pings.why = f"; {answer.refusal.rstrip('.')}" if answer.refusal else ""
     connection = answer.connection
     if args.json:
         console.say_json(

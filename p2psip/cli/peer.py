@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from p2psip import (
+    AuthenticationException,
     ConnectionFailureException,
     FailureResponseException,
     MessageType,
@@ -22,7 +23,7 @@ from p2psip import (
     SipTransportType,
     TraceEventArgs,
 )
-from p2psip.cli import common, identity, login
+from p2psip.cli import common, exits, identity, login
 from p2psip.cli.exits import CommandError, ExitCode, usage_errors
 
 _MOMENT = 1.0
@@ -67,11 +68,13 @@ class Answer(NamedTuple):
         response: What came.
         seconds: How long it took, connecting included.
         connection: Over which connection; None where that is not known.
+        refusal: The library's sentence where credentials are missing or wrong, which says more than the response.
     """
 
     response: SipResponseData
     seconds: float
     connection: RealTimeConnection | None
+    refusal: str
 
     @property
     def status(self) -> str:
@@ -116,15 +119,18 @@ class Peer:
                 options=options,
                 timeout=self._args.timeout,
             )
+        refusal = ""
         try:
             response = operation.result()
         except FailureResponseException as error:
             response = error.response_data
+            if isinstance(error, AuthenticationException):
+                refusal = exits.sentence(error)
         except ConnectionFailureException as error:
             raise self._explained(error) from error.__cause__
         elapsed = time.perf_counter() - begin
         self._used.wait(_MOMENT)
-        return Answer(response, elapsed, self._last)
+        return Answer(response, elapsed, self._last, refusal)
 
     def _explained(self, error: ConnectionFailureException) -> ConnectionFailureException:
         """A peer that expects TLS hangs up on a request without."""

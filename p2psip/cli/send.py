@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         via = "" if connection is None else f" from {wire.describe(connection)}"
         console.say(f"{console.printable(answer.status)}{via}, in {console.milliseconds(answer.seconds)}")
     if exit_code is not ExitCode.OK:
-        console.complain(f"{args.prog}: {args.address} answered {console.printable(answer.status)}.")
+        complaint = answer.refusal or f"{args.address} answered {answer.status}."
+        console.complain(f"{args.prog}: {console.printable(complaint)}")
     return exit_code
 
 

@@ -65,16 +65,26 @@ def test_send_with_a_password_of_the_environment(server: Server, command: Comman
 
 
 @pytest.mark.parametrize(
-    ("more", "password"),
-    [((), PASSWORD), (("--user", "alice"), "wrong"), (("--user", "alice", "--realm", "other"), PASSWORD)],
+    ("more", "password", "why"),
+    [
+        ((), PASSWORD, "give them with --user"),
+        (("--user", "alice"), "wrong", "user name or password is wrong"),
+        (("--user", "alice", "--realm", "other"), PASSWORD, "give them with --user"),
+    ],
     ids=["nobody", "wrong password", "other realm"],
 )
-def test_who_is_not_let_in(server: Server, command: CommandLine, more: tuple[str, ...], password: str) -> None:
+def test_who_is_not_let_in(
+    server: Server, command: CommandLine, more: tuple[str, ...], password: str, why: str
+) -> None:
     command.environment["P2PSIP_PASSWORD"] = password
     result = command.run("send", server.address, "hello", *more)
     assert result.code == 1, result
     assert "401 Unauthorized" in result.sentence
+    assert why in result.sentence
     assert server.texts == []
+    result = command.run("options", "--count=1", server.address, *more)
+    assert result.code == 1
+    assert 'for the realm "bob.example"' in result.sentence
 
 
 def test_a_call_and_a_subscription_that_are_refused_say_what_is_missing(server: Server, command: CommandLine) -> None:
