@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -19,18 +20,20 @@ PYTHONS = (sys.executable, str(ROOT / ".venv-peers" / "bin" / "python"))
 """Which may have it. Its wheels are for some versions of Python only, so the second need not be ours."""
 
 
+@functools.cache
+def _find_pjsip() -> str | None:
+    for python in filter(os.path.exists, PYTHONS):
+        if subprocess.run([python, "-c", "import pjsua2"], capture_output=True).returncode == 0:
+            return python
+    return None
+
+
 def require_pjsip() -> str:
     """A Python that has it; without one the test is skipped, or fails where P2PSIP_REQUIRE_INTEROP is 1."""
-    for python in PYTHONS:
-        if (
-            Path(python).exists()
-            and not subprocess.run([python, "-c", "import pjsua2"], capture_output=True).returncode
-        ):
-            return python
-    sentence = (
-        "The Python package pjsua2-python is not installed here; `python3 tools/environment.py --peers` with a "
-        "Python from 3.10 to 3.12 installs it into .venv-peers."
-    )
+    python = _find_pjsip()
+    if python is not None:
+        return python
+    sentence = "PJSIP is not installed here; `python3 tools/environment.py --peers` installs it into .venv-peers."
     if os.environ.get("P2PSIP_REQUIRE_INTEROP") == "1":
         pytest.fail(sentence)
     pytest.skip(sentence)
