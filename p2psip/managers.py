@@ -25,6 +25,7 @@ from p2psip.connections import (
 from p2psip.core.directory import normal_host
 from p2psip.enums import EndpointState, EndpointTransitionReason, SipTransportType
 from p2psip.errors import RealTimeException, RealTimeInvalidOperationException, TlsFailureException
+from p2psip.listening import Listening
 from p2psip.net.connection import Connection
 from p2psip.net.given import ResolverNames
 from p2psip.net.interfaces import primary_address
@@ -33,7 +34,6 @@ from p2psip.net.pool import Pool
 from p2psip.stack import Stack, StackOwner
 from p2psip.sync import Deadline, Event, Operation, Strand, worker_blocks
 from p2psip.trace import mask
-from p2psip.values import IPEndPoint
 
 if TYPE_CHECKING:
     from p2psip.endpoint import RealTimeEndpoint
@@ -65,6 +65,8 @@ class RealTimeConnectionManager(abc.ABC):
     """A handler of this manager or of one of its endpoints raised; it was logged, and the next one has run."""
     trace: Event[RealTimeConnectionManager, TraceEventArgs] = Event()
     """A message was sent or received. For people and tests: what secrets it bears is masked."""
+
+    _stack: Stack
 
     @property
     @abc.abstractmethod
@@ -256,7 +258,7 @@ class RealTimeConnectionManager(abc.ABC):
         self._raise(self.connection_pool_removed, CollectionChangedEventArgs(ConnectionPool(pool, self._stack)))
 
 
-class RealTimeServerConnectionManager(RealTimeConnectionManager):
+class RealTimeServerConnectionManager(RealTimeConnectionManager, Listening):
     """A manager that can listen. Use one of its two subclasses."""
 
     incoming_connection_added: Event[RealTimeServerConnectionManager, IncomingConnectionAddedEventArgs] = Event()
@@ -275,81 +277,7 @@ class RealTimeServerConnectionManager(RealTimeConnectionManager):
     """A connection, incoming or outgoing, is open and may carry messages if a handler allows it. Without a handler
     every connection may. Each connection is asked about on its own, so a slow decision delays no other."""
 
-    # ------------------------------------------------------------------ listening
-
-    @property
-    def is_listening(self) -> bool:
-        """New connections are taken in."""
-        return self._stack.network.listening_port != 0
-
-    @property
-    def listening_port(self) -> int:
-        """The port listened on, the chosen one after port 0; 0 while not listening."""
-        return self._stack.network.listening_port
-
-    @property
-    def listening_addresses(self) -> tuple[IPEndPoint, ...]:
-        """What is listened on; empty while not listening."""
-        return tuple(IPEndPoint(*address) for address in self._stack.network.listening_addresses)
-
-    def start_listening(self, ip_endpoint: IPEndPoint | tuple[str, int]) -> None:
-        """Take connections in. Blocks shortly; allowed in handlers.
-
-        Args:
-            ip_endpoint: Address and port. Port 0 means any free one; ``IPAddress.ANY`` means all addresses, IPv4 and
-                IPv6, on one port.
-
-        Raises:
-            RealTimeInvalidOperationException: It listens already, or is disposed.
-            ConnectionFailureException: The port is taken or not permitted, or the address is not this machine's.
-            TlsFailureException: There is nothing to verify peers with (UNTRUSTED_REMOTE_CERTIFICATE).
-            ValueError, TypeError: An argument.
-        """
-        self.begin_start_listening(ip_endpoint).result()
-
-    def begin_start_listening(self, ip_endpoint: IPEndPoint | tuple[str, int]) -> Operation[None]:
-        """The same without blocking."""
-        host, port = arguments.ip_endpoint(ip_endpoint)
-        self._check_alive("listen")
-        if self.is_listening:
-            raise RealTimeInvalidOperationException(
-                f"The connection manager listens already, on port {self.listening_port}: "
-                "stop_listening() first, or use another manager."
-            )
-        operation: Operation[None] = Operation("start_listening", callbacks=self._stack.dispatcher.submit)
-        self._stack.post_operation(operation, lambda: self._listen(host, port, operation))
-        return operation
-
-    def _listen(self, host: str, port: int, operation: Operation[None]) -> None:
-        if self.is_listening:
-            raise RealTimeInvalidOperationException("Another thread made the connection manager listen meanwhile.")
-        self._stack.network.listen(host, port)
-        self._listening_changed(EndpointState.CONNECTED, EndpointTransitionReason.LISTENING)
-        operation.complete(None)
-
-    def stop_listening(self) -> None:
-        """Refuse new connections; existing ones live on. Blocks shortly; allowed in handlers.
-
-        Raises:
-            RealTimeInvalidOperationException: It does not listen.
-        """
-        self.begin_stop_listening().result()
-
-    def begin_stop_listening(self) -> Operation[None]:
-        """The same without blocking."""
-        self._check_alive("stop listening")
-        if not self.is_listening:
-            raise RealTimeInvalidOperationException("The connection manager does not listen.")
-        operation: Operation[None] = Operation("stop_listening", callbacks=self._stack.dispatcher.submit)
-        self._stack.post_operation(operation, lambda: self._stop_listening(operation))
-        return operation
-
-    def _stop_listening(self, operation: Operation[None]) -> None:
-        if self.is_listening:
-            self._stack.network.stop_listening()
-            self._listening_changed(EndpointState.DISCONNECTED, EndpointTransitionReason.STOPPED_LISTENING)
-            self._raise(self.listening_aborted, ErrorEventArgs(None))
-        operation.complete(None)
+    # ------------------------------------------------------------------ who takes what comes in
 
     def _listening_changed(self, state: EndpointState, reason: EndpointTransitionReason) -> None:
         """Loop thread: endpoints follow."""

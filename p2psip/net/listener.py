@@ -72,8 +72,9 @@ class Listener:
         ConnectionFailureException: The port is taken or not permitted, or the address is not this machine's.
     """
 
-    def __init__(self, owner: ListenerOwner, host: str, port: int) -> None:
+    def __init__(self, owner: ListenerOwner, host: str, port: int, reuse_port: bool = False) -> None:
         self._owner = owner
+        self._reuse_port = reuse_port
         self._log = QuietLog(_log)
         self._sockets: list[ListeningSocket] = []
         self._timer: Timer | None = None
@@ -93,11 +94,11 @@ class Listener:
     def _listen(self, host: str, port: int) -> ListeningSocket:
         bare, _, zone = host.partition("%")
         if ipaddress.ip_address(bare).version == 4:
-            return self._owner.factory.listen(socket.AF_INET, (host, port), BACKLOG)
+            return self._owner.factory.listen(socket.AF_INET, (host, port), BACKLOG, self._reuse_port)
         scope = 0
         if zone:
             scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
-        return self._owner.factory.listen(socket.AF_INET6, (bare, port, 0, scope), BACKLOG)
+        return self._owner.factory.listen(socket.AF_INET6, (bare, port, 0, scope), BACKLOG, self._reuse_port)
 
     def _both(self, port: int) -> list[ListeningSocket]:
         """All addresses of both families on one port; one family where the machine has no IPv6."""

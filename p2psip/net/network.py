@@ -260,12 +260,13 @@ class Network:
         if tls is self._tls and len(left) > VERIFIED_PER_TURN:
             self.loop.at_turn_end(self._verify_again, tls, left[VERIFIED_PER_TURN:])
 
-    def listen(self, host: str, port: int) -> int:
+    def listen(self, host: str, port: int, reuse_port: bool = False) -> int:
         """Take connections in, over TLS if there are contexts for it.
 
         Args:
             host: An IP address of this machine; ``0.0.0.0`` means all, both families, on one port.
             port: 0 means any that is free.
+            reuse_port: Other processes may listen on it as well.
 
         Returns: The port.
 
@@ -277,7 +278,7 @@ class Network:
             self._tls.require_server()
         if self._listener is not None:
             self._listener.close()
-        self._listener = Listener(self, host, port)
+        self._listener = Listener(self, host, port, reuse_port)
         return self._listener.port
 
     def stop_listening(self) -> None:

@@ -86,8 +86,12 @@ class SocketFactory(Protocol):
     def connect(self, family: int, address: SocketAddress) -> socket.socket:
         """A socket that is being connected: writable when the outcome is there, which SO_ERROR tells."""
 
-    def listen(self, family: int, address: SocketAddress, backlog: int) -> ListeningSocket:
-        """A socket that is listened on."""
+    def listen(self, family: int, address: SocketAddress, backlog: int, reuse_port: bool) -> ListeningSocket:
+        """A socket that is listened on; ``reuse_port`` shares the port with others that say so."""
+
+
+CAN_SHARE_PORTS = hasattr(socket, "SO_REUSEPORT")
+"""Several processes can listen on one port."""
 
 
 class SystemSockets:
@@ -107,7 +111,7 @@ class SystemSockets:
             raise
         return sock
 
-    def listen(self, family: int, address: SocketAddress, backlog: int) -> ListeningSocket:
+    def listen(self, family: int, address: SocketAddress, backlog: int, reuse_port: bool) -> ListeningSocket:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -116,6 +120,8 @@ class SystemSockets:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
             else:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port and sys.platform != "win32":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(address)

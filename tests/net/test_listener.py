@@ -53,10 +53,10 @@ def test_any_address_is_both_families_on_one_port(sides: Make) -> None:
 
 def test_a_machine_without_ipv6_listens_on_ipv4(sides: Make) -> None:
     class NoIpv6(SystemSockets):
-        def listen(self, family: int, address: Any, backlog: int) -> Any:
+        def listen(self, family: int, address: Any, backlog: int, reuse_port: bool) -> Any:
             if family == socket.AF_INET6:
                 raise OSError(errno.EAFNOSUPPORT, "no such family")
-            return super().listen(family, address, backlog)
+            return super().listen(family, address, backlog, reuse_port)
 
     side = sides(factory=NoIpv6())
     port = side.listen("0.0.0.0")
@@ -67,12 +67,12 @@ def test_a_port_that_is_taken_for_ipv6_is_not_chosen(sides: Make) -> None:
     class Taken(SystemSockets):
         refused = 0
 
-        def listen(self, family: int, address: Any, backlog: int) -> Any:
+        def listen(self, family: int, address: Any, backlog: int, reuse_port: bool) -> Any:
             assert backlog >= 128
             if family == socket.AF_INET6 and self.refused < 3:
                 self.refused += 1
                 raise OSError(errno.EADDRINUSE, "taken")
-            return super().listen(family, address, backlog)
+            return super().listen(family, address, backlog, reuse_port)
 
     factory = Taken()
     side = sides(factory=factory)
@@ -142,8 +142,8 @@ class Scripted(SystemSockets):
         self.errors: list[OSError] = []
         self.accepts = 0
 
-    def listen(self, family: int, address: Any, backlog: int) -> Any:
-        real = super().listen(family, address, backlog)
+    def listen(self, family: int, address: Any, backlog: int, reuse_port: bool) -> Any:
+        real = super().listen(family, address, backlog, reuse_port)
         factory = self
 
         class Listening:
@@ -215,8 +215,8 @@ def test_a_burst_does_not_keep_the_others_waiting(sides: Make) -> None:
     class Endless(SystemSockets):
         accepted = 0
 
-        def listen(self, family: int, address: Any, backlog: int) -> Any:
-            real = super().listen(family, address, backlog)
+        def listen(self, family: int, address: Any, backlog: int, reuse_port: bool) -> Any:
+            real = super().listen(family, address, backlog, reuse_port)
             factory = self
 
             class Listening:
