@@ -84,7 +84,8 @@ class OfferInInviteResponseEventArgs:
 
 
 class OfferInReInviteEventArgs:
-    """A re-INVITE or UPDATE of the peer, to be accepted or declined within ``settings.handler_limit``."""
+    """A re-INVITE or UPDATE of the peer, to be accepted or declined within ``settings.handler_limit``, or be announced
+    within that."""
 
     cancelled: Event[OfferInReInviteEventArgs, None] = Event()
     """The peer has taken it back before it was answered."""
@@ -137,6 +138,32 @@ class OfferInReInviteEventArgs:
             pairs,
         )
 
+    def send_provisional_response(
+        self, code: int = 180, reason: str | None = None, headers: Headers | None = None
+    ) -> None:
+        """Say that it takes a while: from now on as long as a call may ring (``settings.ring_limit``), not
+        ``settings.handler_limit``. Does not wait for the network.
+
+        Args:
+            code: 101 to 199.
+
+        Raises:
+            RealTimeInvalidOperationException: It was answered before, or is an UPDATE, which is answered at once
+                (RFC 4320 4.1).
+            ValueError, TypeError: An argument.
+        """
+        arguments.status_code(code, 101, 199)
+        arguments.reason_phrase(reason)
+        pairs = arguments.headers(headers)
+        method = self._transaction.request.method
+        if method != "INVITE":
+            raise RealTimeInvalidOperationException(f"{method} has no provisional response: accept or decline it.")
+        with self._lock:
+            self._check_undecided()
+        base = self._negotiation.base
+        what = f"{int(code)} for the {method} of {base._peer_text()}"
+        base._begin(what, base._core.send_progress, self._transaction, int(code), reason, pairs)
+
     def decline(
         self,
         code: int = 488,
@@ -163,11 +190,14 @@ class OfferInReInviteEventArgs:
 
     def _answer(self, how: str) -> None:
         with self._lock:
-            if self._answered is not None:
-                raise RealTimeInvalidOperationException(
-                    f"The {self._transaction.request.method} cannot be answered: {self._answered}."
-                )
+            self._check_undecided()
             self._answered = how
+
+    def _check_undecided(self) -> None:
+        if self._answered is not None:
+            raise RealTimeInvalidOperationException(
+                f"The {self._transaction.request.method} cannot be answered: {self._answered}."
+            )
 
     def _taken_back(self) -> None:
         """On the negotiation's strand."""

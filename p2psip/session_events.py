@@ -80,6 +80,13 @@ class SessionReceivedEventArgs:
         return self.request_data.authenticated_user
 
     @property
+    def is_forked(self) -> bool:
+        """A proxy was in between, which may have the call ring elsewhere too: better not to be accepted unasked. The
+        caller can rule it out (``Request-Disposition: no-fork``, RFC 3841)."""
+        wishes = (self.request_data.header("Request-Disposition") or "").lower().split(",")
+        return not self.request_data._message.has_one_via and "no-fork" not in map(str.strip, wishes)
+
+    @property
     def media_description(self) -> ContentDescription | None:
         """The offer; None where the caller wants one of ours."""
         return self.session.remote_description

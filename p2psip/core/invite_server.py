@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Pairs
 from p2psip.core.events import InvitationCompleted, TerminatedByPeer, end_reason
-from p2psip.core.reliable import ReliableSender, option_tags
+from p2psip.core.progress import Progress
+from p2psip.core.reliable import option_tags
 from p2psip.enums import ExtensionFeatureSupport, SignalingState, SignalingTransitionReason
 from p2psip.errors import (
     OperationTimeoutException,
@@ -20,11 +21,6 @@ from p2psip.timers import Timer
 if TYPE_CHECKING:
     from p2psip.core.session import Session
     from p2psip.core.transaction import ServerTransaction
-
-RING_AGAIN = 60.0
-"""Seconds between two provisional responses (RFC 3261 13.3.1.1)."""
-RING_AGAIN_RELIABLY = 150.0
-"""The same where none of them gets lost (RFC 3262 3)."""
 
 
 class AwaitedAck:
@@ -75,9 +71,8 @@ class IncomingInvite:
         self._ring: Timer | None = None
         self._farewell: Pairs | None = None  # terminate() came before the ACK: BYE has to wait for it
         self._is_offer_ours = False
-        self._reliable = ReliableSender(session, transaction, self.give_up)
+        self._progress = Progress(session, transaction, self.give_up)
         self._held_back: tuple[Content | None, Pairs] | None = None
-        self._rings: Timer | None = None
 
     @property
     def waits_to_hang_up(self) -> bool:
@@ -95,21 +90,6 @@ class IncomingInvite:
 
     def _rang_too_long(self, code: int) -> None:
         self.reject(self._session.engine.now, code, None, (), None, SignalingTransitionReason.TIMEOUT)
-
-    def _ring_on(self, seconds: float, say: Callable[..., object], *what: Any) -> None:
-        """Say it again from time to time: proxies wait for no more than three minutes."""
-        timers, now = self._session.engine.timers, self._session.engine.now
-        timers.cancel(self._rings)
-        self._rings = timers.start(now, seconds, self._still_rings, seconds, say, what)
-
-    def _still_rings(self, seconds: float, say: Callable[..., object], what: Any) -> None:
-        say(*what)
-        self._ring_on(seconds, say, *what)
-
-    def _send_reliably(
-        self, code: int, reason: str | None, headers: Pairs, content: Content | None = None, operation: Any = None
-    ) -> None:
-        self._reliable.send(self._session.engine.now, code, reason, headers, content, operation)
 
     def _is_refused(self, now: float) -> bool:
         """It requires reliable provisional responses, which the application has switched off since it came."""
@@ -145,18 +125,12 @@ class IncomingInvite:
         must = "100rel" in option_tags(request, "Require") or (
             can and session.options.reliable is ExtensionFeatureSupport.REQUIRED
         )
-        if code > 100 and (must or (reliable and can)):
-            self._send_reliably(code, reason, headers, content, operation)
-            self._ring_on(RING_AGAIN_RELIABLY, self._send_reliably, code, reason, headers)
-        else:
-            response = session.respond(self.transaction, code, reason, headers, content)
-            if code > 100:
-                self._ring_on(RING_AGAIN, self.transaction.respond, response)
-            session.complete(operation, None, None)
+        is_reliable = code > 100 and (must or (reliable and can))
+        self._progress.send(code, reason, headers, content, operation, is_reliable)
 
     def received_prack(self, now: float, transaction: ServerTransaction) -> None:
         """A 2xx may have waited for it."""
-        self._reliable.received_prack(now, transaction)
+        self._progress.received_prack(now, transaction)
         accept, self._held_back = self._held_back, None
         if accept is not None and self._session.state is SignalingState.CONNECTING:
             self._answer(now, *accept)
@@ -176,7 +150,7 @@ class IncomingInvite:
         self._stop_ring()
         self._operation = operation
         session.change(SignalingState.CONNECTING, SignalingTransitionReason.NONE, None)
-        if self._reliable.holds_back:
+        if self._progress.holds_back:
             self._held_back = (content, headers)
         else:
             self._answer(now, content, headers)
@@ -184,7 +158,7 @@ class IncomingInvite:
     def _answer(self, now: float, content: Content | None, headers: Pairs) -> None:
         """The 200."""
         session, transaction = self._session, self.transaction
-        self._reliable.stop()
+        self._progress.stop()
         response = session.respond(transaction, 200, None, headers, content)
         self._ack = AwaitedAck(session, transaction, response, self._not_acknowledged)
         offer, dialog = Content.of(transaction.request), session.dialog
@@ -204,7 +178,7 @@ class IncomingInvite:
         why: SignalingTransitionReason | None = None,
     ) -> None:
         self._stop_ring()
-        self._reliable.stop()
+        self._progress.stop()
         response = self._session.respond(self.transaction, code, reason, headers, content)
         self._session.end(now, why if why is not None else end_reason(response), response)
 
@@ -243,7 +217,7 @@ class IncomingInvite:
     def cancelled(self, now: float) -> None:
         """487 was sent."""
         self._stop_ring()
-        self._reliable.stop()
+        self._progress.stop()
         self._held_back = None
         self._session.tell(TerminatedByPeer(self.transaction.request))
         self._session.end(now, SignalingTransitionReason.CANCELED, self.transaction.request)
@@ -255,7 +229,7 @@ class IncomingInvite:
         if self._session.state is not SignalingState.INCOMING and self._held_back is None:
             return
         self._stop_ring()
-        self._reliable.stop()
+        self._progress.stop()
         self._held_back = None
         timed_out = isinstance(error, OperationTimeoutException)
         self._session.end(
@@ -284,7 +258,7 @@ class IncomingInvite:
     def peer_hung_up(self, now: float) -> None:
         """BYE before the ACK or before our answer."""
         self._stop_ring()
-        self._reliable.stop()
+        self._progress.stop()
         self._held_back = None
         if self._ack is not None:
             self._ack.stop()
@@ -298,7 +272,7 @@ class IncomingInvite:
 
     def abandon(self, error: RealTimeException) -> None:
         self._stop_ring()
-        self._reliable.stop()
+        self._progress.stop()
         if self._ack is not None:
             self._ack.stop()
             self._ack = None
@@ -309,7 +283,6 @@ class IncomingInvite:
         self._session.complete(operation, ack, error)
 
     def _stop_ring(self) -> None:
-        timers = self._session.engine.timers
-        timers.cancel(self._ring)
-        timers.cancel(self._rings)
-        self._ring = self._rings = None
+        self._session.engine.timers.cancel(self._ring)
+        self._ring = None
+        self._progress.fall_silent()

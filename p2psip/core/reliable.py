@@ -92,7 +92,7 @@ class ReliableSender:
         """Answer it; the next one may go."""
         session, request = self._session, transaction.request
         response = self._response
-        if not self._acknowledges(request) or (response is None and not self._is_late):
+        if not self.acknowledges(request) or (response is None and not self._is_late):
             session.respond(transaction, 481)
             return
         if response is None:
@@ -118,7 +118,8 @@ class ReliableSender:
         if self._waiting:
             self.send(now, *self._waiting.popleft())
 
-    def _acknowledges(self, request: Request) -> bool:
+    def acknowledges(self, request: Request) -> bool:
+        """It is the PRACK of the last one."""
         try:
             value = parse_field("RAck", request.headers.get("RAck") or "")
         except MessageParsingException:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.events import AnswerReceived, OfferCancelled, OfferReceived
 from p2psip.core.invite_server import AwaitedAck
-from p2psip.core.reliable import ReliableReceiver, rseq
+from p2psip.core.progress import Progress
+from p2psip.core.reliable import ReliableReceiver, option_tags, rseq
 from p2psip.core.session_errors import taken_back
 from p2psip.core.usage import ClientUsage
 from p2psip.enums import SignalingState, SignalingTransitionReason
@@ -47,6 +48,8 @@ class Renegotiation(ClientUsage):
         self._receiver = ReliableReceiver()
         self._early_answer: Content | None = None
         self._theirs: ServerTransaction | None = None  # not answered yet
+        self._progress: Progress | None = None  # said of it, or of the one before
+        self._patience: Timer | None = None
         self._awaited: AwaitedAck | None = None
         self._accepted: tuple[Any, bool] = (None, False)  # the operation that waits for the ACK; we made the offer
 
@@ -247,7 +250,7 @@ class Renegotiation(ClientUsage):
             session.refuse(operation, "changed, because the offer was taken back or answered before")
             return
         session.engine.now = now
-        self._theirs = None
+        self._decided()
         if transaction.request.method != "PRACK":
             self._refresh(transaction)
         response = session.respond(transaction, 200, None, headers, content)
@@ -260,6 +263,50 @@ class Renegotiation(ClientUsage):
         else:
             session.complete(operation, None, None)
 
+    def _decided(self) -> None:
+        """Nothing of the peer's waits for an answer any more."""
+        self._theirs = None
+        self._session.engine.timers.cancel(self._patience)
+        self._patience = None
+        if self._progress is not None:
+            self._progress.stop()
+
+    def send_progress(
+        self,
+        now: float,
+        transaction: ServerTransaction,
+        code: int,
+        reason: str | None,
+        headers: Pairs,
+        operation: Any,
+    ) -> None:
+        session = self._session
+        if transaction is not self._theirs or transaction.request.method != "INVITE":
+            session.refuse(operation, f"answered {code} for the time being")
+            return
+        session.engine.now = now
+        engine, progress = session.engine, self._progress
+        if progress is None or progress.transaction is not transaction:
+            progress = self._progress = Progress(session, transaction, lambda now, error: self._undecided(504))
+            self._patience = engine.timers.start(now, engine.settings.ring_limit, self._undecided, 480)
+        is_reliable = "100rel" in option_tags(transaction.request, "Require")
+        progress.send(code, reason, headers, None, operation, is_reliable)
+
+    def _undecided(self, code: int) -> None:
+        """It took too long, or the PRACK has not come."""
+        transaction, now = self._theirs, self._session.engine.now
+        if transaction is not None:
+            self.cancelled(now, transaction)
+            self._session.respond(transaction, code)
+
+    def received_prack(self, now: float, transaction: ServerTransaction) -> bool:
+        """True when it was for what was said of the peer's re-INVITE."""
+        progress = self._progress
+        if progress is None or not progress.expects(transaction):
+            return False
+        progress.received_prack(now, transaction)
+        return True
+
     def decline(
         self,
         now: float,
@@ -271,7 +318,7 @@ class Renegotiation(ClientUsage):
     ) -> None:
         if transaction is self._theirs:
             self._session.engine.now = now
-            self._theirs = None
+            self._decided()
             self._session.respond(transaction, code, reason, headers, content)
 
     def acknowledged(self, now: float, flow: Any, ack: Request) -> None:
@@ -304,7 +351,7 @@ class Renegotiation(ClientUsage):
 
     def cancelled(self, now: float, transaction: ServerTransaction) -> None:
         if transaction is self._theirs:
-            self._theirs = None
+            self._decided()
             self._session.tell(OfferCancelled(transaction))
 
     def transaction_failed(
@@ -325,7 +372,8 @@ class Renegotiation(ClientUsage):
             self._awaited = None
         (operation, _), self._accepted = self._accepted, (None, False)
         session.complete(operation, None, session.ended_error())
-        theirs, self._theirs = self._theirs, None
+        theirs = self._theirs
+        self._decided()
         if theirs is not None and not theirs.is_answered:
             session.respond(theirs, 487)
         request = self._client_request

@@ -203,6 +203,19 @@ class Session(SessionState):
         """Take our re-INVITE back; False when none is under way."""
         return self.renegotiation.cancel(now, headers)
 
+    def send_progress(
+        self,
+        now: float,
+        transaction: ServerTransaction,
+        code: int,
+        reason: str | None,
+        headers: Pairs,
+        operation: Any,
+    ) -> None:
+        """Answer the peer's re-INVITE 101 to 199 for the time being; where it requires that this is done reliably the
+        operation ends with the PRACK, else at once."""
+        self.renegotiation.send_progress(now, transaction, code, reason, headers, operation)
+
     def accept_offer(
         self,
         now: float,
@@ -315,10 +328,11 @@ class Session(SessionState):
         if self.state is SignalingState.DISCONNECTED:
             self.respond(transaction, 481)
         elif method == "PRACK":
-            if self._incoming is None:
-                self.respond(transaction, 481)
-            else:
-                self._incoming.received_prack(now, transaction)
+            if not self.renegotiation.received_prack(now, transaction):
+                if self._incoming is None:
+                    self.respond(transaction, 481)
+                else:
+                    self._incoming.received_prack(now, transaction)
         elif method == "REFER":
             receive_in_session(self, now, transaction)
         elif method in ("INVITE", "UPDATE"):

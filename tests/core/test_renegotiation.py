@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -62,6 +63,10 @@ def is_method(name: str) -> Any:
 
 def is_answer(method: str) -> Any:
     return lambda message: isinstance(message, Response) and message.cseq.method == method
+
+
+def answers(world: World, method: str, code: int) -> list[Response]:
+    return [m for _, m in world.messages if is_answer(method)(m) and m.status_code == code]
 
 
 def accepts(content: Content | None) -> Any:
@@ -455,4 +460,86 @@ def test_a_reliable_provisional_response_to_a_re_invite(world: World, body: byte
     world.bob.do(theirs.accept_offer, event.transaction, None if body else REPLY, ())
     assert change.message.status_code == 200
     assert (session.local_content, session.remote_content) == (NEXT, REPLY)
+    over(world)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_change_that_takes_a_while_is_announced(world: World, required: bool) -> None:
+    """Reliably where the peer requires that (RFC 3262 3)."""
+    session, theirs = connected(world)
+    more = [("Require", "100rel")] if required else []
+    change = world.alice.do(session.renegotiate, NEXT, more)
+    (event,) = world.bob.happened("OfferReceived")
+    announced = world.bob.do(theirs.send_progress, event.transaction, 183, "Asking", [("X-Why", "slow")])
+    progress = answers(world, "INVITE", 183)[-1]
+    assert (progress.reason, progress.headers.get("X-Why")) == ("Asking", "slow")
+    assert (progress.headers.get("RSeq") is not None) is required
+    assert len(requests(world, "PRACK")) == (1 if required else 0)
+    assert announced.error is None
+    world.pass_time(125.0)  # the handler's time does not count any more
+    assert len(answers(world, "INVITE", 183)) == (1 if required else 3)
+    assert not change.ends
+    accept = world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
+    assert accept.message.method == "ACK"
+    assert change.message.status_code == 200
+    assert (session.remote_content, theirs.remote_content) == (REPLY, NEXT)
+    late = world.bob.do(theirs.send_progress, event.transaction, 183, None, ())
+    assert isinstance(late.error, OperationFailureException)
+    over(world)
+
+
+def test_a_change_that_is_announced_and_never_decided(world: World) -> None:
+    session, theirs = connected(world)
+    world.alice.engine.settings = dataclasses.replace(world.alice.engine.settings, ring_limit=900.0)
+    change = world.alice.do(session.renegotiate, NEXT, ())
+    (event,) = world.bob.happened("OfferReceived")
+    world.bob.do(theirs.send_progress, event.transaction, 180, None, ())
+    world.pass_time(181.0)
+    assert change.message.status_code == 480
+    assert len(world.bob.happened("OfferCancelled")) == 1
+    assert session.state is theirs.state is CONNECTED
+    over(world)
+
+
+def test_the_prack_of_what_was_announced_never_comes(world: World) -> None:
+    session, theirs = connected(world)
+    world.lose = is_method("PRACK")
+    change = world.alice.do(session.renegotiate, NEXT, [("Require", "100rel")])
+    (event,) = world.bob.happened("OfferReceived")
+    announced = world.bob.do(theirs.send_progress, event.transaction, 180, None, ())
+    world.pass_time(33.0)
+    assert isinstance(announced.error, OperationTimeoutException)
+    assert change.message.status_code == 504
+    assert session.state is theirs.state is CONNECTED
+    over(world)
+
+
+@pytest.mark.parametrize("how", ["declined", "hung up", "taken back"])
+def test_what_was_announced_is_not_said_again_after_its_end(world: World, how: str) -> None:
+    session, theirs = connected(world)
+    world.alice.do(session.renegotiate, NEXT, ())
+    (event,) = world.bob.happened("OfferReceived")
+    world.bob.do(theirs.send_progress, event.transaction, 180, None, ())
+    if how == "declined":
+        theirs.decline_offer(world.now, event.transaction, 488)
+        world.run()
+    elif how == "hung up":
+        world.bob.do(theirs.terminate, ())
+    else:
+        assert session.cancel_renegotiation(world.now)
+        world.run()
+    world.pass_time(200.0)
+    assert len(answers(world, "INVITE", 180)) == 1
+    over(world)
+
+
+def test_an_update_is_not_announced(world: World) -> None:
+    """RFC 4320 4.1."""
+    session, theirs = connected(world)
+    asked = asks(world, session, "UPDATE", NEXT)
+    (event,) = world.bob.happened("OfferReceived")
+    announced = world.bob.do(theirs.send_progress, event.transaction, 183, None, ())
+    assert isinstance(announced.error, OperationFailureException)
+    world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
+    assert asked.codes == [200]
     over(world)

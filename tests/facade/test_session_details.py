@@ -24,6 +24,7 @@ from p2psip import (
     SignalingState,
     SignalingTransitionReason,
 )
+from p2psip.message import Request, parse_message
 from p2psip.testing import CertificateAuthority, EndpointPair, endpoint_pair
 
 AUTHORITY = CertificateAuthority()
@@ -222,6 +223,51 @@ def test_a_change_that_is_decided_later(pair: EndpointPair) -> None:
     with pytest.raises(RealTimeInvalidOperationException, match="accepted"):
         args.decline()
     session.terminate()
+
+
+def test_a_change_that_is_announced(pair: EndpointPair) -> None:
+    session, other = up(pair)
+    negotiation = Undecided()
+    other.offer_answer_negotiation = negotiation
+    operation = session.begin_renegotiate(HOLD)
+    args = negotiation.waiting.result(BOUND)
+    with session.request_or_response_received.expect(BOUND) as heard:
+        args.send_provisional_response(183, "Asking somebody", [("X-Who", "Carol")])
+    data = heard.args.message_data
+    assert isinstance(data, p2psip.SipResponseData)
+    assert (data.response_code, data.response_text, data.header("X-Who")) == (183, "Asking somebody", "Carol")
+    with pytest.raises(ValueError, match="199"):
+        args.send_provisional_response(200)
+    args.accept()
+    assert operation.result(BOUND).response_code == 200
+    with pytest.raises(RealTimeInvalidOperationException, match="accepted"):
+        args.send_provisional_response()
+    session.terminate()
+
+
+@pytest.mark.parametrize(
+    ("vias", "wish", "is_forked"),
+    [
+        (1, None, False),
+        (2, None, True),
+        (2, "proxy, queue", True),
+        (2, "proxy, No-Fork", False),
+    ],
+)
+def test_a_call_that_may_ring_elsewhere(pair: EndpointPair, vias: int, wish: str | None, is_forked: bool) -> None:
+    with pair.bob.session_received.expect(BOUND) as got:
+        session = SignalingSession(pair.alice, pair.bob.uri)
+        headers = [] if wish is None else [("Request-Disposition", wish)]
+        operation = session.begin_establish(OFFER, headers)
+    message = parse_message(got.args.request_data.to_bytes())
+    assert isinstance(message, Request)
+    for _ in range(vias - 1):
+        message.headers.prepend("Via", "SIP/2.0/TLS proxy.example;branch=z9hG4bKproxy")
+    args = SessionReceivedEventArgs(got.args.session, p2psip.SipRequestData(message))
+    assert args.is_forked is is_forked
+    got.args.session.terminate_with_rejection(486)
+    with pytest.raises(FailureResponseException):
+        operation.result(BOUND)
 
 
 def test_a_connection_that_is_lost_and_found(pair: EndpointPair) -> None:
