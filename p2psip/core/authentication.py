@@ -163,24 +163,25 @@ def _params(request: Request, field: str) -> Iterator[Mapping[str, str]]:
 class Attempt:
     """What one request has answered so far. Made for the first challenge, or because an earlier one will come again."""
 
-    __slots__ = ("_answers",)
+    __slots__ = ("_answers", "_unproven")
 
     def __init__(self, known: Iterable[Answer] = ()) -> None:
+        self._unproven: dict[_Place, Answer] = {}
         self._answers: dict[_Place, _Tried] = {
             (answer.field, answer.challenge.realm): _Tried(answer, 0) for answer in known
         }
 
-    def take(self, response: Response, credentials: CredentialSource) -> list[Answer]:
+    def take(self, response: Response, credentials: CredentialSource) -> bool:
         """Read a 401 or 407.
 
         Returns:
-            What is new; empty where nothing can be said that was not said before.
+            False where nothing can be said that was not said before.
         """
         field = _FIELDS[response.status_code][1]
         by_realm: dict[str, list[Challenge]] = {}
         for each in _challenges(response):
             by_realm.setdefault(each.realm, []).append(each)
-        fresh = []
+        fresh: dict[_Place, Answer] = {}
         for realm, challenges in by_realm.items():
             tried = self._answers.get((field, realm))
             credential = credentials.find(realm)
@@ -190,11 +191,18 @@ class Attempt:
             if (tried is None or not tried.tries) and self._asked >= MAXIMUM_REALMS:
                 continue
             if tried is not None and tried.tries and (tried.tries >= MAXIMUM_TRIES or not challenge.stale):
-                return []  # refused: the same again would be refused again (RFC 3261 22.1)
+                return False  # refused: the same again would be refused again (RFC 3261 22.1)
             answer = Answer(field, challenge, credential)
             self._answers[field, realm] = _Tried(answer, 1 if tried is None else tried.tries + 1)
-            fresh.append(answer)
-        return fresh
+            fresh[field, realm] = answer
+        self._unproven.update(fresh)
+        return bool(fresh)
+
+    def proven(self) -> list[Answer]:
+        """What it has answered since it was last asked, to be called when it was let in: with a nonce that was used by
+        nobody else so far, because servers take counts that come in another order for a replay."""
+        proven, self._unproven = self._unproven, {}
+        return list(proven.values())
 
     @property
     def _asked(self) -> int:
@@ -248,7 +256,7 @@ class KnownAnswers:
         return len(self._known)
 
     def remember(self, request: Request, target: Any, answers: Iterable[Answer]) -> None:
-        """They were written into that request."""
+        """That request was let in with them."""
         for answer in answers:
             for key in _keys(answer.field, request, target):
                 known = self._known.setdefault(key, {})
@@ -265,10 +273,8 @@ class KnownAnswers:
         for answer in answers:
             for key in _keys(answer.field, request, target):
                 known = self._known.get(key, {})
-                if known.get((answer.field, answer.challenge.realm)) is answer:
-                    del known[answer.field, answer.challenge.realm]
-                    if not known:
-                        del self._known[key]
+                if known.pop((answer.field, answer.challenge.realm), None) is not None and not known:
+                    del self._known[key]
 
     def find(self, request: Request, target: Any, credentials: CredentialSource) -> list[Answer]:
         """What will be asked of that request, probably."""

@@ -138,6 +138,8 @@ class ClientRequest:
             if self.request.method == "INVITE":
                 # From here on the ring limit counts, which is the session's.
                 self._engine.timers.cancel(self._limit)
+            if response.status_code > 100:
+                self._is_let_in()
             if self.usage is None:
                 self._engine.effects.append(Provisional(self.user, response))
         if self.usage is not None:
@@ -152,8 +154,14 @@ class ClientRequest:
         if response.status_code in (401, 407):
             return self._is_answered(response)
         if attempt is not None:
+            self._is_let_in()
             attempt.accepted(response)
         return False
+
+    def _is_let_in(self) -> None:
+        """What it has answered was right, and is so for others from now on."""
+        if self._attempt is not None and self.record is not None:
+            self.record.known_answers.remember(self.request, self.target, self._attempt.proven())
 
     def _is_answered(self, challenge: Response) -> bool:
         record, engine, attempt = self.record, self._engine, self._attempt
@@ -162,9 +170,7 @@ class ClientRequest:
         if record is not None and self.credentials is not None and left > 0 and not is_by_hand:
             if attempt is None:
                 attempt = self._attempt = Attempt()
-            answers = attempt.take(challenge, self.credentials)
-            if answers:
-                record.known_answers.remember(self.request, self.target, answers)
+            if attempt.take(challenge, self.credentials):
                 self._start_over(self.flow)
                 engine.dialogs.number_again(self.request)
                 return True

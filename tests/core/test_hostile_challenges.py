@@ -197,3 +197,35 @@ def test_a_notify_that_makes_its_dialog_is_asked_for_a_password_as_well(outside:
         Watch(world).accept()
     answers = [m.status_code for _, m in world.messages if isinstance(m, Response) and m.cseq.method == "NOTIFY"]
     assert answers == ([401, 200] if knows else [401])
+
+
+def test_a_nonce_is_nobody_elses_before_it_has_proved_good() -> None:
+    """Else another request that overtakes the one that was challenged would use it first, and the server see a replay."""
+    client = Client()
+    first = client.send()
+    (again,) = client.answer(first, 401, challenge("realm", nonce="n1"))
+    other = client.send()
+    assert "Authorization" not in other.headers
+    client.answer(again, 200)
+    assert 'nonce="n1"' in (client.send().headers.get("Authorization") or "")
+
+
+def test_a_ringing_call_has_proved_it() -> None:
+    """What goes out in its early dialog need not be asked again."""
+    client = Client()
+    (_, again) = client.answer(client.send("INVITE", call_id="c"), 401, challenge("realm", nonce="n1"))
+    client.answer(again, 100)
+    assert "Authorization" not in client.send("INFO", call_id="c").headers
+    client.answer(again, 180)
+    assert 'nonce="n1"' in (client.send("INFO", call_id="c").headers.get("Authorization") or "")
+
+
+def test_a_password_that_was_changed_is_tried_once_for_each_request() -> None:
+    """Some servers lock those out who are wrong too often."""
+    client = Client()
+    client.answer(client.answer(client.send(), 401, challenge("realm"))[0], 200)
+    known = client.send()
+    assert "Authorization" in known.headers
+    (again,) = client.answer(known, 401, challenge("realm", nonce="n2"))
+    assert client.answer(again, 401, challenge("realm", nonce="n3")) == []
+    assert "Authorization" not in client.send().headers
