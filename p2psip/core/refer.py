@@ -46,9 +46,9 @@ class OutgoingRefer(ClientUsage):
         self._session: Any = session
         self._dialog: Dialog | None = None
         self._operation: Any = None
-        self._sequence = 0
         self._is_patient = False
-        self._request: ClientRequest | None = None
+        self._refer: ClientRequest | None = None
+        self._request: ClientRequest | None = None  # the same, until it is answered
         self._end: Timer | None = None
 
     def refer(
@@ -70,19 +70,23 @@ class OutgoingRefer(ClientUsage):
         """
         session = self._session
         dialog = session.dialog
-        if session.state is not SignalingState.CONNECTED or dialog is None or self._sequence:  # each is sent once
+        if session.state is not SignalingState.CONNECTED or dialog is None or self._refer:  # each is sent once
             session.refuse(operation, "transferred")
             return
         pairs = self._fields(refer_to, subscribe)
         self._operation, self._dialog = operation, dialog
         self._is_patient = timeout is None or timeout >= 64 * session.engine.settings.t1
         request = dialog.create_request("REFER", [*pairs, *headers], content)
-        self._sequence = request.cseq.number
         self.is_active = subscribe
         if subscribe:
             dialog.add(self)
             self._expect_more(now, LIFETIME)
-        self._request = dialog.send(now, request, self, timeout=timeout)
+        self._refer = self._request = dialog.send(now, request, self, timeout=timeout)
+
+    @property
+    def _sequence(self) -> int:
+        """The number that NOTIFYs know it by: of the last try, should it have been asked for a password."""
+        return 0 if self._refer is None else self._refer.request.cseq.number
 
     def _fields(self, refer_to: str, subscribe: bool) -> list[tuple[str, str]]:
         pairs = [("Refer-To", refer_to), ("Referred-By", f"<{self._session.record.owner}>")]

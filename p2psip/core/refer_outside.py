@@ -56,7 +56,6 @@ class OutsideRefer(OutgoingRefer):
         self._outside = Outside(engine, record)
         super().__init__(self._outside, user)
         self._uri, self._to, self._target, self._from = uri, to, target, local_from
-        self._sent: Request | None = None
         self._dialogs: dict[str | None, Dialog] = {}
 
     def refer(
@@ -71,7 +70,7 @@ class OutsideRefer(OutgoingRefer):
     ) -> None:
         """Send it; the operation ends with the final response."""
         outside, engine = self._outside, self._outside.engine
-        if self._sent is not None:
+        if self._refer is not None:
             outside.refuse(operation, "sent again")
             return
         call_id, tag = engine.tokens.call_id(), engine.tokens.tag()
@@ -88,12 +87,12 @@ class OutsideRefer(OutgoingRefer):
         if content is not None:
             pairs.append(("Content-Type", content.content_type))
         request = Request("REFER", self._uri, pairs, b"" if content is None else content.body)
-        self._sent, self._sequence, self._operation = request, 1, operation
+        self._operation = operation
         self.is_active = subscribe
         if subscribe:
             engine.dialogs.expect(call_id, tag, self)
             self._end = engine.timers.start(now, LIFETIME + 64 * engine.settings.t1, self._silent)
-        self._request = engine.send_request(
+        self._refer = self._request = engine.send_request(
             now,
             request,
             self._target,
@@ -125,7 +124,7 @@ class OutsideRefer(OutgoingRefer):
         dialog = self._dialogs.get(request.from_tag)
         if dialog is None:  # it comes before the 2xx, or from another fork (RFC 6665 4.4.1)
             is_room = len(self._dialogs) < MAXIMUM_NOTIFIERS
-            if self._sent is None or not is_room or not self.takes(request) or subscription_state(request) is None:
+            if self._refer is None or not is_room or not self.takes(request) or subscription_state(request) is None:
                 transaction.usage = None
                 transaction.respond(transaction.create_response(481))
                 return
@@ -136,7 +135,7 @@ class OutsideRefer(OutgoingRefer):
                 transaction.usage = None
                 transaction.refuse(refusal)
                 return
-            dialog = self._keep(Dialog.of_notify(outside.engine, outside.record, self._sent, transaction))
+            dialog = self._keep(Dialog.of_notify(outside.engine, outside.record, self._refer.request, transaction))
         dialog.refresh_target(request)
         super().received(now, transaction)
 
@@ -164,8 +163,9 @@ class OutsideRefer(OutgoingRefer):
 
     def stop(self) -> None:
         super().stop()
-        if self._sent is not None:
-            self._outside.engine.dialogs.expect_no_more(self._sent.call_id or "", self._sent.from_tag)
+        if self._refer is not None:
+            request = self._refer.request
+            self._outside.engine.dialogs.expect_no_more(request.call_id or "", request.from_tag)
         dialogs, self._dialogs = self._dialogs, {}
         for dialog in dialogs.values():
             dialog.remove(self)

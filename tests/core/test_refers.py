@@ -579,3 +579,13 @@ def test_an_engine_ends(world: World, who: str, accepted: bool) -> None:
     for each in (session, theirs):
         each.abandon(world.now, RealTimeException("The end of everything."))
     over(world)
+
+
+def test_the_id_is_the_number_of_the_request_that_was_let_in(world: World) -> None:
+    """RFC 3515 2.4.6. The one before was asked for a password."""
+    session, _ = connected(world)
+    world.demand_digest()
+    transfer = Transfer(world, session).accept()
+    transfer.tell(180)
+    transfer.tell(200)
+    assert transfer.told == [(100, False), (180, False), (200, True)]

@@ -11,7 +11,7 @@ from core_support import Target
 from p2psip.config import ManagerSettings
 from p2psip.core.refer_outside import IncomingOutsideRefer, OutsideRefer
 from p2psip.errors import OperationFailureException
-from p2psip.message import Request, parse_message
+from p2psip.message import Request, Response, parse_message
 
 BOB = "sip:bob@bob.example"
 
@@ -254,3 +254,18 @@ def test_what_cannot_be_followed(world: World, old: str, new: str) -> None:
     assert world.log == ["REFER", "400"]
     world.pass_time(300.0)
     world.assert_over()
+
+
+@pytest.mark.parametrize("is_first", (False, True), ids=("after the 202", "before it"))
+def test_the_id_is_the_number_of_the_request_that_was_let_in(world: World, is_first: bool) -> None:
+    """RFC 3515 2.4.6. The one before was asked for a password; the dialog goes on from the last one as well."""
+    world.demand_digest()
+    if is_first:
+        world.lose = lambda message: isinstance(message, Response) and message.status_code == 202
+    asking = Asking(world).accept()
+    asking.tell(180)
+    assert asking.told == [(100, False), (180, False)]
+    asking.refer.terminate_subscription(world.now)
+    world.run()
+    ends = [m for _, m in world.messages if isinstance(m, Request) and m.method == "SUBSCRIBE"]
+    assert [(m.cseq.number, m.headers.get("Event")) for m in ends[:1]] == [(3, "refer;id=2")]
