@@ -11,6 +11,7 @@ from publication_support import OPEN, Compositor, publication
 from subscription_support import Watch
 
 from p2psip.core.authentication import Credential
+from p2psip.core.digest import secret_of
 from p2psip.core.digest_demand import DigestDemand
 from p2psip.core.refer_outside import OutsideRefer
 from p2psip.core.usage import ClientUsage
@@ -22,8 +23,8 @@ TARGET = Target("TCP", "proxy.example", 5060, None)
 class AnyRealm:
     """Credentials for whoever asks."""
 
-    def __init__(self) -> None:
-        self.credential = Credential("alice", "wonderland")
+    def __init__(self, credential: Credential | None = None) -> None:
+        self.credential = credential or Credential("alice", "wonderland")
 
     def find(self, realm: str) -> Credential | None:
         return self.credential
@@ -181,8 +182,7 @@ def test_a_notify_that_makes_its_dialog_is_asked_for_a_password_as_well(outside:
     world = World()
     demanding(world)
     if knows:
-        world.bob.record.credentials = AnyRealm()
-        world.bob.record.credentials.credential = Credential("bob", "x")
+        world.bob.record.credentials = AnyRealm(Credential("bob", "x"))
     method = "REFER" if outside else "SUBSCRIBE"
     world.lose = lambda message: isinstance(message, Response) and message.cseq.method == method
     if outside:
@@ -229,3 +229,27 @@ def test_a_password_that_was_changed_is_tried_once_for_each_request() -> None:
     (again,) = client.answer(known, 401, challenge("realm", nonce="n2"))
     assert client.answer(again, 401, challenge("realm", nonce="n3")) == []
     assert "Authorization" not in client.send().headers
+
+
+@pytest.mark.parametrize("name", ["mallory", ""])
+def test_who_is_not_there_has_no_empty_password(name: str) -> None:
+    """What somebody unknown is compared with, so that it takes as long, is nobody's proof."""
+    server = Side("b")
+    record = make_record()
+    record.demand = DigestDemand("here", {"bob": Credential("bob", "x")}, ["SHA-256"], "key")
+    server.directory.add(record)
+    flow = FakeFlow(transport="TCP")
+    client = Client()
+    credential = Credential(name, None, {"SHA-256": secret_of("SHA-256", "", "here", "")})
+    client.record.credentials = AnyRealm(credential)
+    request = client.send()
+    for _ in range(2):
+        server.engine.receive(0.0, flow, request)
+        answer = server.last()
+        assert isinstance(answer, Response)
+        assert answer.status_code == 401
+        value = answer.headers.get("WWW-Authenticate") or ""
+        sent = client.answer(request, 401, ("WWW-Authenticate", value))
+        request = sent[0] if sent else request
+    assert f'username="{name}"' in request.to_bytes().decode()
+    assert server.delivered == []
