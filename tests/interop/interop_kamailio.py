@@ -115,7 +115,7 @@ class Kamailio:
             missing = re.findall(r"@[A-Z_]+@", text)
             assert not missing, f"{name} wants {missing}"
             (self.folder / name).write_text(text)
-        self._program: Program | None = None
+        self._program: _Kamailio | None = None
         self._said: list[str] = []
         self.start()
 
@@ -144,6 +144,11 @@ class Kamailio:
         now = [] if self._program is None else [self._program.output]
         return [line for text in (*self._said, *now) for line in text.splitlines()]
 
+    def wait_for(self, pattern: str) -> None:
+        """Wait until it says that."""
+        assert self._program is not None
+        self._program.expect(pattern)
+
     def said(self, pattern: str) -> list[str]:
         """The lines that have it."""
         return [line for line in self.log if re.search(pattern, line)]
@@ -151,6 +156,11 @@ class Kamailio:
 
 class _Kamailio(Program):
     """Several processes, which end with the first of them."""
+
+    def expect(self, pattern: str) -> None:
+        """Wait until a line has it."""
+        with self._news:
+            assert self._news.wait_for(lambda: re.search(pattern, self._text), PATIENCE), (pattern, self.output)
 
     def stop(self) -> None:
         if self._process.poll() is None:
