@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from p2psip.core.authentication import Credential
-from p2psip.core.digest import AUTHENTICATION, INTEGRITY, challenge_text, known_algorithm, response_digest
+from p2psip.core.digest import AUTHENTICATION, challenge_text, known_algorithm, response_digest
 from p2psip.core.uas import Refusal
 from p2psip.errors import MessageParsingException
 from p2psip.message import Request, parse_field
@@ -62,6 +62,7 @@ class DigestDemand:
         algorithms: One challenge for each, best first.
         key: A secret of this endpoint's own, which its nonces are known by.
         except_certificates: Peers that have shown a verified certificate need no more.
+        qop: ``auth`` or ``auth-int``; the other one is not accepted.
     """
 
     def __init__(
@@ -116,12 +117,7 @@ class DigestDemand:
         """
         algorithm = known_algorithm(params.get("algorithm", "MD5"))
         qop, count = params.get("qop", "").lower(), params.get("nc", "")
-        if (
-            algorithm is None
-            or algorithm not in self._algorithms
-            or qop not in (AUTHENTICATION, INTEGRITY)
-            or not _COUNT.fullmatch(count)
-        ):
+        if algorithm is None or algorithm not in self._algorithms or qop != self._qop or not _COUNT.fullmatch(count):
             return None
         name = params.get("username", "")
         credential = self._users.get(name)

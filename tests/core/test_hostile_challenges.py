@@ -253,3 +253,24 @@ def test_who_is_not_there_has_no_empty_password(name: str) -> None:
         request = sent[0] if sent else request
     assert f'username="{name}"' in request.to_bytes().decode()
     assert server.delivered == []
+
+
+@pytest.mark.parametrize(("wanted", "is_let_in"), [("auth", True), ("auth-int", False)])
+def test_less_than_was_demanded_is_not_enough(wanted: str, is_let_in: bool) -> None:
+    """Without the body in the proof anybody on the way could put in another one."""
+    server = Side("b")
+    record = make_record()
+    users = {"alice": Credential("alice", "wonderland")}
+    record.demand = DigestDemand("here", users, ["SHA-256"], "key", qop=wanted)
+    server.directory.add(record)
+    flow = FakeFlow(transport="TCP")
+    client = Client()
+    request = client.send(body=b"hello")
+    server.engine.receive(0.0, flow, request)
+    answer = server.last()
+    assert isinstance(answer, Response)
+    value = (answer.headers.get("WWW-Authenticate") or "").replace("auth-int", "auth")
+    (request,) = client.answer(request, 401, ("WWW-Authenticate", value))
+    server.engine.receive(0.0, flow, request)
+    server.take()
+    assert bool(server.delivered) is is_let_in
