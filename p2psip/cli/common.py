@@ -75,6 +75,16 @@ def add_timeout(parser: argparse.ArgumentParser, default: float, what: str) -> N
     )
 
 
+def add_nameserver(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nameserver",
+        metavar="ADDRESS[:PORT]",
+        type=nameserver,
+        action="append",
+        help="ask this one instead of the system's; repeatable",
+    )
+
+
 # ---------------------------------------------------------------------- values of arguments
 
 
@@ -151,8 +161,14 @@ def peer_host(text: str) -> tuple[str, int | None]:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST or HOST:PORT") from None
 
 
+def nameserver(text: str) -> tuple[str, int]:
+    """The address of a nameserver, and its port, which is 53 as a rule."""
+    host, number = host_and_port(text)
+    return ip_address(host), number or 53
+
+
 def ip_address(text: str) -> str:
-    """A local IP address."""
+    """An IP address."""
     if not is_ip_address(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not an IP address")
     return text

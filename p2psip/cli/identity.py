@@ -66,7 +66,7 @@ def open_manager(
         CommandError: A certificate, key or store cannot be used, or there is none.
     """
     if tcp:
-        return _traced(args, RealTimeServerTcpConnectionManager(settings=_settings(args)))
+        return _traced(args, RealTimeServerTcpConnectionManager(settings=_settings(args), resolver=_names(args)))
     _check_choice(args)
     store = open_store(args)
     with local_errors():
@@ -81,6 +81,7 @@ def open_manager(
                 trusted_roots=trusted_roots(args, store),
                 need_mutual_tls=need_mutual_tls,
                 settings=_settings(args),
+                resolver=_names(args),
             )
     return _traced(args, manager)
 
@@ -178,6 +179,7 @@ def _from_file(
         trusted_roots=trusted_roots(args, store),
         need_mutual_tls=need_mutual_tls,
         settings=_settings(args),
+        resolver=_names(args),
     )
     return _traced(args, manager)
 
@@ -187,6 +189,12 @@ def _settings(args: argparse.Namespace) -> ManagerSettings:
     defaults = ManagerSettings()
     timeout: float = getattr(args, "timeout", 0.0)
     return dataclasses.replace(defaults, handshake_timeout=max(defaults.handshake_timeout, timeout + 1.0))
+
+
+def _names(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Whom to ask for names, where the command may say so."""
+    servers = getattr(args, "nameserver", None)
+    return {".": servers} if servers else None
 
 
 def _traced(args: argparse.Namespace, manager: RealTimeServerConnectionManager) -> RealTimeServerConnectionManager:

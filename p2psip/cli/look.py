@@ -29,6 +29,7 @@ class View:
         chain: The certificates as the peer sent them (DER), its own first.
         demands_certificate: It ended the connection because we had no certificate.
         is_tls: What came back was TLS; None when nothing came back.
+        problem: What the system said where there was no connection; empty where there was one.
     """
 
     address: tuple[str, int] | None = None
@@ -37,6 +38,16 @@ class View:
     chain: tuple[bytes, ...] = ()
     demands_certificate: bool = False
     is_tls: bool | None = None
+    problem: str = ""
+
+    @property
+    def summary(self) -> str:
+        """A few words."""
+        if self.address is None:
+            return self.problem or "no connection"
+        if self.version is not None:
+            return f"{self.version}, {self.cipher}"
+        return "no TLS handshake" if self.is_tls else "connected, but what is there does not speak TLS"
 
 
 def look(host: str, port: int, server_name: str | None, timeout: float, *, for_refusal: bool) -> View:
@@ -59,8 +70,8 @@ def look(host: str, port: int, server_name: str | None, timeout: float, *, for_r
                     secure.recv(1)
     except ssl.SSLError as error:
         _understand(error, view)
-    except (OSError, ValueError):
-        pass  # the verdict has a sentence for each of these
+    except (OSError, ValueError) as error:  # the verdict has a sentence for each of these
+        view.problem = getattr(error, "strerror", None) or str(error)
     return view
 
 

@@ -15,10 +15,24 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from p2psip._version import __version__
-from p2psip.cli import answer, call, certs, check, common, console, demo, exits, listen, options, send, subscribe
+from p2psip.cli import (
+    answer,
+    call,
+    certs,
+    check,
+    common,
+    console,
+    demo,
+    exits,
+    listen,
+    options,
+    resolve,
+    send,
+    subscribe,
+)
 from p2psip.cli.exits import ExitCode
 
-COMMANDS = (demo, listen, send, options, call, answer, subscribe, certs, check)
+COMMANDS = (demo, listen, send, options, call, answer, subscribe, certs, resolve, check)
 
 _EPILOG = """\
 p2psip COMMAND --help tells more about a command.

@@ -63,15 +63,18 @@ class GivenNames:
         base = _SERVICE.sub("", query.name, count=1)
         if any(self._entries(name) is not None for name in (base, *(f"{label}.{base}" for label in LABELS.values()))):
             return ()
-        if "." not in base or base.rpartition(".")[2] in _LOCAL:
-            return ()  # a name of this machine or of this network, which have no services in the DNS
-        return None
+        return () if is_local(base) else None
 
     def _entries(self, name: str) -> Sequence[Entry] | None:
         try:
             return self._names[name]
         except KeyError:
             return None
+
+
+def is_local(name: str) -> bool:
+    """A name of this machine or of this network, of which the DNS knows nothing."""
+    return "." not in name or name.rpartition(".")[2] in _LOCAL
 
 
 def given_names(names: ResolverNames | None, world: Mapping[str, Sequence[Entry]] | None) -> GivenNames:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
 import logging
 import random
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException, RealTimeException
 from p2psip.net import records
-from p2psip.net.given import GivenNames
+from p2psip.net.addresses import Address, Ask, Lookup, NotTold, addresses_in_dns, addresses_of_system, literal
+from p2psip.net.given import GivenNames, is_local
 from p2psip.net.loop import Loop
 from p2psip.net.questions import Questions
 from p2psip.net.selection import Answer, Plan, Query, Wanted, plain_name, select
-from p2psip.net.sockets import SocketAddress
 
 _log = logging.getLogger(__name__)
 
-Address = tuple[int, SocketAddress]
-"""Family, and a socket address whose port is 0."""
 Done = Callable[[list[Address]], object]
 Failed = Callable[[RealTimeException], object]
 Planned = Callable[[Plan], object]
-Lookup = Callable[..., Sequence[tuple[int, int, int, str, SocketAddress]]]
-Ask = Callable[[Query, Sequence[tuple[str, int]] | None, float], tuple[Answer, float]]
 
 CACHE_TIME = 30.0
 """Seconds that addresses are used again; the system tells nothing of the name's own time."""
@@ -134,7 +129,7 @@ class Resolver:
         name = plain_name(host)
         later = self._loop.at_turn_end
         try:
-            later(done, _literal(name))
+            later(done, literal(name))
             return
         except ValueError:
             pass
@@ -144,7 +139,7 @@ class Resolver:
         given = self._given.addresses(name)
         if given is not None:
             if given:
-                later(done, [address for text in given for address in _literal(text)])
+                later(done, [address for text in given for address in literal(text)])
             else:
                 later(failed, _failure(host, "there is no such host"))
             return
@@ -163,13 +158,13 @@ class Resolver:
                 failed(_failure(name, f"no answer within {seconds:g} s"))
             else:
                 words = getattr(outcome, "strerror", None) or str(outcome)
-                failed(_failure(name, words if isinstance(outcome, _NotTold) else f"the system said {words}", outcome))
+                failed(_failure(name, words if isinstance(outcome, NotTold) else f"the system said {words}", outcome))
 
         servers = self._given.nameservers
-        if servers:
-            work = functools.partial(_addresses_in_dns, self._ask, name, servers, seconds)
+        if servers and not is_local(name):
+            work = functools.partial(addresses_in_dns, self._ask, name, servers, seconds)
         else:
-            work = functools.partial(_addresses_of_system, self._lookup, name)
+            work = functools.partial(addresses_of_system, self._lookup, name)
         self._questions.ask(name, work, answered, seconds)
 
     # ------------------------------------------------------------------ what is remembered
@@ -199,36 +194,6 @@ class Resolver:
             function(argument)
         except Exception:
             _log.exception("%r failed.", function)
-
-
-class _NotTold(Exception):
-    """The nameservers have not told the addresses."""
-
-
-def _addresses_of_system(lookup: Lookup, name: str) -> list[Address]:
-    """On a resolver thread. Raises OSError, and UnicodeError for what cannot be a name."""
-    found = lookup(name, None, type=socket.SOCK_STREAM)
-    # An answer may hold families that a socket address of ours does not fit.
-    families = (socket.AF_INET, socket.AF_INET6)
-    return list(dict.fromkeys((entry[0], entry[4]) for entry in found if entry[0] in families))
-
-
-def _addresses_in_dns(ask: Ask, name: str, servers: Sequence[tuple[str, int]], seconds: float) -> list[Address]:
-    """Of nameservers that are given, which the system does not know. On a resolver thread."""
-    answers = [ask(Query(name, kind), servers, seconds / 2)[0] for kind in ("AAAA", "A")]
-    found = [address for answer in answers for text in answer.records for address in _literal(text)]
-    problem = answers[0].problem or answers[1].problem
-    if problem and not found:
-        raise _NotTold(problem)
-    return found
-
-
-def _literal(text: str) -> list[Address]:
-    """The address that the text is. Raises ValueError when it is a name, OSError for an unknown zone."""
-    address = ipaddress.ip_address(text)
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    found = socket.getaddrinfo(text, None, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-    return [(family, found[0][4])]
 
 
 def _failure(host: str, why: str, cause: BaseException | None = None) -> ConnectionFailureException:

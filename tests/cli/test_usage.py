@@ -105,7 +105,7 @@ def test_without_a_command_one_is_shown_which_there_are(
     ("arguments", "words"),
     [
         (["sned", "x"], "p2psip: There is no command 'sned', perhaps 'send' was meant;"),
-        (["dance"], "only demo, listen, send, options, call, answer, subscribe, certs and check;"),
+        (["dance"], "only demo, listen, send, options, call, answer, subscribe, certs, resolve and check;"),
         (["certs", "mke"], "p2psip certs: There is no action 'mke', perhaps 'make' was meant;"),
         (["listen", "--prot", "1"], "p2psip listen: Unrecognized arguments: --prot 1; see p2psip listen --help."),
         (["send", "bob@example.com", "see", "you"], "p2psip send: The text is one argument: put it in quotes;"),
