@@ -8,7 +8,7 @@ from pathlib import Path
 import trustme
 from interop_calls import AUDIO
 from interop_link import make_identity
-from interop_referee import keep_for_referee
+from interop_referee import watch
 from interop_support import LOOPBACK, PATIENCE, Identity
 
 from p2psip import (
@@ -54,7 +54,7 @@ class Ours:
             self.manager = RealTimeServerTcpConnectionManager(LOOPBACK)
         self._unhandled: list[BaseException] = []
         self.manager.unhandled_exception += lambda sender, args: self._unhandled.append(args.exception)
-        self.manager.trace += keep_for_referee
+        watch(self.manager)
         self.manager.start_listening((LOOPBACK, 0))
         self.endpoint = SipPeerToPeerEndpoint(f"sip:bob@{LOOPBACK}", self.manager)
         # Without its transport others would take it to UDP.

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from interop_calls import Calls
-from interop_referee import keep_for_referee
+from interop_referee import watch
 from interop_support import LOOPBACK, PATIENCE, Program, free_port, require
 
 from p2psip import (
@@ -260,21 +260,14 @@ class Party:
             self.manager = RealTimeServerTcpConnectionManager(LOOPBACK, settings=settings)
         self.traffic = Traffic()
         self.unhandled: list[BaseException] = []
-        self._shown = 0
         self.manager.trace += self.traffic
         self.manager.trace += wire.of(name)
-        self.manager.trace += self._show
+        watch(self.manager, at_most=500)
         self.manager.unhandled_exception += self._keep
         self.manager.start_listening((LOOPBACK, 0))
         self.address = f"sip:{name}@{DOMAIN}"
         self.uri = f"sip:{LOOPBACK}:{self.manager.listening_port};transport={kind.lower()}"
         self.endpoint: SipPeerToPeerEndpoint
-
-    def _show(self, sender: object, args: TraceEventArgs) -> None:
-        """The referee sees the first of many."""
-        self._shown += 1
-        if self._shown <= 500:
-            keep_for_referee(sender, args)
 
     def _keep(self, sender: object, args: object) -> None:
         self.unhandled.append(args.exception)  # type: ignore[attr-defined]

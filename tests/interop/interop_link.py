@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import trustme
-from interop_referee import keep_for_referee
+from interop_referee import watch
 from interop_script import Script
 from interop_support import LOOPBACK, PATIENCE, Identity, Sipp, Stunnel, free_port, require_sipp, require_stunnel
 
@@ -60,7 +60,7 @@ class Link:
             )
         else:
             self.manager = RealTimeServerTcpConnectionManager(OURS, settings=settings)
-        self.manager.trace += keep_for_referee
+        watch(self.manager)
         self.manager.start_listening((LOOPBACK, 0))
         self.endpoint = SipPeerToPeerEndpoint(f"sip:bob@{OURS}", self.manager)
 

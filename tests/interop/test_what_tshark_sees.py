@@ -32,5 +32,5 @@ def test_the_referee_knows_wrong_from_right(tmp_path: Path) -> None:
 
 def test_nothing_that_we_sent_is_malformed() -> None:
     capture = CAPTURES.sent
-    assert capture.complaints() == []
-    assert capture.packets() == capture.count
+    capture.add(b"the end, which is nothing of the kind\r\n\r\n")  # tshark has read all if it complains of this
+    assert [line.split("\t") for line in capture.complaints()] == [[str(capture.count), "", "", "", ""]]
