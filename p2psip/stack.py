@@ -10,7 +10,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from p2psip.config import ManagerSettings
@@ -30,7 +30,7 @@ from p2psip.errors import (
 )
 from p2psip.message import Malformed, Request, Response
 from p2psip.net.connection import Connection
-from p2psip.net.given import ResolverNames, given_names
+from p2psip.net.given import Entry, ResolverNames, given_names
 from p2psip.net.loop import Clock, Loop, LoopEnded
 from p2psip.net.network import Network, SocketFactory, Target
 from p2psip.net.pool import Pool
@@ -99,7 +99,7 @@ class Environment(SocketFactory, Protocol):
     """Another world for tests: its sockets, its names, its time."""
 
     @property
-    def hosts(self) -> dict[str, list[str]]: ...
+    def hosts(self) -> Mapping[str, Sequence[Entry]]: ...
     @property
     def clock(self) -> Clock: ...
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from p2psip.net.given import Entry
 from p2psip.net.loop import Clock, Loop, MonotonicClock
 from p2psip.net.sockets import ListeningSocket, SocketAddress
 
@@ -26,10 +27,11 @@ Endpoint = tuple[str, int]
 _Self = TypeVar("_Self", bound="MemoryNetwork")
 
 
-class Hosts(dict[str, list[str]]):
-    """The names that exist, and their addresses. Every other name does not exist: nobody else is asked."""
+class Hosts(dict[str, list[Entry]]):
+    """The names that exist, and their addresses; services too, as a manager's ``resolver`` has them. Every other name
+    does not exist: nobody else is asked."""
 
-    def __missing__(self, name: str) -> list[str]:
+    def __missing__(self, name: str) -> list[Entry]:
         return []
 
 
