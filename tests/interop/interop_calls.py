@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import re
 import threading
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from interop_link import OURS, THEIRS, Link
@@ -33,6 +34,7 @@ __all__ = [
     "Calls",
     "Sent",
     "answering",
+    "at_once",
     "begin",
     "call",
     "end_of",
@@ -130,3 +132,10 @@ def end_of(session: SignalingSession) -> threading.Event:
     if session.is_terminated:
         ended.set()
     return ended
+
+
+def at_once(function: Callable[[str], object], kinds: Sequence[str]) -> None:
+    """Call it for each kind in a thread of its own, and wait for all."""
+    with concurrent.futures.ThreadPoolExecutor(len(kinds)) as pool:
+        for done in [pool.submit(function, kind) for kind in kinds]:
+            done.result()

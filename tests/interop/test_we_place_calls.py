@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from interop_calls import AUDIO, HELD, PATIENCE, Sent, answering, begin, call, end_of, sdp
+from interop_calls import AUDIO, HELD, PATIENCE, Sent, answering, at_once, begin, call, end_of, sdp
 from interop_link import link
 from interop_script import Script, callee
 
@@ -17,7 +17,8 @@ from p2psip.session import SignalingSession
 
 pytestmark = pytest.mark.interop
 
-BOTH = pytest.mark.parametrize("kind", ("TCP", "TLSv1.3"))
+KINDS = ("TCP", "TLSv1.3")
+BOTH = pytest.mark.parametrize("kind", KINDS)
 
 
 def up(name: str) -> Script:
@@ -25,29 +26,34 @@ def up(name: str) -> Script:
     return callee(name).answers_first(180).answers_first(200, body=sdp()).receives("ACK")
 
 
-@BOTH
-def test_a_thousand_calls_at_fifty_a_second(tmp_path: Path, kind: str) -> None:
-    """None is lost, and each message is sent once."""
-    script = up("answer").receives("BYE").answers(200)
-    with link(tmp_path, kind) as wire:
-        sent = Sent()
-        wire.manager.trace += sent
-        server = answering(wire, script, calls=1000, patience=80.0)
-        sessions = [call(wire) for _ in range(1000)]
-        operations = []
-        tick, start = threading.Event(), time.monotonic()
-        for number, session in enumerate(sessions):
-            tick.wait(max(0.0, start + number / 50 - time.monotonic()))
-            operation = session.begin_establish(AUDIO, connection_context=server.context, timeout=PATIENCE)
-            operation.add_done_callback(lambda operation, session=session: session.begin_terminate())
-            operations.append(operation)
-        for operation, session in zip(operations, sessions, strict=True):
-            assert operation.result(PATIENCE).response_code == 200
-            session.terminate()
-            assert session.transition_reason is SignalingTransitionReason.TERMINATED_LOCALLY
-        server.sipp.check()
-        assert sent.tally == {"INVITE": 1000, "ACK": 1000, "BYE": 1000}
-        assert not wire.endpoint._sessions
+def test_a_thousand_calls_at_fifty_a_second(tmp_path: Path) -> None:
+    """Over TCP and over TLS, at the same time. None is lost, and each message is sent once."""
+
+    def place(kind: str) -> None:
+        script = up("answer").receives("BYE").answers(200)
+        folder = tmp_path / kind
+        folder.mkdir()
+        with link(folder, kind) as wire:
+            sent = Sent()
+            wire.manager.trace += sent
+            server = answering(wire, script, calls=1000, patience=80.0)
+            sessions = [call(wire) for _ in range(1000)]
+            operations = []
+            tick, start = threading.Event(), time.monotonic()
+            for number, session in enumerate(sessions):
+                tick.wait(max(0.0, start + number / 50 - time.monotonic()))
+                operation = session.begin_establish(AUDIO, connection_context=server.context, timeout=PATIENCE)
+                operation.add_done_callback(lambda operation, session=session: session.begin_terminate())
+                operations.append(operation)
+            for operation, session in zip(operations, sessions, strict=True):
+                assert operation.result(PATIENCE).response_code == 200
+                session.terminate()
+                assert session.transition_reason is SignalingTransitionReason.TERMINATED_LOCALLY
+            server.sipp.check()
+            assert sent.tally == {"INVITE": 1000, "ACK": 1000, "BYE": 1000}
+            assert not wire.endpoint._sessions
+
+    at_once(place, KINDS)
 
 
 @BOTH
