@@ -14,15 +14,18 @@ from call_support import Home, Operation, check_what_every_message_needs
 from core_support import CountingTokens, FakeFlow, Target
 
 from p2psip.config import ManagerSettings
+from p2psip.core.authentication import Credential
 from p2psip.core.dialog import Content
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Arrived, Complete, Deliver, Expired, OpenFlow, Send, Tell
 from p2psip.core.engine import Engine
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.usages import install
+from p2psip.core.ways import Way, Ways
 from p2psip.enums import SignalingState
 from p2psip.message import Request, Response, SipUri, parse_message, unescape
 
+PEER = Target("TLS", "peer.example", 5061, "peer.example")
 NOT_OURS = {
     "content-length",  # the stream has it anyway
     "date",  # nobody needs it
@@ -38,6 +41,13 @@ LISTS = {"allow", "supported"}
 """We may know more than is printed."""
 NOT_KNOWN = {"gruu"}
 """Option tags that are printed and that we do not claim."""
+
+
+class Known:
+    """Alice, at the proxies of RFC 3665, which know nothing better than MD5."""
+
+    def find(self, realm: str) -> Credential:
+        return Credential("alice", realm, allow_md5=True)
 
 
 class PrintedHome(Home):
@@ -126,14 +136,17 @@ class Player:
     def happened(self, kind: str) -> list[Any]:
         return [event for event in self.events if type(event).__name__ == kind]
 
-    def call(self, label: str, headers: Iterable[tuple[str, str]] = ()) -> tuple[Session, Operation]:
-        """Send the INVITE that is printed."""
+    def call(
+        self, label: str, headers: Iterable[tuple[str, str]] = (), ways: Ways | None = None
+    ) -> tuple[Session, Operation]:
+        """Send the INVITE that is printed, by the route that is printed unless there are ``ways``."""
         invite = self.printed(label)
         self.be(str(invite.from_.uri))
         options = SessionOptions(local_from=(invite.headers.get("From") or "").partition("tag=")[0] + "tag=")
         session = Session(self.engine, self.record, self, options)
-        target = Target("TLS", "peer.example", 5061, "peer.example")
+        route = tuple(invite.headers.get_all("Route")) if self.is_exact else ()
         to = invite.headers.get("To") or ""
+        target = ways or Ways([Way(PEER, route)])
         establish = self.do(session.establish, invite.uri, to, target, Content.of(invite), [*headers])
         self.sends(label)
         return session, establish
@@ -154,6 +167,39 @@ class Player:
         assert session.request.body == invite.body
         session.options.is_timer_supported = False
         return session
+
+    def calls(
+        self, invite: str, ring: tuple[str, ...], success: str, ack: str, headers: Iterable[tuple[str, str]] = ()
+    ) -> Session:
+        """A call of ours, until it is up."""
+        session, establish = self.call(invite, headers)
+        self.gets(*ring, success)
+        self.acknowledge(session)
+        self.sends(ack)
+        assert establish.message.status_code == 200
+        assert session.state is SignalingState.CONNECTED
+        return session
+
+    def is_called(self, invite: str, ring: str | None, success: str, ack: str) -> Session:
+        """A call of somebody else, until it is up."""
+        session = self.arrive(invite)
+        if ring is not None:
+            self.rings(session, ring)
+        accept = self.accepts(session, success)
+        self.gets(ack)
+        assert accept.message.method == "ACK"
+        assert session.state is SignalingState.CONNECTED
+        return session
+
+    def answers(self, request: str, answer: str) -> None:
+        """A request of the peer, and what we answer at once."""
+        self.gets(request)
+        self.sends(answer)
+
+    def ends(self, session: Session) -> None:
+        """Hang up, where the print goes no further."""
+        self.do(session.terminate, ())
+        assert self.sent.pop().method == "BYE"
 
     def rings(self, session: Session, label: str) -> None:
         self.do(session.send_provisional, 180, None, (), None, False)
@@ -194,6 +240,11 @@ class Player:
         self.gets(bye)
         self.sends(answer)
         assert session.state is SignalingState.DISCONNECTED
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.engine.advance(self.now)
+        self.run()
 
     def finish(self) -> None:
         """Time passes, and nothing is left."""
@@ -315,7 +366,7 @@ class Player:
             assert ours.uri == printed.uri
         else:  # that print leaves parameters out, and does not care for case
             assert ours.uri.partition(";")[0].lower() == printed.uri.partition(";")[0].lower()
-        if printed.to_tag is not None:
+        if printed.to_tag is not None or self.is_exact:
             assert ours.headers.get_all("Route") == printed.headers.get_all("Route")
         offset = ours.cseq.number - printed.cseq.number
         assert self.offsets.setdefault(printed.call_id, offset) == offset

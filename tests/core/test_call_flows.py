@@ -1,6 +1,7 @@
 """The call flows of the RFCs, as far as user agents are concerned: what goes over the wire, in which order, to whom.
 
-What each single message has to bear is checked for every message that the engines send, in ``call_support``.
+What each single message has to bear is checked for every message that the engines send, in ``call_support``. Both user
+agents are ours here; see ``test_basic_flows``, ``test_service_flows`` and ``test_recorded_flows`` for what is printed.
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 from core_support import Target, make_request
-from flow_support import Player
+from flow_support import Known, Player
 
-from p2psip.core.authentication import Credential
 from p2psip.core.refer_outside import IncomingOutsideRefer, OutsideRefer
 from p2psip.core.subscribe import Subscriber
 from p2psip.enums import SignalingState, SignalingTransitionReason, SubscriptionSignalingState
@@ -83,13 +82,6 @@ def test_calling_where_a_proxy_wants_credentials_that_we_do_not_have(play: Any) 
     player.gets("F2")
     player.sends("F3")
     assert establish.message.status_code == 407
-
-
-class Known:
-    """Alice at both proxies, which know nothing better than MD5."""
-
-    def find(self, realm: str) -> Credential:
-        return Credential("alice", realm, allow_md5=True)
 
 
 def test_calling_where_two_proxies_want_credentials(play: Any) -> None:

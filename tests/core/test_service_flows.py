@@ -1,7 +1,7 @@
 """RFC 5359, 2.1 to 2.6: calls that are held and transferred, as they are printed. Each user agent is played in turn.
 
 Every header that is printed is compared with ours, with its value: see ``flow_support`` for the few that may differ, and
-``printed_flows`` for what is left out. The other services of that RFC are those of proxies, or the parts that are here.
+``rfc5359_flows`` for what is left out. The other services of that RFC are those of proxies, or the parts that are here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from core_support import Target
 from flow_support import Player
-from printed_flows import (
+from rfc5359_flows import (
     ALICE_GRUU,
     ATTENDED,
     CAROL_GRUU,
@@ -29,8 +29,6 @@ from printed_flows import (
 from p2psip.core.dialog import Dialog
 from p2psip.core.refer import IncomingRefer, OutgoingRefer
 from p2psip.core.refer_outside import IncomingOutsideRefer, OutsideRefer
-from p2psip.core.session import Session
-from p2psip.enums import SignalingState
 
 PEOPLE = {
     "alice": ("atlanta.example.com", HOSTS["A"]),
@@ -57,41 +55,6 @@ def play() -> Iterator[Any]:
     yield begin
     for player in players:
         player.finish()
-
-
-def calls(player: Player, invite: str, ring: tuple[str, ...], success: str, ack: str, headers: Any = ()) -> Session:
-    """A call of ours, until it is up."""
-    session, establish = player.call(invite, headers)
-    player.gets(*ring)
-    player.gets(success)
-    player.acknowledge(session)
-    player.sends(ack)
-    assert establish.message.status_code == 200
-    assert session.state is SignalingState.CONNECTED
-    return session
-
-
-def is_called(player: Player, invite: str, ring: str | None, success: str, ack: str) -> Session:
-    """A call of somebody else, until it is up."""
-    session = player.arrive(invite)
-    if ring is not None:
-        player.rings(session, ring)
-    accept = player.accepts(session, success)
-    player.gets(ack)
-    assert accept.message.method == "ACK"
-    assert session.state is SignalingState.CONNECTED
-    return session
-
-
-def ends(player: Player, session: Session) -> None:
-    """The print goes no further."""
-    player.do(session.terminate, ())
-    assert player.sent.pop().method == "BYE"
-
-
-def answers(player: Player, notify: str, answer: str) -> None:
-    player.gets(notify)
-    player.sends(answer)
 
 
 def headers_of(refer: IncomingRefer) -> list[tuple[str, str]]:
@@ -126,7 +89,7 @@ def progress(player: Player) -> list[tuple[int, bool]]:
 
 def test_hold_of_the_caller(play: Any) -> None:
     alice = play(HOLD, "alice")
-    session = calls(alice, "F1", ("F3", "F5"), "F7", "F8")
+    session = alice.calls("F1", ("F3", "F5"), "F7", "F8")
     alice.is_changed(session, "F11", "F12", "F15")
     alice.is_changed(session, "F17", "F18", "F21")
     alice.hangs_up(session, "F22", "F25")
@@ -134,7 +97,7 @@ def test_hold_of_the_caller(play: Any) -> None:
 
 def test_hold_by_the_called_side(play: Any) -> None:
     bob = play(HOLD, "bob")
-    session = is_called(bob, "F2", "F4", "F6", "F9")
+    session = bob.is_called("F2", "F4", "F6", "F9")
     bob.changes(session, "F10", "F13", "F14")
     bob.changes(session, "F16", "F19", "F20")
     bob.is_hung_up(session, "F23", "F24")
@@ -145,7 +108,7 @@ def test_hold_by_the_called_side(play: Any) -> None:
 
 def test_consultation_who_waits(play: Any) -> None:
     alice = play(CONSULTATION, "alice")
-    session = calls(alice, "F1", ("F3", "F5"), "F7", "F8")
+    session = alice.calls("F1", ("F3", "F5"), "F7", "F8")
     alice.is_changed(session, "F11", "F12", "F15")
     alice.is_changed(session, "F30", "F31", "F34")
     alice.hangs_up(session, "F35", "F38")
@@ -153,9 +116,9 @@ def test_consultation_who_waits(play: Any) -> None:
 
 def test_consultation_who_asks(play: Any) -> None:
     bob = play(CONSULTATION, "bob")
-    session = is_called(bob, "F2", "F4", "F6", "F9")
+    session = bob.is_called("F2", "F4", "F6", "F9")
     bob.changes(session, "F10", "F13", "F14")
-    consultation = calls(bob, "F16", ("F18", "F20"), "F22", "F23")
+    consultation = bob.calls("F16", ("F18", "F20"), "F22", "F23")
     bob.hangs_up(consultation, "F25", "F28")
     bob.changes(session, "F29", "F32", "F33")
     bob.is_hung_up(session, "F36", "F37")
@@ -163,7 +126,7 @@ def test_consultation_who_asks(play: Any) -> None:
 
 def test_consultation_who_is_asked(play: Any) -> None:
     carol = play(CONSULTATION, "carol")
-    session = is_called(carol, "F17", "F19", "F21", "F24")
+    session = carol.is_called("F17", "F19", "F21", "F24")
     carol.is_hung_up(session, "F26", "F27")
 
 
@@ -172,20 +135,20 @@ def test_consultation_who_is_asked(play: Any) -> None:
 
 def test_music_who_hears_it(play: Any) -> None:
     alice = play(MUSIC_ON_HOLD, "alice", ALICE_GRUU)
-    session = calls(alice, "F1", ("F2",), "F3", "F4")
+    session = alice.calls("F1", ("F2",), "F3", "F4")
     alice.is_changed(session, "F5", "F6", "F7")
-    music = is_called(alice, "F12", None, "F13", "F14")
+    music = alice.is_called("F12", None, "F13", "F14")
     assert music.replaces is session
     alice.hangs_up(session, "F15", "F16")
-    again = is_called(alice, "F19", None, "F20", "F21")
+    again = alice.is_called("F19", None, "F20", "F21")
     assert again.replaces is music
     alice.hangs_up(music, "F22", "F23")
-    ends(alice, again)
+    alice.ends(again)
 
 
 def test_music_who_asks_for_it(play: Any) -> None:
     bob = play(MUSIC_ON_HOLD, "bob")
-    session = is_called(bob, "F1", "F2", "F3", "F4")
+    session = bob.is_called("F1", "F2", "F3", "F4")
     bob.changes(session, "F5", "F6", "F7")
     printed = bob.printed("F8")
     refer = OutsideRefer(
@@ -202,9 +165,9 @@ def test_music_who_asks_for_it(play: Any) -> None:
     bob.sends("F8")
     bob.gets("F9")
     assert asking.message.status_code == 202
-    answers(bob, "F10", "F11")
+    bob.answers("F10", "F11")
     bob.is_hung_up(session, "F15", "F16")
-    answers(bob, "F17", "F18")
+    bob.answers("F17", "F18")
     assert progress(bob) == [(100, False), (200, True)]
     # RFC 5359 2.3: the fragment says which session to take the place of.
     fragment = bob.happened("ReferProgress")[-1].request.body.decode()
@@ -213,7 +176,7 @@ def test_music_who_asks_for_it(play: Any) -> None:
         for pattern in (r"Call-ID: (\S+)", r"From: .*tag=(\S+)", r"To: .*tag=(\S+)")
     )
     replaces = [("Replaces", f"{call_id};to-tag={to_tag};from-tag={from_tag}")]
-    ends(bob, calls(bob, "F19", (), "F20", "F21", replaces))
+    bob.ends(bob.calls("F19", (), "F20", "F21", replaces))
 
 
 def test_music_who_plays_it(play: Any) -> None:
@@ -226,7 +189,7 @@ def test_music_who_plays_it(play: Any) -> None:
     music.run()
     music.sends("F9", "F10")
     music.gets("F11")
-    session = calls(music, "F12", (), "F13", "F14", headers_of(refer))
+    session = music.calls("F12", (), "F13", "F14", headers_of(refer))
     tells_the_end(music, refer, "F17", "F18")
     music.is_hung_up(session, "F22", "F23")
 
@@ -236,23 +199,23 @@ def test_music_who_plays_it(play: Any) -> None:
 
 def test_unattended_transfer_who_transfers(play: Any) -> None:
     alice = play(UNATTENDED, "alice")
-    session = is_called(alice, "F1", "F2", "F3", "F4")
+    session = alice.is_called("F1", "F2", "F3", "F4")
     refer = OutgoingRefer(session, alice)
     asking = alice.do(refer.refer, "<sips:carol@chicago.example.com>", (), None, True)
     alice.sends("F5")
     alice.gets("F6")
     assert asking.message.status_code == 202
-    answers(alice, "F7", "F8")
+    alice.answers("F7", "F8")
     alice.hangs_up(session, "F9", "F10")
     assert refer.is_active  # the dialog goes on with the subscription
-    answers(alice, "F15", "F16")
+    alice.answers("F15", "F16")
     assert progress(alice) == [(100, False), (200, True)]
     assert not refer.is_active
 
 
 def test_unattended_transfer_who_is_transferred(play: Any) -> None:
     bob = play(UNATTENDED, "bob")
-    session = calls(bob, "F1", ("F2",), "F3", "F4")
+    session = bob.calls("F1", ("F2",), "F3", "F4")
     bob.gets("F5")
     (event,) = bob.happened("ReferReceived")
     assert event.refer.target == "sips:carol@chicago.example.com"
@@ -261,17 +224,17 @@ def test_unattended_transfer_who_is_transferred(play: Any) -> None:
     bob.sends("F6", "F7")
     bob.gets("F8")
     bob.is_hung_up(session, "F9", "F10")
-    new = calls(bob, "F11", ("F12",), "F13", "F14", headers_of(event.refer))
+    new = bob.calls("F11", ("F12",), "F13", "F14", headers_of(event.refer))
     tells_the_end(bob, event.refer, "F15", "F16")
-    ends(bob, new)
+    bob.ends(new)
 
 
 def test_unattended_transfer_who_is_called(play: Any) -> None:
     carol = play(UNATTENDED, "carol")
-    session = is_called(carol, "F11", "F12", "F13", "F14")
+    session = carol.is_called("F11", "F12", "F13", "F14")
     assert session.request is not None
     assert session.request.headers.get("Referred-By") == "<sips:alice@atlanta.example.com>"
-    ends(carol, session)
+    carol.ends(session)
 
 
 # ---------------------------------------------------------------------- 2.5 attended transfer
@@ -279,9 +242,9 @@ def test_unattended_transfer_who_is_called(play: Any) -> None:
 
 def test_attended_transfer_who_transfers(play: Any) -> None:
     bob = play(ATTENDED, "bob")
-    session = is_called(bob, "F1", "F2", "F3", "F4")
+    session = bob.is_called("F1", "F2", "F3", "F4")
     bob.changes(session, "F5", "F6", "F7")
-    second = calls(bob, "F8", ("F9",), "F10", "F11")
+    second = bob.calls("F8", ("F9",), "F10", "F11")
     bob.changes(second, "F12", "F13", "F14")
     refer = OutgoingRefer(session, bob)
     assert second.dialog is not None
@@ -289,16 +252,16 @@ def test_attended_transfer_who_transfers(play: Any) -> None:
     bob.sends("F15")
     bob.gets("F16")
     assert asking.message.status_code == 202
-    answers(bob, "F17", "F18")
+    bob.answers("F17", "F18")
     bob.is_hung_up(second, "F22", "F23")
-    answers(bob, "F24", "F25")
+    bob.answers("F24", "F25")
     assert progress(bob) == [(100, False), (200, True)]
     bob.hangs_up(session, "F26", "F27")
 
 
 def test_attended_transfer_who_is_transferred(play: Any) -> None:
     alice = play(ATTENDED, "alice")
-    session = calls(alice, "F1", ("F2",), "F3", "F4")
+    session = alice.calls("F1", ("F2",), "F3", "F4")
     alice.is_changed(session, "F5", "F6", "F7")
     alice.gets("F15")
     (event,) = alice.happened("ReferReceived")
@@ -307,20 +270,20 @@ def test_attended_transfer_who_is_transferred(play: Any) -> None:
     alice.run()
     alice.sends("F16", "F17")
     alice.gets("F18")
-    new = calls(alice, "F19", (), "F20", "F21", headers_of(event.refer))
+    new = alice.calls("F19", (), "F20", "F21", headers_of(event.refer))
     tells_the_end(alice, event.refer, "F24", "F25")
     alice.is_hung_up(session, "F26", "F27")
-    ends(alice, new)
+    alice.ends(new)
 
 
 def test_attended_transfer_who_is_called(play: Any) -> None:
     carol = play(ATTENDED, "carol", CAROL_GRUU)
-    session = is_called(carol, "F8", "F9", "F10", "F11")
+    session = carol.is_called("F8", "F9", "F10", "F11")
     carol.is_changed(session, "F12", "F13", "F14")
-    new = is_called(carol, "F19", None, "F20", "F21")
+    new = carol.is_called("F19", None, "F20", "F21")
     assert new.replaces is session
     carol.hangs_up(session, "F22", "F23")
-    ends(carol, new)
+    carol.ends(new)
 
 
 # ---------------------------------------------------------------------- 2.6 transfer by a message
@@ -328,21 +291,21 @@ def test_attended_transfer_who_is_called(play: Any) -> None:
 
 def test_taking_over_a_call_whose_it_is(play: Any) -> None:
     alice = play(INSTANT_MESSAGE, "alice", ALICE_GRUU)
-    session = calls(alice, "F1", ("F2",), "F3", "F4")
-    new = is_called(alice, "F7", None, "F8", "F9")
+    session = alice.calls("F1", ("F2",), "F3", "F4")
+    new = alice.is_called("F7", None, "F8", "F9")
     assert new.replaces is session
     alice.hangs_up(session, "F10", "F11")
-    ends(alice, new)
+    alice.ends(new)
 
 
 def test_taking_over_a_call_who_gives_it_up(play: Any) -> None:
     bob = play(INSTANT_MESSAGE, "bob")
-    session = is_called(bob, "F1", "F2", "F3", "F4")
+    session = bob.is_called("F1", "F2", "F3", "F4")
     bob.is_hung_up(session, "F10", "F11")
 
 
 def test_taking_over_a_call_who_takes_it(play: Any) -> None:
     carol = play(INSTANT_MESSAGE, "carol")
     replaces = carol.printed("F7").headers.get("Replaces")  # as it was written to her
-    session = calls(carol, "F7", (), "F8", "F9", [("Require", "replaces"), ("Replaces", replaces)])
-    ends(carol, session)
+    session = carol.calls("F7", (), "F8", "F9", [("Require", "replaces"), ("Replaces", replaces)])
+    carol.ends(session)
