@@ -243,8 +243,10 @@ class Dialog:
             transaction.usage = None
             transaction.refuse(refusal)
             return
-        if self.flow is None or not self.flow.is_connected:
-            self._engine.dialogs.move(self, transaction.flow)  # the peer came back by another connection
+        flow = transaction.flow
+        if flow is not self.flow and (flow.transport == "TLS" or self.transport != "TLS"):
+            # The peer came back by another connection: whatever we think of the one before, this one works.
+            self._engine.dialogs.move(self, flow)
         transaction.record = self.record
         for usage in self._usages:
             if usage.takes(request):

@@ -220,6 +220,7 @@ class Engine:
         """
         self.now = now
         if client_request.request.method == "INVITE" and client_request.transaction is not None:
+            client_request.is_cancelled = True
             client_request.transaction.take(Input.CANCEL, headers)
             return True
         client_request.forget()

@@ -41,6 +41,7 @@ class ClientRequest:
         bears_contact: It bears the Contact of the endpoint.
         credentials: What challenges are answered with, or None.
         fallback: A flow that leads to the peer as well, should there be none to the target.
+        is_cancelled: Nobody wants it any more: it is not sent again, whatever is asked for.
         is_done: The final response or an error has been reported, or the user has lost interest.
     """
 
@@ -58,6 +59,7 @@ class ClientRequest:
         "credentials",
         "fallback",
         "flow",
+        "is_cancelled",
         "is_done",
         "record",
         "request",
@@ -100,6 +102,7 @@ class ClientRequest:
         self.flow: Any = None
         self.transaction: ClientTransaction | None = None
         self.is_done = False
+        self.is_cancelled = False
 
     def complete_for(self, flow: Flow) -> None:
         """Give it what depends on the flow, and what its challengers want to see."""
@@ -149,6 +152,8 @@ class ClientRequest:
         """It was challenged, and there is an answer that was not given before; or it has come to somebody who cannot take
         it, and there is somebody else."""
         attempt = self._attempt
+        if self.is_cancelled:
+            return False
         if response.status_code == 503:
             return self._takes_another_way(f"{self._where()} answered 503")
         if response.status_code in (401, 407):
@@ -185,7 +190,7 @@ class ClientRequest:
 
     def _takes_another_way(self, why: str) -> bool:
         """The way that it has taken leads nowhere, and there is another one (RFC 3261 8.1.2, RFC 3263 4.3)."""
-        if self.is_done or not self._ways or self._over_at <= self._engine.now:
+        if self.is_done or self.is_cancelled or not self._ways or self._over_at <= self._engine.now:
             return False
         self._tried.append(why)
         self._way, *self._ways = self._ways
@@ -215,15 +220,16 @@ class ClientRequest:
 
     def flow_lost(self, error: RealTimeException | None) -> None:
         """The flow was closed before the final answer; None: by the peer, in order."""
-        if error is not None:
+        if error is not None and type(error) is not ConnectionFailureException:  # it says why nothing has taken effect
             self.fail(fresh(error))
             return
-        self.fail(
-            ConnectionFailureException(
-                f"{self} was sent to {self._where()}, but the connection was closed by the peer before it "
-                "answered; whether the request took effect is not known, send it again if it may come twice."
-            )
+        how = "the connection was closed by the peer before it answered" if error is None else "was not answered"
+        failure = ConnectionFailureException(
+            f"{self} was sent to {self._where()}, but {how}; whether the request took effect is not known, send it "
+            "again if it may come twice." + ("" if error is None else f" {error}")
         )
+        failure.__cause__ = None if error is None else error.__cause__
+        self.fail(failure)
 
     # ------------------------------------------------------------------ its end
 

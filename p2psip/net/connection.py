@@ -407,8 +407,9 @@ class Connection(Channel):
         elif now >= self._ping_at:
             assert settings.keep_alive_interval is not None
             self._ping_at = now + settings.keep_alive_interval * random.uniform(0.8, 1.0)
-            self._ping_sent = now
-            self._put(PING)
+            if self._ping_sent is None:  # else the one before is still to be answered
+                self._ping_sent = now
+                self._put(PING)
 
     def _too_slow(self, what: str) -> None:
         self.close(ConnectionFailureException(f"{self.peer} did not send {what}, so the connection was closed."))

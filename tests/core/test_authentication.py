@@ -437,6 +437,19 @@ def test_a_call_whose_every_request_is_authenticated(world: World) -> None:
     world.assert_over()
 
 
+def test_a_call_that_is_taken_back_before_the_challenge_is_not_placed(world: World) -> None:
+    """The CANCEL has waited for a provisional response, which is no longer needed."""
+    world.held = []
+    session, establish = world.alice.call()
+    end = world.alice.do(session.terminate, ())
+    world.release()
+    assert establish.error is not None
+    assert end.ends
+    assert [m.method for _, m in world.messages if isinstance(m, Request)] == ["INVITE", "ACK"]
+    world.pass_time(100)
+    world.assert_over()
+
+
 def test_a_call_that_is_taken_back_is_authenticated(world: World) -> None:
     """CANCEL is never challenged (RFC 3261 22.1)."""
     session, establish = world.alice.call()

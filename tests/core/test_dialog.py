@@ -225,6 +225,17 @@ def test_a_target_that_cannot_be_reached_is_told_to_the_usage_later() -> None:
     assert [str(error) for error in caller.usage.failures] == ["No way to nowhere.example."]
 
 
+@pytest.mark.parametrize(("transport", "moves"), [("TLS", True), ("TCP", False)])
+def test_the_connection_that_the_peer_used_last_is_the_one_that_works(transport: str, moves: bool) -> None:
+    """The other one may be dead without our knowing it; but nothing less safe takes its place."""
+    caller = Caller(contact="<sip:bob@192.0.2.66>")
+    again = FakeFlow(transport=transport)
+    again.is_incoming = True
+    assert caller.receive("INFO", 1, flow=again) == 200
+    assert (caller.dialog.flow is again) is moves
+    assert len(caller.side.engine.dialogs._flows) == 1
+
+
 @pytest.mark.parametrize("method", ["INFO", "ACK"])
 def test_a_contact_that_leads_nowhere_is_reached_over_the_living_connection(method: str) -> None:
     """A peer behind a NAT, or one that does not listen: what it has opened or we have verified leads there."""
@@ -242,7 +253,9 @@ def test_a_contact_that_leads_nowhere_is_reached_over_the_living_connection(meth
     if method == "INFO":  # that was the last way
         caller.flow.is_connected = False
         caller.side.engine.flow_closed(0.0, caller.flow, error)
-        assert [str(failure) for failure in caller.usage.failures] == ["No way there."]
+        (failure,) = caller.usage.failures
+        assert "not known" in str(failure)
+        assert str(failure).endswith(" No way there.")
 
 
 def test_a_secure_dialog_does_not_fall_back_to_less() -> None:

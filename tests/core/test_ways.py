@@ -178,6 +178,16 @@ def test_what_was_taken_back_takes_no_other_way() -> None:
     sender.side.assert_empty()
 
 
+def test_a_call_that_was_taken_back_takes_no_other_way() -> None:
+    sender = Sender(P1, P2, method="INVITE")
+    invite = sender.sent()
+    assert sender.side.engine.cancel_request(0.0, sender.request)
+    sender.answer(invite, 503)
+    assert sender.user.codes == [503]
+    assert sender.side.wire() == ["INVITE", "ACK"]
+    sender.side.assert_empty()
+
+
 @pytest.mark.parametrize("code", [486, 404, 500])
 def test_other_answers_are_answers(code: int) -> None:
     sender = Sender(P1, P2)

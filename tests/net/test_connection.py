@@ -430,12 +430,14 @@ def test_our_pings_keep_a_connection_alive(sides: Make) -> None:
         assert side.recorder.count("closed") == 0
 
 
-def test_a_ping_without_pong_ends_the_connection(sides: Make) -> None:
+@pytest.mark.parametrize("interval", [100, 4])
+def test_a_ping_without_pong_ends_the_connection(sides: Make, interval: float) -> None:
+    """However often they are sent."""
     clock = FakeClock()
-    side = sides(ManagerSettings(keep_alive_interval=100, pong_timeout=10), clock=clock)
+    side = sides(ManagerSettings(keep_alive_interval=interval, pong_timeout=10), clock=clock)
     peer, _ = outgoing(side)
     with peer:
-        clock.advance(100)
+        clock.advance(interval)
         assert read(peer, 4) == b"\r\n\r\n"
         clock.advance(9.9)
         assert side.recorder.count("closed") == 0

@@ -1,0 +1,386 @@
+"""What users are told when the network, the names or the peer fail, and how long that takes.
+
+``pytest -rP tests/facade/test_faults.py`` prints the sentences.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from facade_support import BOUND
+
+import p2psip
+from p2psip import (
+    ConnectionFailureException,
+    ManagerSettings,
+    MessageType,
+    OperationTimeoutException,
+    RealTimeServerTcpConnectionManager,
+    RealTimeServerTlsConnectionManager,
+    SignalingSession,
+    SipPeerToPeerEndpoint,
+    TlsFailureException,
+    TlsFailureReason,
+)
+from p2psip.net.sockets import SystemSockets
+from p2psip.testing import CertificateAuthority, MemoryNetwork, endpoint_pair, living_in, tls_manager
+
+LOOPBACK = "127.0.0.1"
+AUTHORITY = CertificateAuthority()
+ANSWER = b"SIP/2.0 200 OK\r\n%s\r\nContent-Length: 0\r\n\r\n"
+
+
+class Outcome:
+    """What came of a request, and when."""
+
+    def __init__(self, fault: str, action: Callable[[], object]) -> None:
+        begun = time.monotonic()
+        self.error: BaseException | None = None
+        try:
+            action()
+        except Exception as error:
+            self.error = error
+        self.seconds = time.monotonic() - begun
+        print(f"{fault}: {type(self.error).__name__} after {self.seconds:.2f} s: {self.error}")
+
+    def check(self, kind: type[Exception], *said: str, at_most: float, at_least: float = 0.0) -> None:
+        assert type(self.error) is kind, repr(self.error)
+        for words in said:
+            assert words in str(self.error)
+        assert at_least <= self.seconds <= at_most
+
+
+@contextlib.contextmanager
+def alice(manager: Any = None, **options: Any) -> Iterator[SipPeerToPeerEndpoint]:
+    with manager or RealTimeServerTcpConnectionManager(LOOPBACK, **options) as used:
+        yield SipPeerToPeerEndpoint("sip:alice@a.example", used)
+
+
+def message(endpoint: SipPeerToPeerEndpoint, address: str, timeout: float = BOUND) -> Callable[[], object]:
+    return lambda: endpoint.send_message(MessageType.MESSAGE, address, body="hello", timeout=timeout)
+
+
+def closed_port() -> int:
+    with socket.create_server((LOOPBACK, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class Peer:
+    """A bare server on loopback that does one thing with each connection.
+
+    Args:
+        behave: Gets the connected socket, on a thread of its own.
+    """
+
+    def __init__(self, behave: Callable[[socket.socket], object]) -> None:
+        self._server = socket.create_server((LOOPBACK, 0))
+        self.port = int(self._server.getsockname()[1])
+        self.address = f"sip:bob@{LOOPBACK}:{self.port}"
+        self.connections = 0
+        self._behave = behave
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+
+    def _one(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            self._behave(connection)
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # Linux wakes the thread that accepts for this only.
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+
+def receive(connection: socket.socket) -> bytes:
+    """One request without much of a body, whole."""
+    data = b""
+    while b"\r\n\r\n" not in data or b"hello" not in data:
+        chunk = connection.recv(65536)
+        if not chunk:
+            raise OSError(errno.ECONNRESET, "closed")
+        data += chunk
+    return data
+
+
+def answer(connection: socket.socket) -> None:
+    lines = receive(connection).split(b"\r\n")
+    keep = [line for line in lines if line.split(b":")[0] in (b"Via", b"From", b"To", b"Call-ID", b"CSeq")]
+    connection.sendall(ANSWER % b"\r\n".join(keep))
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+# ---------------------------------------------------------------------- no way there
+
+
+def test_refused() -> None:
+    port = closed_port()
+    with alice() as endpoint:
+        outcome = Outcome("connect refused", message(endpoint, f"sip:bob@{LOOPBACK}:{port}"))
+    outcome.check(ConnectionFailureException, f"{LOOPBACK}:{port}", "refused", at_most=2)
+
+
+class Unreachable(SystemSockets):
+    """The machine has no route to anywhere."""
+
+    def __init__(self) -> None:
+        network = MemoryNetwork()
+        self.hosts, self.clock = network.hosts, network.clock
+        self.hosts["b.example"] = ["192.0.2.66"]
+        self.close = network.close
+
+    def connect(self, family: int, address: Any) -> socket.socket:
+        raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+
+
+def test_unreachable() -> None:
+    world = Unreachable()
+    with contextlib.closing(world), living_in(world), alice() as endpoint:
+        outcome = Outcome("unreachable", message(endpoint, "sip:bob@b.example:5060"))
+    outcome.check(ConnectionFailureException, "b.example", "192.0.2.66", "cannot be reached", at_most=2)
+
+
+def test_a_black_hole() -> None:
+    with MemoryNetwork() as network:
+        network.hosts["b.example"] = ["192.0.2.66"]
+        network.ignore("192.0.2.66")
+        settings = ManagerSettings(connect_timeout=0.3)
+        with living_in(network), alice(settings=settings) as endpoint:
+            outcome = Outcome("black hole", message(endpoint, "sip:bob@b.example:5060"))
+    outcome.check(ConnectionFailureException, "192.0.2.66", "no answer within 0.3 s", at_least=0.3, at_most=2)
+
+
+def test_a_name_that_does_not_exist() -> None:
+    with alice(resolver={"nowhere.example": []}) as endpoint:
+        outcome = Outcome("DNS failure", message(endpoint, "sip:bob@nowhere.example:5060"))
+    outcome.check(ConnectionFailureException, "nowhere.example", at_most=2)
+
+
+def test_the_first_server_of_a_service_is_dead() -> None:
+    port = closed_port()
+    with Peer(answer) as bob:
+        names = {
+            "_sip._tcp.b.example": [(1, 0, port, "one.example"), (2, 0, bob.port, "two.example")],
+            **{host: [LOOPBACK] for host in ("one.example", "two.example")},
+        }
+        with alice(resolver=names) as endpoint:
+            outcome = Outcome("SRV with a dead first target", message(endpoint, "sip:bob@b.example"))
+    assert outcome.error is None
+    assert outcome.seconds < 2
+
+
+def test_all_servers_of_a_service_are_dead() -> None:
+    ports = closed_port(), closed_port()
+    names = {"_sip._tcp.b.example": [(1, 0, ports[0], "one.example"), (2, 0, ports[1], "two.example")]}
+    names |= {host: [LOOPBACK] for host in ("one.example", "two.example")}  # type: ignore[misc]
+    with alice(resolver=names) as endpoint:
+        outcome = Outcome("SRV, all dead", message(endpoint, "sip:bob@b.example"))
+    said = [f"{LOOPBACK}:{port}" for port in ports]
+    outcome.check(ConnectionFailureException, "b.example", "one.example", "two.example", *said, at_most=2)
+
+
+# ---------------------------------------------------------------------- the connection is lost
+
+
+def test_cut_before_the_request_is_written() -> None:
+    """The peer has closed the connection of the request before: the next one takes a connection of its own."""
+    closed = threading.Event()
+
+    def once(connection: socket.socket) -> None:
+        answer(connection)
+        connection.close()
+        closed.set()
+
+    with Peer(once) as bob, alice() as endpoint:
+        message(endpoint, bob.address)()
+        assert closed.wait(BOUND)
+        for _ in range(2):
+            outcome = Outcome("cut before the request", message(endpoint, bob.address))
+            assert outcome.error is None
+        assert bob.connections == 3
+
+
+def test_cut_while_the_request_is_written() -> None:
+    def half(connection: socket.socket) -> None:
+        connection.recv(20)
+        reset(connection)
+
+    with Peer(half) as bob, alice() as endpoint:
+        big = "hello" + "x" * 900_000
+        send = lambda: endpoint.send_message(MessageType.MESSAGE, bob.address, body=big, timeout=BOUND)  # noqa: E731
+        outcome = Outcome("cut during the request", send)
+    outcome.check(ConnectionFailureException, f"{LOOPBACK}:{bob.port}", at_most=3)
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_cut_after_the_request_is_written(how: str) -> None:
+    """It may have taken effect, so that it is not repeated, and the user is told so."""
+
+    def leave(connection: socket.socket) -> None:
+        receive(connection)
+        if how == "reset":
+            reset(connection)
+
+    with Peer(leave) as bob, alice() as endpoint:
+        outcome = Outcome(f"{how} after the request", message(endpoint, bob.address))
+        assert bob.connections == 1
+    outcome.check(ConnectionFailureException, f"{LOOPBACK}:{bob.port}", "not known", at_most=3)
+
+
+def test_the_next_request_after_a_reset_has_a_new_connection() -> None:
+    behaviours = iter([lambda connection: (receive(connection), reset(connection)), answer])
+
+    with Peer(lambda connection: next(behaviours)(connection)) as bob, alice() as endpoint:
+        with pytest.raises(ConnectionFailureException):
+            message(endpoint, bob.address)()
+        message(endpoint, bob.address)()
+        assert bob.connections == 2
+
+
+PROCESS = """
+import sys
+import p2psip
+
+manager = p2psip.RealTimeServerTcpConnectionManager("127.0.0.1")
+endpoint = p2psip.SipPeerToPeerEndpoint("sip:bob@127.0.0.1", manager)
+endpoint.message_received += lambda sender, args: None
+manager.start_listening(("127.0.0.1", 0))
+print(manager.listening_port, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
+def test_a_peer_that_stands_still_and_goes_on() -> None:
+    command = [sys.executable, "-c", PROCESS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        address = f"sip:bob@{LOOPBACK}:{int(process.stdout.readline())}"
+        with alice() as endpoint:
+            message(endpoint, address)()
+            os.kill(process.pid, signal.SIGSTOP)
+            try:
+                outcome = Outcome("peer stopped", message(endpoint, address, timeout=0.5))
+            finally:
+                os.kill(process.pid, signal.SIGCONT)
+            outcome.check(OperationTimeoutException, "0.5 s", LOOPBACK, at_least=0.5, at_most=2)
+            outcome = Outcome("peer continued", message(endpoint, address))
+            assert outcome.error is None
+            assert len(endpoint.connection_manager.connections()) == 1
+        process.stdin.close()
+
+
+# ---------------------------------------------------------------------- certificates
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_the_peer_s_certificate_is_another_one_meanwhile(version: ssl.TLSVersion, tmp_path: Path) -> None:
+    """What was verified once is verified again on each new connection."""
+    with MemoryNetwork() as network, contextlib.ExitStack() as end:
+        network.hosts["b.example"] = ["192.0.2.2"]
+        first, other = AUTHORITY.issue("b.example"), AUTHORITY.issue("c.example")
+        store = AUTHORITY.store(tmp_path, first, other)
+        with living_in(network):
+            ours = end.enter_context(tls_manager(AUTHORITY, "a.example"))
+            theirs = end.enter_context(
+                RealTimeServerTlsConnectionManager(
+                    first.issuer, first.serial, certificate_store=store, minimum_tls_version=version
+                )
+            )
+        bob = SipPeerToPeerEndpoint("sip:bob@b.example", theirs)
+        bob.message_received += lambda sender, args: None
+        theirs.start_listening(("0.0.0.0", 5061))
+        endpoint = SipPeerToPeerEndpoint("sip:alice@a.example", ours)
+        message(endpoint, "sip:bob@b.example:5061")()
+        theirs.set_local_certificate(other.issuer, other.serial)
+        for link in network.links:
+            link.cut()
+        outcome = Outcome("another certificate", message(endpoint, "sip:bob@b.example:5061"))
+    outcome.check(TlsFailureException, "b.example", "c.example", at_most=3)
+    assert isinstance(outcome.error, TlsFailureException)
+    assert outcome.error.failure_reason is TlsFailureReason.INCORRECT_NAME_IN_REMOTE_CERTIFICATE
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_proxy_whose_certificate_bears_another_name(named: bool) -> None:
+    with MemoryNetwork() as network, contextlib.ExitStack() as end:
+        network.hosts["proxy.example"] = ["192.0.2.2"]
+        with living_in(network):
+            ours = end.enter_context(tls_manager(AUTHORITY, "a.example"))
+            theirs = end.enter_context(tls_manager(AUTHORITY, "farm.example"))
+        proxy = SipPeerToPeerEndpoint("sip:proxy@farm.example", theirs)
+        proxy.message_received += lambda sender, args: None
+        theirs.default_endpoint = proxy
+        theirs.start_listening(("0.0.0.0", 5061))
+        endpoint = SipPeerToPeerEndpoint("sip:alice@a.example", ours, None, "proxy.example", 5061)
+        if named:
+            endpoint.proxy_certificate_subject = "farm.example"
+        outcome = Outcome("proxy with another name", message(endpoint, "sip:bob@b.example"))
+    if named:
+        assert outcome.error is None
+    else:
+        outcome.check(TlsFailureException, "proxy.example", "farm.example", at_most=3)
+
+
+# ---------------------------------------------------------------------- dialogs
+
+
+@pytest.mark.parametrize("how", ["cut", "held"])
+def test_a_call_survives_its_connection(how: str) -> None:
+    """Cut: both know. Held: the way is lost without a word, as behind a NAT; a ping that is not answered finds out."""
+    settings = ManagerSettings(keep_alive_interval=0.2, pong_timeout=0.3)
+    offer = p2psip.ContentDescription("application/sdp", "v=0\r\n")
+    calls: list[SignalingSession] = []
+    up = threading.Event()
+
+    def take(sender: object, args: p2psip.SessionReceivedEventArgs) -> None:
+        args.session.message_received += lambda sender, args: None
+        args.session.accept(offer)
+        calls.append(args.session)
+        up.set()
+
+    with endpoint_pair(authority=AUTHORITY, settings=settings) as pair:
+        pair.bob.session_received += take
+        session = SignalingSession(pair.alice, pair.bob.uri)
+        session.establish(offer)
+        assert up.wait(BOUND)
+        session.message_received += lambda sender, args: None
+        lost = threading.Event()
+        session.route_set_status_changed += lambda sender, args: lost.set()
+        for link in pair.network.links:
+            link.cut() if how == "cut" else link.hold()
+        assert lost.wait(BOUND)
+        answer = session.send_message(MessageType.MESSAGE, body="still there?", timeout=BOUND)
+        assert answer.response_code == 200
+        assert calls[0].send_message(MessageType.MESSAGE, body="yes", timeout=BOUND).response_code == 200
+        session.terminate()
