@@ -66,8 +66,7 @@ def main() -> None:
         worker = Worker(options.name)
         endpoint.message_received += worker.message_received
         endpoint.session_received += worker.session_received
-        more = {"reuse_port": True} if options.reuse_port else {}
-        manager.start_listening((LOOPBACK, options.port), **more)
+        manager.start_listening((LOOPBACK, options.port), reuse_port=options.reuse_port)
         print(f"listens on port {manager.listening_port}\n", flush=True)
         parent, never = os.getppid(), threading.Event()
         while os.getppid() == parent:

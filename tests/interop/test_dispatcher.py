@@ -20,7 +20,7 @@ from interop_kamailio import BOTH, DOMAIN, Kamailio, Party, Wire, require_kamail
 from interop_support import LOOPBACK, PATIENCE, Program, free_port
 from interop_worker import HEADER
 
-from p2psip import MessageType, RealTimeException, SignalingSession, SipResponseData
+from p2psip import MessageType, RealTimeException, SignalingSession, SipPeerToPeerEndpoint, SipResponseData
 from p2psip.testing import CertificateAuthority
 
 pytestmark = pytest.mark.interop
@@ -40,6 +40,54 @@ def dispatcher_of_the_readme(list_file: Path) -> str:
     return textwrap.dedent(block).replace("/etc/kamailio/dispatcher.list", str(list_file))
 
 
+class Processes:
+    """Those of a service, each with its port.
+
+    Args:
+        folder: Where files go.
+        kind: ``TCP`` or ``TLS``.
+        ports: Of each, by its name.
+        is_shared: They are one.
+    """
+
+    def __init__(
+        self, folder: Path, kind: str, authority: CertificateAuthority, ports: dict[str, int], is_shared: bool = False
+    ) -> None:
+        self._folder, self._ports = folder, ports
+        self._options: list[str | Path] = ["--reuse-port"] if is_shared else []
+        if kind == "TLS":
+            issued = authority.issue(LOOPBACK)
+            identity, roots = folder / "worker.pem", folder / "roots.pem"
+            identity.touch(0o600)
+            identity.write_bytes(issued.pem + issued.key_pem())
+            roots.write_bytes(authority.pem)
+            self._options += ["--identity", identity, roots]
+        self._running: dict[str, Program] = {}
+
+    def start(self, *names: str) -> None:
+        """Start them, at the port that each always has."""
+        for name in names:
+            command = [sys.executable, HERE / "interop_worker.py", name, "--port", str(self._ports[name])]
+            self._running[name] = Program([*command, *self._options], self._folder)
+        for name in names:
+            self._running[name].expect_port(r"listens on port (\d+)")
+
+    def stop(self, name: str) -> None:
+        """End one without a word (SIGKILL)."""
+        self._running.pop(name).stop()
+
+    def __enter__(self) -> Processes:
+        with contextlib.ExitStack() as end:
+            end.push(self)
+            self.start(*self._ports)
+            end.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for name in list(self._running):
+            self.stop(name)
+
+
 class Service:
     """Alice, and the processes behind Kamailio that she calls.
 
@@ -52,23 +100,14 @@ class Service:
 
     def __init__(self, folder: Path, kind: str, names: tuple[str, ...] = NAMES, dead: int = 0) -> None:
         require_kamailio()
-        self.folder, self.kind = folder, kind
         authority = CertificateAuthority()
-        issued = authority.issue(LOOPBACK)
-        self._identity = (folder / "worker.pem", folder / "roots.pem")
-        self._identity[0].touch(0o600)
-        self._identity[0].write_bytes(issued.pem + issued.key_pem())
-        self._identity[1].write_bytes(authority.pem)
-        self._ports = {name: free_port() for name in names}
-        self.processes: dict[str, Program] = {}
-        ports = [*(free_port() for _ in range(dead)), *self._ports.values()]
-        lines = [f"1 sip:{LOOPBACK}:{port};transport={kind.lower()}\n" for port in ports]
+        ports = {name: free_port() for name in names}
+        everywhere = [*(free_port() for _ in range(dead)), *ports.values()]
+        lines = [f"1 sip:{LOOPBACK}:{port};transport={kind.lower()}\n" for port in everywhere]
         (folder / "dispatcher.list").write_text("".join(lines))
         self.wire = Wire()
         with contextlib.ExitStack() as end:
-            for name in names:
-                self.start(name)
-                end.callback(self.stop, name)
+            self.processes = end.enter_context(Processes(folder, kind, authority, ports))
             self.alice = Party("alice", kind, authority, self.wire)
             dispatcher = dispatcher_of_the_readme(folder / "dispatcher.list")
             routes = {f"alice@{DOMAIN}": self.alice.uri}
@@ -77,19 +116,6 @@ class Service:
             end.callback(self.alice.manager.dispose)
             self.alice.join(self.proxy.port(kind))
             self.end = end.pop_all()
-
-    def start(self, name: str) -> None:
-        """Start a process, at the port that it always has."""
-        command = [sys.executable, HERE / "interop_worker.py", name, "--port", str(self._ports[name])]
-        if self.kind == "TLS":
-            command += ["--identity", *self._identity]
-        process = Program(command, self.folder)
-        process.expect_port(r"listens on port (\d+)")
-        self.processes[name] = process
-
-    def stop(self, name: str) -> None:
-        """End it without a word (SIGKILL)."""
-        self.processes[name].stop()
 
     def ask(self) -> str:
         """The name of who answers a message."""
@@ -231,11 +257,11 @@ def test_one_process_is_killed_under_load(tmp_path: Path, kind: str) -> None:
             end.callback(load.stop)
             runs = [threads.submit(load.run, what) for what in ["call"] * IN_FLIGHT + ["message"] * 6]
             load.wait_for("two", 30)
-            behind.stop("two")
+            behind.processes.stop("two")
             killed = time.monotonic()
             load.wait_for("one", 30)
             load.wait_for("three", 30)
-            behind.start("two")
+            behind.processes.start("two")
             started = time.monotonic()
             load.wait_for("two", 30)
             back = time.monotonic()
@@ -257,3 +283,34 @@ def test_one_process_is_killed_under_load(tmp_path: Path, kind: str) -> None:
         assert slowest < 12.0
         assert [outcome for outcome in load.messages if outcome.error is not None] == []
         assert behind.alice.unhandled == []
+
+
+# ---------------------------------------------------------------------- without a proxy, one port for all
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux spreads the connections to a shared port")
+@BOTH
+def test_processes_that_share_a_port(tmp_path: Path, kind: str) -> None:
+    """Each new connection goes to one of them; the others take it all when one was killed, and it comes back."""
+    authority, port = CertificateAuthority(), free_port()
+    alice = Party("alice", kind, authority, Wire())
+    address = f"sip:service@{LOOPBACK}:{port};transport={kind.lower()}"
+
+    def ask(count: int) -> collections.Counter[str]:
+        """Each request over a connection of its own."""
+        answers: collections.Counter[str] = collections.Counter()
+        for _ in range(count):
+            response = endpoint.send_message(MessageType.MESSAGE, address, body="who", timeout=PATIENCE)
+            answers[worker_of(response)] += 1
+            for connection in alice.manager.connections():
+                connection.disconnect()
+        print(f"{kind}: {count} connections: {dict(answers)}")
+        return answers
+
+    with Processes(tmp_path, kind, authority, dict.fromkeys(NAMES, port), is_shared=True) as processes, alice.manager:
+        endpoint = SipPeerToPeerEndpoint(alice.address, alice.manager)
+        assert set(ask(60)) == set(NAMES)
+        processes.stop("two")
+        assert set(ask(40)) == {"one", "three"}
+        processes.start("two")
+        assert set(ask(60)) == set(NAMES)
