@@ -625,7 +625,7 @@ def test_a_late_answer_takes_the_first_way_that_there_is() -> None:
 def test_a_100_is_not_worth_a_connection_and_a_late_500_is() -> None:
     server = Lost("MESSAGE", DIRECT)
     assert server.at(3.6) == []
-    assert server.engine.take_effects() == []
+    assert server.side.late == []
     for deadline in (30.0, 30.1):
         server.engine.advance(deadline)
     assert server.searched()[1][1] == "192.0.2.2"
