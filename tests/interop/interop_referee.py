@@ -9,7 +9,6 @@ import atexit
 import itertools
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -77,8 +76,8 @@ CAPTURES = _begin()
 _LARGEST = (1 << 18) - 4096
 
 
-def watch(manager: RealTimeServerConnectionManager, at_most: int = sys.maxsize) -> None:
-    """Keep what a manager sends and receives, or the first of many messages.
+def watch(manager: RealTimeServerConnectionManager, at_most: int = 2000) -> None:
+    """Keep what a manager sends and receives, the first of many messages.
 
     Its ``trace`` masks what it is to show of credentials, and the referee is to see them as they were sent.
     """
