@@ -293,7 +293,7 @@ class Behind:
 
     Args:
         folder: Where files go.
-        kind: ``TCP`` or ``TLS``, which is mutual.
+        kind: ``TCP`` or ``TLS``, which is mutual; or Alice's and Bob's: ``TLS to TCP``.
         settings: Of both managers.
         options: Of Kamailio.
     """
@@ -302,13 +302,13 @@ class Behind:
         self, folder: Path, kind: str, *, settings: ManagerSettings | None = None, wire: Wire, **options: Any
     ) -> None:
         require_kamailio()
-        self.kind = kind
+        kinds = kind.split(" to ")
         self.expected: str | None = None
         """What Kamailio may complain of."""
         self.authority = CertificateAuthority()
         self.alice, self.bob = self.parties = (
-            Party("alice", kind, self.authority, wire, settings),
-            Party("bob", kind, self.authority, wire, settings),
+            Party("alice", kinds[0], self.authority, wire, settings),
+            Party("bob", kinds[-1], self.authority, wire, settings),
         )
         routes = {f"{party.name}@{DOMAIN}": party.uri for party in self.parties}
         with contextlib.ExitStack() as end:
@@ -320,7 +320,7 @@ class Behind:
         self._end.callback(self.proxy.stop)
         for party in self.parties:
             self._end.callback(party.manager.dispose)
-            party.join(self.proxy.port(kind))
+            party.join(self.proxy.port(party.kind))
 
     def close(self) -> None:
         """End all three, the endpoints first."""
@@ -330,7 +330,7 @@ class Behind:
         """All requests came through the proxy, which had nothing to complain of, and no handler has failed."""
         for party in self.parties:
             assert party.unhandled == []
-            assert set(party.traffic.vias) <= {b"127.0.0.1:%d" % self.proxy.port(self.kind)}
+            assert set(party.traffic.vias) <= {b"127.0.0.1:%d" % self.proxy.port(party.kind)}
         complaints = self.proxy.said("no Route|not sane|ERROR|CRITICAL(?!.* receive_fd)")  # which is its end
         assert [line for line in complaints if self.expected is None or not re.search(self.expected, line)] == []
 

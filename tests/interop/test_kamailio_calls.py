@@ -186,3 +186,22 @@ def test_either_side_transfers_the_other(tmp_path: Path, kind: str, side: str) -
         traffic = path.bob.traffic if side == "caller" else path.alice.traffic
         traffic.wait_for({"202 REFER": 1})
         assert traffic.sent["NOTIFY"] >= 2
+
+
+@FROM_BOTH
+@pytest.mark.parametrize("kind", ("TLS to TCP", "TCP to TLS"))
+def test_where_tcp_meets_tls(tmp_path: Path, kind: str, side: str) -> None:
+    """The proxy is twice in the route, once for each side of it (``r2=on``)."""
+    with call_between(tmp_path, kind) as (path, call):
+        near, far = call.ends(side)
+        heard: list[str | None] = []
+        far.message_received += lambda sender, args: heard.append(args.text_body)
+        near.send_message(MessageType.INFO, "text/plain", "within", timeout=PATIENCE)
+        assert heard == ["within"]
+        near.renegotiate(HELD)
+        path.proxy.stop()
+        path.proxy.start()
+        near.renegotiate(AUDIO)
+        ended = end_of(far)
+        near.terminate()
+        assert ended.wait(PATIENCE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from interop_calls import AUDIO
 from interop_kamailio import BOTH, DOMAIN, REALM, Behind, Party, Wire, behind
-from interop_support import LOOPBACK, PATIENCE
+from interop_support import LOOPBACK, PATIENCE, free_port
 
 from p2psip import (
     FailureResponseException,
@@ -16,6 +16,8 @@ from p2psip import (
     MessageType,
     ReferReceivedEventArgs,
     ReferState,
+    SignalingSession,
+    SipPeerToPeerEndpoint,
     SipSubscription,
     SubscriptionReceivedEventArgs,
     TlsFailureException,
@@ -119,6 +121,22 @@ def test_a_transfer_outside_of_calls(tmp_path: Path, kind: str, sender: str) -> 
         status = near.endpoint.refer(far.address, near.address, timeout=PATIENCE)
         assert status.over.result(PATIENCE) is ReferState.SUCCEEDED
         far.traffic.wait_for({"202 REFER": 1, "INVITE": 1, "BYE": 1})
+
+
+@BOTH
+@pytest.mark.parametrize("is_dead", (False, True))
+def test_a_proxy_that_is_dead_and_one_that_is_not(tmp_path: Path, kind: str, is_dead: bool) -> None:
+    """The second one is given as a URI, and is the first Route then."""
+    with behind(tmp_path, kind) as path:
+        uri = f"sip:{LOOPBACK}:{path.proxy.port(kind)};transport={kind.lower()};lr"
+        proxies = [(LOOPBACK, free_port()), uri] if is_dead else [uri]
+        path.bob.endpoint.message_received += lambda sender, args: None
+        path.bob.takes_calls(lambda session: session.accept(AUDIO))
+        with SipPeerToPeerEndpoint("sip:carol@example.com", path.alice.manager, proxies=proxies) as carol:
+            carol.send_message(MessageType.MESSAGE, path.bob.address, timeout=PATIENCE)
+            with SignalingSession(carol, path.bob.address) as session:
+                session.establish(AUDIO, timeout=PATIENCE)
+        path.bob.traffic.wait_for(received={"MESSAGE": 1, "INVITE": 1, "ACK": 1, "BYE": 1})
 
 
 # ---------------------------------------------------------------------- certificates
