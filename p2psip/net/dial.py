@@ -201,10 +201,11 @@ class Dial:
             outcomes.append(f"{self._avoided} more had failed this request before")
         named_by = ", ".join(dict.fromkeys(str(place.source) for place in plan.places if place.source is not None))
         origin = f" ({named_by})" if named_by else ""
+        is_known = self._avoided or any(where for _, where, _ in self._tried)
+        advice = "check host and port, and that the peer is listening" if is_known else "check the name and the DNS"
         trouble = f" The DNS could not tell everything: {'; '.join(plan.problems)}." if plan.problems else ""
         error = ConnectionFailureException(
-            f"Could not connect to {asked}{origin} over {transport} ({'; '.join(outcomes)}): "
-            f"check host and port, and that the peer is listening.{trouble}"
+            f"Could not connect to {asked}{origin} over {transport} ({'; '.join(outcomes)}): {advice}.{trouble}"
         )
         error.__cause__ = self._last
         return error

@@ -131,6 +131,14 @@ def test_the_sentence_says_what_the_dns_did_not_tell(world: World) -> None:
     )
 
 
+def test_servers_without_any_address(world: World) -> None:
+    world.network.hosts["one.b.example"] = world.network.hosts["two.b.example"] = []
+    assert str(world.side().acquire(TARGET).error()) == (
+        "Could not connect to b.example (SRV _sip._tcp.b.example) over TCP (one.b.example: there is no such host; "
+        "two.b.example: there is no such host): check the name and the DNS."
+    )
+
+
 def test_a_name_that_offers_no_such_service(world: World) -> None:
     world.network.hosts["_sip._tcp.b.example"] = [(0, 0, 0, ".")]
     error = world.side().acquire(TARGET).error()
