@@ -226,6 +226,8 @@ def test_bye_crosses_bye_and_one_of_them_is_first(world: World, who: str) -> Non
     world.run()
     assert first.ends == [(None, None)]
     assert session.reason is theirs.reason is SignalingTransitionReason.TERMINATED_LOCALLY
+    assert not one.happened("TerminatedByPeer")
+    assert not two.happened("TerminatedByPeer")
     assert set(world.log[-2:]) <= {"200", "481"}
     over(world)
 
@@ -344,6 +346,8 @@ def test_the_connection_is_lost_while_the_called_side_acts(
     world.unreachable = not comes_back
     world.cut()
     world.held = None
+    # What was under way has failed at once; but for what is lost with a connection and may come by another one.
+    assert {operation.name for operation in world.operations if not operation.ends} <= {"accept_offer", "terminate"}
     assert session.state is CONNECTED
     if state is not leaving:
         assert theirs.state is CONNECTED
