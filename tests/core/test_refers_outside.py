@@ -10,6 +10,7 @@ from core_support import Target
 
 from p2psip.config import ManagerSettings
 from p2psip.core.refer_outside import IncomingOutsideRefer, OutsideRefer
+from p2psip.core.subscribe import MAXIMUM_NOTIFIERS
 from p2psip.errors import OperationFailureException
 from p2psip.message import Request, Response, parse_message
 
@@ -131,30 +132,44 @@ def test_hearing_nothing_of_it_from_the_start(world: World) -> None:
     asking.assert_over()
 
 
+def from_fork(world: World, tag: str, number: int, state: str) -> int:
+    """The first NOTIFY once more, from another fork of the REFER; the code of the answer."""
+    first = next(message for _, message in world.messages if getattr(message, "method", "") == "NOTIFY")
+    text = first.to_bytes().decode().replace(f";tag={first.from_tag}", f";tag={tag}")
+    text = text.replace(f"CSeq: {first.cseq.number} ", f"CSeq: {number} ")
+    text = text.replace(f"branch={first.top_branch}", f"branch=z9hG4bK{tag}{number}")
+    lines = [
+        f"Subscription-State: {state}" if line.startswith("Subscription-State") else line for line in text.split("\r\n")
+    ]
+    fork = parse_message("\r\n".join(lines).encode())
+    assert isinstance(fork, Request)
+    (flow,) = world.alice.flows
+    world.alice.engine.receive(world.now, flow, fork)
+    world.run()
+    answer = world.messages[-1][1]
+    assert isinstance(answer, Response)
+    return answer.status_code
+
+
 def test_each_fork_tells_its_end(world: World) -> None:
     asking = Asking(world).accept()
-    first = next(message for _, message in world.messages if getattr(message, "method", "") == "NOTIFY")
-
-    def from_fork(number: int, state: str) -> None:
-        text = first.to_bytes().decode().replace(f";tag={first.from_tag}", ";tag=fork")
-        text = text.replace(f"CSeq: {first.cseq.number} ", f"CSeq: {number} ")
-        text = text.replace(f"branch={first.top_branch}", f"branch=z9hG4bKfork{number}")
-        lines = [
-            f"Subscription-State: {state}" if line.startswith("Subscription-State") else line
-            for line in text.split("\r\n")
-        ]
-        fork = parse_message("\r\n".join(lines).encode())
-        assert isinstance(fork, Request)
-        (flow,) = world.alice.flows
-        world.alice.engine.receive(world.now, flow, fork)
-        world.run()
-
-    from_fork(1, "active;expires=60")
+    assert from_fork(world, "fork", 1, "active;expires=60") == 200
     asking.tell(200)
     assert asking.told == [(100, False), (100, False), (200, False)]
     assert asking.refer.is_active
-    from_fork(2, "terminated;reason=noresource")
+    assert from_fork(world, "fork", 2, "terminated;reason=noresource") == 200
     assert asking.told[-1] == (100, True)
+    assert not asking.refer.is_active
+    asking.assert_over()
+
+
+def test_there_is_an_end_of_forks(world: World) -> None:
+    asking = Asking(world).accept()
+    codes = [from_fork(world, f"fork{number}", 1, "active;expires=60") for number in range(MAXIMUM_NOTIFIERS + 10)]
+    assert codes == [200] * (MAXIMUM_NOTIFIERS - 1) + [481] * 11
+    asking.tell(200)
+    for number in range(MAXIMUM_NOTIFIERS - 1):
+        from_fork(world, f"fork{number}", 2, "terminated;reason=noresource")
     assert not asking.refer.is_active
     asking.assert_over()
 

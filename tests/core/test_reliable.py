@@ -13,7 +13,7 @@ from p2psip.core.session import Session, SessionOptions
 from p2psip.core.tables import Input
 from p2psip.core.usage import ClientUsage
 from p2psip.enums import ExtensionFeatureSupport, SignalingState
-from p2psip.errors import ConnectionFailureException
+from p2psip.errors import ConnectionFailureException, OperationFailureException
 from p2psip.message import Request, Response
 
 NEXT = Content("application/sdp", b"v=0\r\ns=next\r\n")
@@ -495,4 +495,75 @@ def test_a_fork_that_rings_while_an_update_is_under_way_changes_nothing(world: W
     world.bob.do(theirs.accept, None, ())
     assert establish.message.status_code == 200
     assert (session.local_content, session.remote_content) == (NEXT, REPLY)
+    over(world, session)
+
+
+def lost(world: World, rseq: int) -> None:
+    """The PRACK of that response is lost with its connection, as far as Alice knows."""
+    for client in list(world.alice.engine._clients.values()):
+        if (client.request.headers.get("RAck") or "").startswith(f"{rseq} "):
+            client.user.flow_lost(ConnectionFailureException("The connection was lost."))  # type: ignore[attr-defined]
+            client.take(Input.ABANDON)
+
+
+def test_a_lost_prack_is_not_sent_for_the_next_response(world: World) -> None:
+    """It had arrived: only its answer was lost."""
+    session, _, theirs = calling(world, offer=None)
+    world.lose = lambda message: isinstance(message, Response) and message.cseq.method == "PRACK"
+    provisional(world, theirs, 183)
+    lost(world, int(responses(world, 183)[0].headers.get("RSeq") or 0))
+    world.lose = None
+    provisional(world, theirs, 183, OFFER)
+    world.pass_time(2.0)  # it is repeated, because nobody has answered the offer
+    assert len(responses(world, 183)) > 2
+    assert len(requests(world, "PRACK")) == 1
+    session.answer_provisional(world.now, ANSWER, ())
+    world.run()
+    assert len(requests(world, "PRACK")) == 2
+    over(world, session)
+
+
+def test_an_older_prack_that_is_lost_does_not_repeat_the_newer_one(world: World) -> None:
+    session, _, theirs = calling(world)
+    world.lose = lambda message: isinstance(message, Response) and message.cseq.method == "PRACK"
+    for code in (181, 183):
+        provisional(world, theirs, code)
+    lost(world, int(responses(world, 181)[0].headers.get("RSeq") or 0))
+    world.lose = None
+    world.alice.engine.receive(world.now, world.alice.flows[0], responses(world, 183)[0])
+    world.run()
+    assert len(requests(world, "PRACK")) == 2
+    over(world, session)
+
+
+def test_100_is_not_said_again(world: World) -> None:
+    session, _, theirs = calling(world)
+    world.bob.do(theirs.send_provisional, 100, None, (), None, False)
+    world.pass_time(130.0)
+    assert len(responses(world, 100)) == 1
+    over(world, session)
+
+
+def test_no_update_before_the_offer_in_a_provisional_response_is_answered(world: World) -> None:
+    """RFC 3311 5.1."""
+    session, _, theirs = calling(world, offer=None)
+    provisional(world, theirs, 183, OFFER)
+    session.answer_provisional(world.now, None, ())
+    world.run()
+    change = world.bob.do(theirs.renegotiate, NEXT, ())
+    assert isinstance(change.error, OperationFailureException)
+    assert not requests(world, "UPDATE")
+    over(world, session)
+
+
+def test_a_late_prack_finds_its_invite_while_a_re_invite_is_announced(world: World) -> None:
+    session, _, theirs = calling(world)
+    rack = lost_prack(world, theirs)
+    world.bob.do(theirs.accept, ANSWER, ())
+    change = world.alice.do(session.renegotiate, NEXT, [("Require", "100rel")])
+    (event,) = world.bob.happened("OfferReceived")
+    world.bob.do(theirs.send_progress, event.transaction, 183, None, ())
+    assert prack(world, session, rack) == 200
+    world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
+    assert change.message.status_code == 200
     over(world, session)

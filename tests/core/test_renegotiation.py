@@ -543,3 +543,41 @@ def test_an_update_is_not_announced(world: World) -> None:
     world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
     assert asked.codes == [200]
     over(world)
+
+
+def test_each_change_is_announced_on_its_own(world: World) -> None:
+    session, theirs = connected(world)
+    for number in range(2):
+        change = world.alice.do(session.renegotiate, NEXT, ())
+        event = world.bob.happened("OfferReceived")[number]
+        world.bob.do(theirs.send_progress, event.transaction, 183, None, ())
+        assert answers(world, "INVITE", 183)[-1].cseq == event.transaction.request.cseq
+        world.pass_time(100.0)  # together more than the ring limit
+        world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
+        assert change.message.status_code == 200
+    over(world)
+
+
+def test_an_ack_that_answers_nothing_changes_nothing(world: World) -> None:
+    """Its body is no answer where the INVITE brought the offer, nor where a PRACK has brought the answer before."""
+    session, _ = world.alice.call()
+    (theirs,) = world.bob.sessions
+    world.bob.do(theirs.accept, ANSWER, ())
+    session.acknowledge(world.now, REPLY, ())
+    world.run()
+    (completed,) = world.bob.happened("InvitationCompleted")
+    assert completed.content is None
+    assert (theirs.local_content, theirs.remote_content) == (ANSWER, OFFER)
+    over(world)
+    session, _ = world.alice.call(offer=None)
+    theirs = world.bob.sessions[-1]
+    world.bob.do(theirs.send_provisional, 183, None, (), OFFER, True)
+    session.answer_provisional(world.now, ANSWER, ())
+    world.run()
+    world.bob.do(theirs.accept, OFFER, ())
+    session.acknowledge(world.now, REPLY, ())
+    world.run()
+    assert world.bob.happened("InvitationCompleted")[-1].content is None
+    assert (theirs.local_content, theirs.remote_content) == (OFFER, ANSWER)
+    world.alice.do(session.terminate, ())
+    over(world)

@@ -719,3 +719,27 @@ def test_forks_without_end_come_to_one(world: World) -> None:
     assert len(sent(world, "ACK")) == MAXIMUM_FORKS + 2
     world.alice.do(session.terminate, ())
     over(world, session, theirs)
+
+
+def test_a_request_that_outlives_its_session_does_not_end_it_again(world: World) -> None:
+    session, theirs = connected(world)
+    world.lose = is_method("INFO")
+    info = world.alice.do(session.send_request, "INFO", (), None)
+    world.pass_time(10.0)
+    world.alice.do(session.terminate, ())
+    world.pass_time(60.0)
+    assert info.error.failure_reason is OperationFailureReason.SESSION_TERMINATED
+    assert len(sent(world, "BYE")) == 1
+    over(world, session, theirs)
+
+
+def test_a_ring_that_crosses_the_end_does_not_revive_the_call(world: World) -> None:
+    session, _, theirs = ringing(world)
+    world.lose = is_method("CANCEL")
+    world.alice.do(session.terminate, ())
+    told = changes(world, session)
+    again_as(world, sent(world, "180")[0], "fork")
+    assert session.state is DISCONNECTED
+    assert not told
+    assert len(world.alice.engine.dialogs) == 1  # until the INVITE has its answer
+    over(world, session, theirs)
