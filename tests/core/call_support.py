@@ -68,6 +68,9 @@ class Home:
     def _allowed_methods(self) -> list[str]:
         return ["OPTIONS", "MESSAGE"]
 
+    def _arrived(self, usage: Any) -> None:
+        raise AssertionError("The world carries out effects by itself.")
+
     packages: tuple[str, ...] = ()
 
     def _event_packages(self) -> tuple[str, ...]:

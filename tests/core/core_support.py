@@ -13,7 +13,6 @@ from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Arrived, Complete, Deliver, Effect, Expired, OpenFlow, Provisional, Send, SendBack, Tell
 from p2psip.core.engine import ClientRequest, Engine
 from p2psip.core.transaction import ServerTransaction
-from p2psip.errors import RealTimeException
 from p2psip.message import Request, Response, SipUri, parse_message
 
 
@@ -24,6 +23,8 @@ class Target(NamedTuple):
     identity: str | None
 
 
+NOBODY: Any = None
+"""In place of an endpoint, where nothing is asked of one."""
 TARGET = Target("TLS", "b.example", 5061, "b.example")
 
 
@@ -75,7 +76,7 @@ def make_record(
     owner: str = "sip:bob@b.example", opaque: str = "op", epid: str = "e1", gruu: str | None = None
 ) -> EndpointRecord:
     return EndpointRecord(
-        endpoint=None,
+        endpoint=NOBODY,
         owner=SipUri.parse(owner),
         opaque=opaque,
         gruu=None if gruu is None else SipUri.parse(gruu),
@@ -141,7 +142,7 @@ class Side:
         self.expired: list[ServerTransaction] = []
         self.arrived: list[Any] = []
         self.told: list[Any] = []
-        self.opening: list[ClientRequest] = []
+        self.opening: list[Any] = []
         self.late: list[SendBack] = []
         self.sent: list[tuple[FakeFlow, Request | Response]] = []
 
@@ -184,14 +185,14 @@ class Side:
         return self.sent[-1][1]
 
     @property
-    def errors(self) -> list[RealTimeException]:
+    def errors(self) -> list[Exception]:
         self.take()
         return [effect.error for effect in self.completed if effect.error is not None]
 
     @property
     def codes(self) -> list[int]:
         self.take()
-        return [effect.response.status_code for effect in self.completed if effect.response is not None]
+        return [effect.response.status_code for effect in self.completed if isinstance(effect.response, Response)]
 
     def assert_empty(self) -> None:
         """Nothing is left of anything."""

@@ -369,7 +369,7 @@ class Player:
         if printed.to_tag is not None or self.is_exact:
             assert ours.headers.get_all("Route") == printed.headers.get_all("Route")
         offset = ours.cseq.number - printed.cseq.number
-        assert self.offsets.setdefault(printed.call_id, offset) == offset
+        assert self.offsets.setdefault(printed.call_id or "", offset) == offset
         if printed.method == "PRACK":
             rseq, number, method = (printed.headers.get("RAck") or "").split()
             assert ours.headers.get("RAck") == f"{rseq} {int(number) + offset} {method}"

@@ -52,7 +52,9 @@ class Watch:
 
     @property
     def notifier(self) -> Notifier:
-        return self.world.bob.sessions[-1]
+        notifier = self.world.bob.sessions[-1]
+        assert isinstance(notifier, Notifier)
+        return notifier
 
     def accept(self, expires: int | None = None, content: Content | None = PRESENCE, **more: Any) -> Watch:
         self.notifier.accept(self.world.now, expires, (), content, **more)

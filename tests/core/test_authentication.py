@@ -298,7 +298,7 @@ def test_who_proves_it_is_let_in_and_known() -> None:
 
 
 @pytest.mark.parametrize("why", [{"password": "wrong"}, {"user": "bob"}, {"user": ""}])
-def test_who_does_not_is_asked_again(why: dict[str, str]) -> None:
+def test_who_does_not_is_asked_again(why: dict[str, Any]) -> None:
     server = Server(demand())
     answer = server.take()
     assert answer is not None

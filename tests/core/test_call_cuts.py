@@ -11,6 +11,7 @@ from call_support import ANSWER, OFFER, World, acknowledge_at_once, connected
 from p2psip.core.dialog import Content
 from p2psip.core.refer import OutgoingRefer
 from p2psip.core.session import Session
+from p2psip.core.usage import ClientUsage
 from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.errors import ConnectionFailureException, OperationFailureException, OperationFailureReason
 from p2psip.message import Request, Response, parse_message
@@ -119,7 +120,7 @@ def waiting_for_the_ack_of_a_change(world: World) -> None:
     theirs = world.bob.sessions[-1]
     world.held = []
     operation = world.operation("accept_offer")
-    theirs.accept_offer(world.now, theirs.renegotiation._theirs, ANSWER, (), operation)  # type: ignore[arg-type]
+    theirs.accept_offer(world.now, theirs.renegotiation._theirs, ANSWER, (), operation)
     world.run()
 
 
@@ -384,7 +385,7 @@ def test_early_offers_once_there_is_an_answer(world: World, side: str) -> None:
     over(world)
 
 
-class Answers:
+class Answers(ClientUsage):
     def __init__(self) -> None:
         self.codes: list[int] = []
 
@@ -415,7 +416,7 @@ def test_rseq_that_is_no_number_asks_for_nothing(world: World, number: str) -> N
     (theirs,) = world.bob.sessions
     assert theirs.dialog is not None
     pairs = [("Require", "100rel"), ("RSeq", number), ("Contact", "<sip:bob@192.0.2.2;transport=tls>")]
-    transaction = theirs._incoming.transaction  # type: ignore[union-attr]
+    transaction = theirs._incoming.transaction
     odd = transaction.create_response(183, headers=pairs)
     world.alice.engine.receive(world.now, world.alice.flows[0], parse_message(odd.to_bytes()))
     world.run()

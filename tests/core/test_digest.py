@@ -80,7 +80,13 @@ def test_md5_is_never_preferred() -> None:
 
 def answer(text: str, **more: Any) -> dict[str, str]:
     (found,) = challenges_of([text])
-    options = {"method": "INVITE", "uri": "sip:bob@example.net", "body": b"v=0", "nc": 1, "cnonce": "c"} | more
+    options: dict[str, Any] = {
+        "method": "INVITE",
+        "uri": "sip:bob@example.net",
+        "body": b"v=0",
+        "nc": 1,
+        "cnonce": "c",
+    } | more
     written = credentials_text(found, "bob", secret_of(found.algorithm, "bob", found.realm, "zanzibar"), **options)
     scheme, params = parse_field("Authorization", written)
     assert scheme == "Digest"

@@ -29,7 +29,10 @@ class Calls:
     def received(self, now: float, transaction: ServerTransaction) -> None:
         raise AssertionError
 
-    cancelled = transaction_failed = received  # type: ignore[assignment]
+    cancelled = received
+
+    def transaction_failed(self, now: float, transaction: ServerTransaction, error: Exception | None) -> None:
+        raise AssertionError
 
     def acknowledged(self, now: float, flow: Any, ack: Request) -> None:
         assert (ack.call_id or "").startswith("invite")

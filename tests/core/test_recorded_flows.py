@@ -306,7 +306,7 @@ def test_subscribing(play: Any) -> None:
     player.sends("F5")
     player.gets("F6", "F7")
     assert player.sent.pop().status_code == 200
-    assert subscriber.state is SubscriptionSignalingState.TERMINATED
+    assert player.happened("SubscriptionStateChanged")[-1].state is SubscriptionSignalingState.TERMINATED
 
 
 def test_being_subscribed_to(play: Any) -> None:

@@ -149,7 +149,7 @@ def test_a_prack_whose_connection_is_lost_is_sent_again(world: World, is_answer:
         world.run()
     world.lose = None
     (client,) = [c for c in world.alice.engine._clients.values() if c.request.method == "PRACK"]
-    client.user.flow_lost(ConnectionFailureException("The connection was lost."))  # type: ignore[attr-defined]
+    client.user.flow_lost(ConnectionFailureException("The connection was lost."))
     client.take(Input.ABANDON)
     world.pass_time(0.6)
     assert [r.cseq.number for r in requests(world, "PRACK")] == [2, 3]
@@ -491,7 +491,7 @@ def test_a_fork_that_rings_while_an_update_is_under_way_changes_nothing(world: W
     (event,) = world.bob.happened("OfferReceived")
     world.bob.do(theirs.accept_offer, event.transaction, REPLY, ())
     assert change.message.status_code == 200
-    assert session.remote_content is None
+    assert (session.remote_content,) == (None,)
     world.bob.do(theirs.accept, None, ())
     assert establish.message.status_code == 200
     assert (session.local_content, session.remote_content) == (NEXT, REPLY)
@@ -502,7 +502,7 @@ def lost(world: World, rseq: int) -> None:
     """The PRACK of that response is lost with its connection, as far as Alice knows."""
     for client in list(world.alice.engine._clients.values()):
         if (client.request.headers.get("RAck") or "").startswith(f"{rseq} "):
-            client.user.flow_lost(ConnectionFailureException("The connection was lost."))  # type: ignore[attr-defined]
+            client.user.flow_lost(ConnectionFailureException("The connection was lost."))
             client.take(Input.ABANDON)
 
 

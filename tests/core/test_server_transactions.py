@@ -11,7 +11,7 @@ from p2psip.core.effects import SendBack
 from p2psip.core.late_response import LateResponse
 from p2psip.core.transaction import ServerTransaction
 from p2psip.errors import ConnectionFailureException, OperationTimeoutException, RealTimeException
-from p2psip.message import Request, create_ack, create_cancel, parse_message
+from p2psip.message import Request, Response, create_ack, create_cancel, parse_message
 
 UNRELIABLE, RELIABLE = "UDP", "TCP"
 both = pytest.mark.parametrize("transport", [RELIABLE, UNRELIABLE])
@@ -574,7 +574,7 @@ class Lost(Server):
     def sent(self) -> list[tuple[Any, str]]:
         self.side.take()
         sent, self.side.sent = [(flow, start) for flow, start in self.side.sent], []
-        return [(flow, str(message.status_code)) for flow, message in sent]
+        return [(flow, str(message.status_code)) for flow, message in sent if isinstance(message, Response)]
 
 
 DIRECT = "SIP/2.0/TCP 192.0.2.2:5061;branch=z9hG4bK1"

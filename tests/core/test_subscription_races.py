@@ -304,7 +304,7 @@ def test_one_that_may_be_back_is_waited_for(world: World) -> None:
     world.bob.do(watch.notifier.terminate, None, None, None)
     world.pass_time(21.0)
     watch.accept()
-    assert watch.subscriber.state is S.SUBSCRIBED
+    assert watch.states[-1] is S.SUBSCRIBED
     watch.unsubscribe()
 
 

@@ -52,7 +52,7 @@ machine = pytest.mark.parametrize("kind", MACHINES, ids=lambda kind: kind.__name
 def test_every_pair_is_decided_exactly_once(kind: type[Transaction]) -> None:
     table, states, inputs = MACHINES[kind]
     assert kind.table is table
-    pairs = set(itertools.product((S[name] for name in states.split()), (I[name] for name in inputs.split())))
+    pairs = set(itertools.product((State[name] for name in states.split()), (Input[name] for name in inputs.split())))
     assert pairs == set(table.rows) | table.ignored
     assert not set(table.rows) & table.ignored
 
