@@ -245,6 +245,26 @@ def test_a_change_that_is_announced(pair: EndpointPair) -> None:
     session.terminate()
 
 
+def test_an_update_is_not_announced(pair: EndpointPair) -> None:
+    """RFC 4320 4.1: it is answered at once."""
+    with pair.bob.session_received.expect(BOUND) as got:
+        session = SignalingSession(pair.alice, pair.bob.uri)
+        operation = session.begin_establish(OFFER)
+    other = got.args.session
+    other.send_reliable_provisional_response(183, answer=ANSWER)
+    negotiation = Undecided()
+    other.offer_answer_negotiation = negotiation
+    change = session.begin_renegotiate(HOLD)
+    args = negotiation.waiting.result(BOUND)
+    with pytest.raises(RealTimeInvalidOperationException, match="UPDATE"):
+        args.send_provisional_response(183)
+    assert args.accept() is None
+    assert change.result(BOUND).response_code == 200
+    other.accept()
+    assert operation.result(BOUND).response_code == 200
+    session.terminate()
+
+
 @pytest.mark.parametrize(
     ("vias", "wish", "is_forked"),
     [
