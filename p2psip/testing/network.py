@@ -55,7 +55,7 @@ class Machine:
         default = "127.0.0.1" if family == socket.AF_INET else "::1"
         return self._network._connect(self.address or default, (address[0], address[1]))
 
-    def listen(self, family: int, address: SocketAddress, backlog: int, reuse_port: bool) -> ListeningSocket:
+    def listen(self, family: int, address: SocketAddress, backlog: int, reuse_port: bool = False) -> ListeningSocket:
         """A socket that takes in what is connected to that virtual address."""
         host = address[0]
         if host in ("0.0.0.0", "::") and self.address is not None:

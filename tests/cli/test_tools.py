@@ -35,7 +35,7 @@ class Checkout:
         monkeypatch.setattr(module, "make_environment", self._make)
         monkeypatch.setattr(module, "install", lambda extras, link: self.installed.append((extras, link)))
 
-    def _make(self) -> None:
+    def _make(self, python: str, folder: Path) -> None:
         self.made += 1
 
 
