@@ -79,7 +79,7 @@ class ManagerSettings:
     maximum_send_queue: int = 1024 * 1024
     """Queued on a connection above which it is closed."""
     send_timeout: float = 20.0
-    """Without any progress in sending."""
+    """Without any progress in sending; also what a peer that has vanished is found by, where the system can (Linux)."""
     maximum_buffered: int = 64 * 1024 * 1024
     """Queued for sending and of messages still coming in, on all connections together; above it the connection that
     holds most is closed."""

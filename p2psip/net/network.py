@@ -27,7 +27,15 @@ from p2psip.net.listener import Listener
 from p2psip.net.loop import Loop
 from p2psip.net.pool import Failed, Pool, Ready, Target
 from p2psip.net.resolver import Resolver
-from p2psip.net.sockets import PlainSocket, SocketAddress, SocketFactory, StreamSocket, SystemSockets, peer_name
+from p2psip.net.sockets import (
+    PlainSocket,
+    SocketAddress,
+    SocketFactory,
+    StreamSocket,
+    SystemSockets,
+    find_the_dead,
+    peer_name,
+)
 
 if TYPE_CHECKING:
     from p2psip.net.tls import TlsContexts
@@ -200,6 +208,7 @@ class Network:
         """Make a connection of a connected socket. Raises TlsFailureException, and ValueError for a bad name."""
         target = pool.target
         address = (plain_host(remote[0]), remote[1])
+        find_the_dead(sock, self.settings.send_timeout)
         if transport == "TLS":
             assert self._tls is not None
             wrapped: StreamSocket = self._tls.wrap_client(sock, target.identity, target.host, address)
@@ -304,6 +313,7 @@ class Network:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:  # not TCP: a test's network, or a peer that has gone already
             pass
+        find_the_dead(sock, self.settings.send_timeout)
         refused: TlsFailureException | None = None
         wrapped: StreamSocket = PlainSocket(sock, peer_name(None, remote))
         if self._tls is not None:

@@ -132,6 +132,34 @@ class SystemSockets:
         return sock
 
 
+KEEP_IDLE = 60
+"""Seconds of silence after which the system asks a peer whether it is still there; NATs remember it by that, too."""
+KEEP_COUNT = 4
+
+
+def find_the_dead(sock: socket.socket, seconds: float) -> None:
+    """Have the system end the connection when what was sent is not acknowledged for so many seconds, or nobody is there.
+
+    A peer that has vanished without a word, or that a NAT has forgotten, is found by that; one whose process stands
+    still is not, because its system goes on answering. Systems that cannot do it, or only a part, do what they can.
+    """
+    seconds = max(seconds, 1.0)
+    options = [
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", KEEP_IDLE),
+        (socket.IPPROTO_TCP, "TCP_KEEPALIVE", KEEP_IDLE),  # what macOS calls it
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", max(1, int(seconds / KEEP_COUNT))),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEP_COUNT),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(seconds * 1000)),
+    ]
+    for level, name, value in options:
+        if hasattr(socket, name):
+            try:
+                sock.setsockopt(level, getattr(socket, name), value)
+            except OSError:  # not TCP, as in tests; or it has gone already, which reading tells
+                pass
+
+
 class PlainSocket:
     """TCP without TLS. ``peer`` names the other side in errors."""
 

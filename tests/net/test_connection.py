@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import selectors
 import socket
 import threading
@@ -455,6 +456,19 @@ def test_without_an_interval_nobody_pings(sides: Make) -> None:
         clock.advance(800)
         assert connection.bytes_sent == 0
         assert connection.is_connected
+
+
+def test_the_system_looks_for_peers_that_have_vanished(sides: Make) -> None:
+    """Without pings of ours: what is not acknowledged for as long as send_timeout ends the connection."""
+    side = sides(ManagerSettings(send_timeout=20))
+    for make in (incoming, outgoing):
+        peer, connection = make(side)
+        with peer, socket.socket(fileno=os.dup(connection._socket.fileno())) as ours:
+            assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
 
 
 # ---------------------------------------------------------------------- time-outs
