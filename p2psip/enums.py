@@ -52,6 +52,16 @@ class EndpointTransitionReason(enum.IntEnum):
     STOPPED_LISTENING = 13
 
 
+class SenderPolicy(enum.IntEnum):
+    """Whose requests an endpoint takes, outside of sessions and subscriptions."""
+
+    ANY = 0
+    """Everybody's who may connect; handlers look at the sender themselves."""
+    CERTIFIED = 1
+    """Only theirs who have proved that From is not made up: by a certificate that carries its domain, by a digest, or by
+    what a trusted peer asserts."""
+
+
 class SignalingState(enum.IntEnum):
     """Where a session is."""
 

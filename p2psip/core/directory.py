@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from p2psip.core.authentication import CredentialSource, KnownAnswers
 from p2psip.core.flow import Flow
+from p2psip.enums import SenderPolicy
 from p2psip.errors import MessageParsingException
 from p2psip.message import Request, SipUri, normalise_escapes
 
@@ -53,6 +54,8 @@ class EndpointRecord:
         credentials: What challenges are answered with, or None.
         demand: What is wanted of those who send it requests, or None.
         known_answers: What challenges were answered with.
+        sender_policy: Whose requests outside of dialogs are taken.
+        trusted_peers: Domains whose peers are believed when they say who sent a request (RFC 3325).
         accepting: Requests outside of dialogs are taken; else they get 480.
     """
 
@@ -69,6 +72,8 @@ class EndpointRecord:
         "minimum_session_interval",
         "opaque",
         "owner",
+        "sender_policy",
+        "trusted_peers",
     )
 
     def __init__(self, endpoint: Endpoint, owner: SipUri, opaque: str, gruu: SipUri | None, epid: str) -> None:
@@ -83,6 +88,8 @@ class EndpointRecord:
         self.credentials: CredentialSource | None = None
         self.demand: DigestDemand | None = None
         self.known_answers = KnownAnswers()
+        self.sender_policy = SenderPolicy.ANY
+        self.trusted_peers: frozenset[str] = frozenset()
         self.accepting = True
 
     def __repr__(self) -> str:

@@ -31,8 +31,8 @@ from p2psip.core.uas import (
     CANCELLED_METHODS,
     KNOWN_METHODS,
     Refusal,
+    admit,
     find_endpoint,
-    inspect,
     merge_key,
     server_key,
     stateless_answer,
@@ -341,13 +341,11 @@ class Engine:
             raise
 
     def _deliver(self, transaction: ServerTransaction, record: EndpointRecord) -> None:
-        """Hand the request to its endpoint, unless it came there by another way as well or cannot be understood."""
+        """Hand the request to its endpoint, unless it came there by another way as well or is not let in."""
         request = transaction.request
         key = (record, *merge_key(request))
-        refusal: Refusal | None = Refusal(482) if key in self._merges else None
-        if refusal is None and record.demand is not None:
-            refusal = record.demand.refusal(self.now, transaction, self.tokens)
-        refusal = refusal or inspect(request, record)
+        is_merged = key in self._merges
+        refusal = Refusal(482) if is_merged else admit(self.now, transaction, record, self.tokens)
         if refusal is not None:
             transaction.refuse(refusal)
             return

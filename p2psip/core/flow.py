@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 
@@ -28,5 +29,15 @@ class Flow(Protocol):
     def is_authenticated(self) -> bool:
         """The peer has shown a certificate, which was verified."""
 
+    def is_unsent(self, branch: str) -> bool:
+        """It was lost, and nothing of the request with that branch had left."""
+
     def covers(self, host: str) -> bool:
         """The peer has proved that it is this host: by its address, or by its certificate."""
+
+    def certifies(self, host: str) -> bool:
+        """The peer's verified certificate carries this very host (RFC 5922 7.2); where it connects from is no proof."""
+
+    def certified_as(self, domains: Iterable[str]) -> str | None:
+        """The one of these domains that the peer's verified certificate carries, ``.suffix`` for names that end so; or
+        None."""

@@ -7,11 +7,18 @@ by the endpoint (405, 501), because only there is it known who listens at that m
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.flow import Flow
+from p2psip.core.sender import Sender
+from p2psip.enums import SenderPolicy
 from p2psip.errors import MessageParsingException
 from p2psip.message import Request, Response, Via, create_response, is_token, split_list, stateless_tag
+
+if TYPE_CHECKING:
+    from p2psip.core.tokens import Tokens
+    from p2psip.core.transaction import ServerTransaction
 
 KNOWN_METHODS = frozenset(
     (
@@ -48,6 +55,10 @@ EXTENSIONS = frozenset(("100rel", "join", "norefersub", "replaces", "timer"))
 """Option tags that the library understands by itself."""
 
 
+UNPROVED = ("Warning", '399 p2psip "The domain in From is not one that the certificate of the peer carries"')
+"""What a sender is told whom nobody vouches for (RFC 3261 20.43)."""
+
+
 class Refusal:
     """The answer to a request that does not get past the UAS core."""
 
@@ -66,6 +77,17 @@ def find_endpoint(request: Request, flow: Flow, directory: Directory) -> Endpoin
     if not isinstance(record, EndpointRecord):
         return Refusal(record)
     return record if record.accepting else Refusal(480)
+
+
+def admit(now: float, transaction: ServerTransaction, record: EndpointRecord, tokens: Tokens) -> Refusal | None:
+    """Why the endpoint does not take a request outside of any dialog: its sender has proved less than is demanded, or it
+    demands what the endpoint does not understand. None: it does."""
+    request = transaction.request
+    refusal = None if record.demand is None else record.demand.refusal(now, transaction, tokens)
+    if refusal is None and record.sender_policy is SenderPolicy.CERTIFIED:
+        sender = Sender(request, transaction.flow, record.trusted_peers)
+        refusal = None if sender.is_proved else Refusal(403, [UNPROVED])
+    return refusal or inspect(request, record)
 
 
 def inspect(request: Request, record: EndpointRecord) -> Refusal | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2psip.errors import (
@@ -55,7 +56,7 @@ class Connection(Channel):
         is_incoming: The peer opened it.
         local, remote: ``(host, port)`` of the two sides; no zones, IPv4 as IPv4.
         host: The host as it was asked for; None on incoming ones.
-        is_connected: Messages may flow, or will when it is authorized.
+        is_connected: Messages may flow both ways, or will when it is authorized.
         sent_by: What our Via says on it; its user sets it.
         unanswered: Our requests on it without a final answer; its user counts them.
         tls: Who the peer is; None on TCP and before the handshake is over.
@@ -80,6 +81,7 @@ class Connection(Channel):
         "_pings",
         "_proved",
         "_requests",
+        "_unsent_branches",
         "application_context",
         "buffered",
         "id",
@@ -128,6 +130,7 @@ class Connection(Channel):
         self._ping_sent: float | None = None
         self._pings: Quota | None = None
         self._requests: Quota | None = None
+        self._unsent_branches: frozenset[bytes] = frozenset()
 
     def __repr__(self) -> str:
         arrow = "from" if self.is_incoming else "to"
@@ -178,9 +181,15 @@ class Connection(Channel):
     def covers(self, host: str) -> bool:
         """The peer has proved that it is this host: by its address, or by its certificate."""
         host = host.strip("[]").lower()
-        return host == self.remote[0] or (
-            self.tls is not None and self.tls.identities is not None and self.tls.identities.covers(host)
-        )
+        return host == self.remote[0] or self.certifies(host)
+
+    def certifies(self, host: str) -> bool:
+        """The peer's verified certificate carries this very host (RFC 5922 7.2)."""
+        return self.tls is not None and self.tls.identities is not None and self.tls.identities.covers(host)
+
+    def certified_as(self, domains: Iterable[str]) -> str | None:
+        """The one of these domains that the peer's verified certificate carries, or None."""
+        return None if self.tls is None else self.tls.matching(domains)
 
     @property
     def is_busy(self) -> bool:
@@ -205,6 +214,27 @@ class Connection(Channel):
             if self._owed and data.startswith(b"SIP/2.0 ") and not data.startswith(b"1", 8):
                 self._owed -= 1
             self._put(data)
+
+    def is_unsent(self, branch: str) -> bool:
+        """The connection was lost, and nothing of the request with that branch had left."""
+        return branch.encode() in self._unsent_branches
+
+    def _lost(self, error: RealTimeException) -> None:
+        self._forsake(self._unsent())
+        super()._lost(error)
+
+    def _forsake(self, messages: list[bytes]) -> None:
+        """They will not be sent here, and nothing of them has been."""
+        if messages:
+            self._unsent_branches |= frozenset(map(_branch, filter(_is_asked, messages)))
+
+    def _withdraw_requests(self) -> None:
+        """Nobody will answer those that wait to be written: they can go another way as long as nothing has left."""
+        requests = list(filter(_is_asked, self._out))
+        if requests:
+            self._out = [data for data in self._out if not _is_asked(data)]
+            self._queued -= sum(map(len, requests))
+            self._forsake(requests)
 
     def _queue_changed(self) -> None:
         if self._queued or self.buffered:
@@ -329,6 +359,7 @@ class Connection(Channel):
         self._go_deaf(failure)
 
     def _input_ended(self) -> None:
+        self._withdraw_requests()
         if self._framer.close():
             self._go_deaf(ConnectionFailureException(f"{self.peer} closed the connection in the middle of a message."))
         else:
@@ -338,6 +369,7 @@ class Connection(Channel):
         """Nothing more will be read. Requests that were are still answered, unless some of ours wait for nothing."""
         if self._owed and not self.unanswered:
             self.phase = DEAF
+            self.is_connected = False
             self._set_limit(self._owner.settings.handler_limit)
             self._watch()
         else:
@@ -366,7 +398,7 @@ class Connection(Channel):
         if self._failed is not None:
             super()._check(now)
         elif self._stalled_since is not None and now >= self._stalled_since + settings.send_timeout:
-            self.abort(
+            self._lost(
                 ConnectionFailureException(
                     f"{self.peer} took nothing of what was sent to it for {settings.send_timeout:g} s, "
                     "so the connection was closed."
@@ -387,7 +419,7 @@ class Connection(Channel):
     def _check_input(self, now: float) -> None:
         settings = self._owner.settings
         if self._ping_sent is not None and now >= self._ping_sent + settings.pong_timeout:
-            self.abort(
+            self._lost(
                 ConnectionFailureException(
                     f"{self.peer} did not answer a keep-alive ping within {settings.pong_timeout:g} s, "
                     "so the connection was closed."
@@ -413,3 +445,14 @@ class Connection(Channel):
 
     def _too_slow(self, what: str) -> None:
         self.close(ConnectionFailureException(f"{self.peer} did not send {what}, so the connection was closed."))
+
+
+def _is_asked(message: bytes) -> bool:
+    """It is a request that waits for an answer."""
+    return not message.startswith((b"SIP/2.0 ", b"ACK ", PONG))
+
+
+def _branch(message: bytes) -> bytes:
+    """That of our Via, which is the first one."""
+    via = message.partition(b"\r\nVia: ")[2].partition(b"\r\n")[0]
+    return via.partition(b";branch=")[2].partition(b";")[0]

@@ -14,6 +14,7 @@ from p2psip.core.effects import Arrived, Complete, Deliver, Effect, Expired, Ope
 from p2psip.core.engine import ClientRequest, Engine
 from p2psip.core.transaction import ServerTransaction
 from p2psip.message import Request, Response, SipUri, parse_message
+from p2psip.net.identity import Identities
 
 
 class Target(NamedTuple):
@@ -29,7 +30,7 @@ TARGET = Target("TLS", "b.example", 5061, "b.example")
 
 
 class FakeFlow:
-    """A connection as the core sees it; its peer is the other end."""
+    """A connection as the core sees it; its peer is the other end, whose certificate carries the names."""
 
     def __init__(
         self,
@@ -37,7 +38,9 @@ class FakeFlow:
         remote: tuple[str, int] = ("192.0.2.2", 5061),
         transport: str = "TLS",
         sent_by: str | None = None,
+        names: Iterable[str] = (),
     ) -> None:
+        self.identities = Identities(names, ())
         self.transport = transport
         self.reliable = transport != "UDP"
         self.local = local
@@ -48,9 +51,19 @@ class FakeFlow:
         self.is_authenticated = transport == "TLS"
         self.unanswered = 0
         self.peer: FakeFlow | None = None
+        self.unsent: set[str] = set()
+
+    def is_unsent(self, branch: str) -> bool:
+        return branch in self.unsent
 
     def covers(self, host: str) -> bool:
         return host == self.remote[0]
+
+    def certifies(self, host: str) -> bool:
+        return self.identities.covers(host)
+
+    def certified_as(self, domains: Iterable[str]) -> str | None:
+        return self.identities.matching(domains)
 
 
 class CountingTokens:
