@@ -74,7 +74,7 @@ class Renegotiation(ClientUsage):
     # ------------------------------------------------------------------ ours
 
     def begin(self, now: float, offer: Content, headers: Pairs, operation: Any) -> None:
-        if self.is_busy:
+        if self._is_ours_pending or self._theirs is not None:
             self._session.complete(
                 operation,
                 None,
@@ -86,7 +86,11 @@ class Renegotiation(ClientUsage):
             )
             return
         self._operation, self._offer, self._headers, self._tries = operation, offer, headers, 0
-        self._send(now)
+        if self._awaited is None:
+            self._send(now)
+        else:  # the ACK to the peer's is on its way, of which the application cannot know
+            engine = self._session.engine
+            self._retry = engine.timers.start(now, 64 * engine.settings.t1, self._send_again)
 
     def _send(self, now: float) -> None:
         session = self._session
@@ -231,9 +235,11 @@ class Renegotiation(ClientUsage):
         session = self._session
         if self._client_request is not None:
             session.respond(transaction, 491)
-        elif self._theirs is not None or self._awaited is not None:
+        elif self._theirs is not None or (self._awaited is not None and self._accepted[1]):
             session.respond(transaction, 500, headers=[("Retry-After", "1")])  # RFC 3261 14.2, RFC 3311 5.2
         else:
+            if self._awaited is not None:  # who goes on has our 2xx, whatever has become of the ACK
+                self._settled(None)
             self._theirs = transaction
             session.tell(OfferReceived(transaction, content))
 
@@ -325,13 +331,21 @@ class Renegotiation(ClientUsage):
         awaited = self._awaited
         if awaited is None or ack.cseq.number != awaited.sequence:
             return
-        awaited.stop()
-        self._awaited = None
-        (operation, is_offer_ours), self._accepted = self._accepted, (None, False)
         content = Content.of(ack)
-        if is_offer_ours and content is not None and self._session.dialog is not None:
+        if self._accepted[1] and content is not None and self._session.dialog is not None:
             self._session.dialog.agree(None, content)
             self._session.tell(AnswerReceived(ack, content))
+        self._settled(ack)
+        if self._retry is not None and not self._tries:  # one of ours has waited for this
+            self._session.engine.timers.cancel(self._retry)
+            self._send(now)
+
+    def _settled(self, ack: Request | None) -> None:
+        """Our 2xx has arrived."""
+        if self._awaited is not None:
+            self._awaited.stop()
+            self._awaited = None
+        (operation, _), self._accepted = self._accepted, (None, False)
         self._session.complete(operation, ack, None)
 
     def _not_acknowledged(self) -> None:
