@@ -48,6 +48,7 @@ class ClientRequest:
     __slots__ = (
         "_attempt",
         "_engine",
+        "_has_moved",
         "_limit",
         "_limit_seconds",
         "_over_at",
@@ -89,6 +90,7 @@ class ClientRequest:
         self._way: Way | None = None
         self._ways: list[Way] = []
         self._tried: list[str] = []
+        self._has_moved = False
         if isinstance(target, Ways):
             self._way, *self._ways = target.ways
             target = self._way.target
@@ -223,6 +225,8 @@ class ClientRequest:
         if error is not None and type(error) is not ConnectionFailureException:  # it says why nothing has taken effect
             self.fail(fresh(error))
             return
+        if self._is_moved():
+            return
         how = "the connection was closed by the peer before it answered" if error is None else "was not answered"
         failure = ConnectionFailureException(
             f"{self} was sent to {self._where()}, but {how}; whether the request took effect is not known, send it "
@@ -230,6 +234,16 @@ class ClientRequest:
         )
         failure.__cause__ = None if error is None else error.__cause__
         self.fail(failure)
+
+    def _is_moved(self) -> bool:
+        """Nothing of it had left, so it can go over a flow of its own without coming twice. Once: who closes each
+        connection that is opened to him is not to be called for ever."""
+        left = self._over_at > self._engine.now and not (self.is_done or self.is_cancelled or self._has_moved)
+        if not left or isinstance(self.target, RealTimeException) or not self.flow.is_unsent(self.request.top_branch):
+            return False
+        self._has_moved = True
+        self._start_over(None)
+        return True
 
     # ------------------------------------------------------------------ its end
 

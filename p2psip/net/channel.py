@@ -73,6 +73,7 @@ class Channel:
     """
 
     __slots__ = (
+        "_batch",
         "_dirty",
         "_failed",
         "_handshake_wants",
@@ -119,6 +120,7 @@ class Channel:
         self._limit = NEVER  # of the phase
         self._out: list[bytes] = []
         self._view: memoryview | None = None  # what a send has begun with; the same bytes must be offered again
+        self._batch: list[bytes] = []  # what it was made of
         self._queued = 0
         self._dirty = False
         self._stalled_since: float | None = None
@@ -199,7 +201,7 @@ class Channel:
                     if not out:
                         break
                     view = memoryview(out[0] if len(out) == 1 else b"".join(out))
-                    out.clear()
+                    self._batch, self._out = out, []
                 sent = send(view)
                 if not sent:
                     break
@@ -208,7 +210,7 @@ class Channel:
                 self.bytes_sent += sent
                 view = view[sent:] if sent < len(view) else None
         except RealTimeException as error:
-            self._view = None
+            self._view = view
             self._failed = error
             self._owner.loop.at_turn_end(self._guard, self._write_failed, error)
             return
@@ -226,6 +228,17 @@ class Channel:
                 self._stalled()
             self._watch()
         self._queue_changed()
+
+    def _unsent(self) -> list[bytes]:
+        """What is queued and of which nothing has left."""
+        unsent: list[bytes] = []
+        if self._view is not None:
+            begun = sum(map(len, self._batch)) - len(self._view)
+            for data in self._batch:
+                if begun <= 0:
+                    unsent.append(data)
+                begun -= len(data)
+        return unsent + self._out
 
     def _write_failed(self, error: RealTimeException) -> None:
         """What the peer said before it closed tells more than our failed write: an answer, or why it refuses us."""
@@ -370,6 +383,7 @@ class Channel:
         self._watch()
         self._socket.close()
         self._out.clear()
+        self._batch.clear()
         self._view = None
         self._queued = 0
         self._owner.deadlines.disarm(self)

@@ -10,7 +10,12 @@ from core_support import FakeFlow, Side, Target, make_record, make_request
 from p2psip.core.effects import OpenFlow
 from p2psip.core.usage import ClientUsage
 from p2psip.core.ways import Way, Ways
-from p2psip.errors import ConnectionFailureException, OperationTimeoutException
+from p2psip.errors import (
+    ConnectionFailureException,
+    OperationTimeoutException,
+    TlsFailureException,
+    TlsFailureReason,
+)
 from p2psip.message import Request, Response, create_response
 
 TARGET = Target("TLS", "p1.example", 5061, "p1.example")
@@ -78,6 +83,15 @@ class Sender:
         message = self.side.last()
         assert isinstance(message, Request)
         return message
+
+    def lose(self, request: Request, error: Any, unsent: bool = True) -> None:
+        """The flow of that request is lost."""
+        flow = self.flows[-1]
+        flow.is_connected = False
+        if unsent:
+            assert request.top_branch is not None
+            flow.unsent.add(request.top_branch)
+        self.side.engine.flow_closed(0.0, flow, error)
 
     def answer(self, request: Request, code: int) -> None:
         self.side.engine.receive(0.0, self.flows[-1], create_response(request, code, to_tag="them"))
@@ -193,3 +207,42 @@ def test_other_answers_are_answers(code: int) -> None:
     sender = Sender(P1, P2)
     sender.answer(sender.sent(), code)
     assert sender.side.codes == [code]
+
+
+# ---------------------------------------------------------------------- a flow that is lost
+
+
+@pytest.mark.parametrize("method", ["MESSAGE", "INVITE"])
+@pytest.mark.parametrize("error", [None, ConnectionFailureException("The peer reset it.")])
+def test_what_had_not_left_goes_over_a_flow_of_its_own_once(
+    method: str, error: ConnectionFailureException | None
+) -> None:
+    sender = Sender(P1, method=method)
+    first = sender.sent()
+    sender.lose(first, error)
+    assert sender.host == "p1.example"
+    second = sender.sent()
+    assert second.top_branch != first.top_branch
+    assert second.headers.count("Via") == 1
+    sender.lose(second, error)
+    (failure,) = sender.user.errors if method == "INVITE" else sender.side.errors
+    assert isinstance(failure, ConnectionFailureException)
+    assert [flow.unanswered for flow in sender.flows] == [0, 0]
+    sender.side.assert_empty()
+
+
+def test_what_may_have_come_is_not_sent_again() -> None:
+    sender = Sender(P1)
+    sender.lose(sender.sent(), None, unsent=False)
+    (failure,) = sender.side.errors
+    assert "whether the request took effect is not known" in str(failure)
+    sender.side.assert_empty()
+
+
+def test_who_is_refused_by_tls_is_told_at_once() -> None:
+    refusal = TlsFailureException("Refused.", TlsFailureReason.TLS_NEGOTIATION_FAILURE)
+    sender = Sender(P1)
+    sender.lose(sender.sent(), refusal)
+    (failure,) = sender.side.errors
+    assert isinstance(failure, TlsFailureException)
+    sender.side.assert_empty()

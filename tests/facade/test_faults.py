@@ -74,6 +74,14 @@ def message(endpoint: SipPeerToPeerEndpoint, address: str, timeout: float = BOUN
     return lambda: endpoint.send_message(MessageType.MESSAGE, address, body="hello", timeout=timeout)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Of what nobody tells."""
+    end = time.monotonic() + BOUND
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.005)
+
+
 def closed_port() -> int:
     with socket.create_server((LOOPBACK, 0)) as server:
         return int(server.getsockname()[1])
@@ -239,6 +247,32 @@ def test_cut_while_the_request_is_written() -> None:
         send = lambda: endpoint.send_message(MessageType.MESSAGE, bob.address, body=big, timeout=BOUND)  # noqa: E731
         outcome = Outcome("cut during the request", send)
     outcome.check(ConnectionFailureException, f"{LOOPBACK}:{bob.port}", at_most=3)
+
+
+@pytest.mark.parametrize("authority", [None, AUTHORITY], ids=["TCP", "TLS"])
+def test_what_had_not_left_when_the_connection_broke_goes_over_a_new_one(
+    authority: CertificateAuthority | None,
+) -> None:
+    """What is stuck halfway may have come; what waits behind it has not, and comes once."""
+    received: list[str | None] = []
+    transport = p2psip.SipTransportType.TCP if authority is None else p2psip.SipTransportType.TLS
+    settings = ManagerSettings(send_high_mark=1024 * 1024)  # else the others would take another connection at once
+    with endpoint_pair(transport, authority=authority, settings=settings) as pair:
+        pair.bob.message_received += lambda sender, args: received.append(args.text_body)
+        message(pair.alice, pair.bob.uri)()
+        (link,) = pair.network.links
+        link.hold()
+        big = pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body="x" * 900_000)
+        connection = pair.alice.connection_manager._stack.network.connections()[0]
+        wait_until(lambda: connection._stalled_since is not None)
+        small = [pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body=str(n)) for n in range(3)]
+        wait_until(lambda: connection.messages_sent == 5)
+        link.cut()
+        stuck = Outcome("cut during the request", lambda: big.result(BOUND))
+        stuck.check(ConnectionFailureException, "b.example", "not known", at_most=3)
+        assert [operation.result(BOUND).response_code for operation in small] == [200, 200, 200]
+        assert received == ["hello", "0", "1", "2"]
+        assert len(pair.network.links) == 2
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])

@@ -6,6 +6,7 @@ import errno
 import os
 import selectors
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -289,6 +290,49 @@ def fill(side: Side, connection: Connection, peer: socket.socket) -> None:
         if side.call(lambda: connection._stalled_since is not None):
             return
     raise AssertionError("the system takes everything")
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_what_had_not_left_when_the_connection_was_lost_is_known(sides: Make, how: str) -> None:
+    """A request of which nothing has left can go another way. What ends the stream in order is not answered either."""
+    side = sides(ManagerSettings(maximum_send_queue=10_000_000))
+    peer, connection = outgoing(side)
+    with peer:
+        fill(side, connection, peer)
+        side.send(connection, answer(1_000_001))
+        side.send(connection, message(number=1_000_002))
+        side.send(connection, message(number=1_000_003))
+        assert not connection.is_unsent("z9hG4bK1000002")
+        if how == "reset":
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+        else:
+            peer.shutdown(socket.SHUT_WR)
+        side.recorder.wait("closed")
+        assert connection.is_unsent("z9hG4bK1000002")
+        assert connection.is_unsent("z9hG4bK1000003")
+        assert not connection.is_unsent("z9hG4bK1000001")
+        if how == "closed":  # an answer is still welcome, and then it ends
+            assert read_to_end(peer).endswith(answer(1_000_001))
+
+
+def test_requests_that_waited_together_have_left_when_the_first_byte_of_each_has(sides: Make) -> None:
+    class Half(Wrapped):
+        def send(self, view: memoryview) -> int:
+            if self.fails:
+                raise ConnectionFailureException("broken")
+            self.fails = True
+            return self.real.send(view[: len(message(number=11)) + 1])  # type: ignore[no-any-return]
+
+        fails = False
+
+    side = sides()
+    peer, connection = outgoing(side)
+    with peer:
+        side.call(setattr, connection, "_socket", Half(connection._socket))
+        side.call(lambda: [connection.send(message(number=number)) for number in (11, 12, 13)])
+        side.recorder.wait("closed")
+        assert [number for number in (11, 12, 13) if connection.is_unsent(f"z9hG4bK{number}")] == [13]
 
 
 def test_who_does_not_take_answers_asks_no_more(sides: Make) -> None:
@@ -614,7 +658,8 @@ def test_who_half_closes_still_gets_the_answer(sides: Make) -> None:
         peer.sendall(message(number=7))
         peer.shutdown(socket.SHUT_WR)
         side.recorder.wait("message")
-        side.settle()
+        wait_until(side, lambda: connection.phase == channel.DEAF)
+        assert not connection.is_connected  # nothing is asked there any more: no answer could come
         assert side.recorder.count("closed") == 0
         side.send(connection, answer(7, 100))
         side.settle()
