@@ -1,19 +1,21 @@
-"""Who an endpoint is to those who ask, and whom it asks itself (RFC 3261 22, RFC 7616, RFC 8760)."""
+"""Who an endpoint is to those who ask, whom it asks itself (RFC 3261 22, RFC 7616, RFC 8760), and whom it believes."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from p2psip import arguments
 from p2psip.core.digest import ALGORITHMS
 from p2psip.core.digest_demand import DigestDemand
 from p2psip.core.directory import EndpointRecord
 from p2psip.credentials import Credentials, credential
+from p2psip.domains import DomainSet
+from p2psip.enums import SenderPolicy
 
 
 class Admission:
-    """The part of an endpoint that knows credentials and demands them.
+    """The part of an endpoint that knows credentials and demands them, and whom it takes requests from.
 
     Attributes:
         credentials: What challenges of proxies and peers are answered with, for everything that this endpoint sends.
@@ -23,6 +25,49 @@ class Admission:
 
     def __init__(self) -> None:
         self._record.credentials = self.credentials = Credentials()
+        self._trusted_peers = DomainSet("trusted_peers", self._trust)
+
+    @property
+    def sender_policy(self) -> SenderPolicy:
+        """Whose requests outside of sessions and subscriptions are taken: ``ANY``, the default, leaves that to the
+        handlers, which are told by ``is_sender_authenticated``.
+
+        With ``CERTIFIED`` a request is answered 403 before any handler sees it, unless the domain in its From is one that
+        the peer's verified certificate carries, or its sender has proved a user name by a digest, or one of the
+        ``trusted_peers`` asserts an identity. Over TCP nobody has a certificate. A digest is asked for first where one is
+        demanded; peers with a certificate are asked for one with ``except_certificates=False`` only.
+
+        Settable at any time; counts for requests that come later. Does not block.
+
+        Raises:
+            TypeError: Not a SenderPolicy.
+        """
+        return self._record.sender_policy
+
+    @sender_policy.setter
+    def sender_policy(self, value: SenderPolicy) -> None:
+        self._record.sender_policy = arguments.instance(value, SenderPolicy, "sender_policy")
+
+    @property
+    def trusted_peers(self) -> DomainSet:
+        """The domains whose peers are believed when they say who sent a request (P-Asserted-Identity, RFC 3325): proxies
+        that authenticate their users. Empty, the default, means nobody.
+
+        Set-like: ``add``, ``discard``, or assign a list. ``.example.com`` means every name that ends so. The peer's
+        verified certificate has to carry one of them; so over TCP nobody is believed. Counts at once. Trust only who
+        removes what its own peers assert. The library never sends P-Asserted-Identity by itself.
+
+        Raises:
+            ValueError, TypeError: What is assigned is no list of domains.
+        """
+        return self._trusted_peers
+
+    @trusted_peers.setter
+    def trusted_peers(self, domains: Iterable[str]) -> None:
+        self._trusted_peers.replace(domains)
+
+    def _trust(self, domains: frozenset[str]) -> None:
+        self._record.trusted_peers = domains
 
     def require_digest(
         self,

@@ -1,4 +1,4 @@
-"""The set of domains whose peers may connect."""
+"""Sets of domains, as they stand in certificates."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from collections.abc import Callable, Iterable, Iterator, MutableSet
 from p2psip import arguments
 
 
-class AllowedDomains(MutableSet[str]):
+class DomainSet(MutableSet[str]):
     """Domains that a peer's certificate may carry; ``.example.com`` means every name that ends so.
 
-    Set-like, usable from any thread. Empty means that every peer whose certificate is trusted may connect. A change
-    counts for connections that come later.
+    Set-like, usable from any thread.
+
+    Args:
+        name: What it is called where it stands: ``allowed_domains`` of a manager, ``trusted_peers`` of an endpoint.
+        changed: Called with the domains of each change before it counts; may refuse it by an exception.
     """
 
-    def __init__(self, changed: Callable[[frozenset[str]], object]) -> None:
+    def __init__(self, name: str, changed: Callable[[frozenset[str]], object]) -> None:
+        self._name = name
         self._domains: frozenset[str] = frozenset()
         self._changed = changed
         self._lock = threading.RLock()
 
     def add(self, value: str) -> None:
-        """Add one. Raises ValueError for what is no domain, RealTimeInvalidOperationException without mutual TLS."""
+        """Add one. Raises ValueError for what is no domain; for ``allowed_domains`` RealTimeInvalidOperationException
+        without mutual TLS."""
         domain = _domain(value)
         with self._lock:
             self._set(self._domains | {domain})
@@ -38,7 +43,7 @@ class AllowedDomains(MutableSet[str]):
     def replace(self, values: Iterable[str]) -> None:
         """Put others in place of all."""
         if isinstance(values, str):
-            raise TypeError(f"allowed_domains is a list of domains, not the text {values!r}.")
+            raise TypeError(f"{self._name} is a list of domains, not the text {values!r}.")
         domains = frozenset(_domain(value) for value in values)
         with self._lock:
             self._set(domains)
@@ -60,7 +65,7 @@ class AllowedDomains(MutableSet[str]):
         return len(self._domains)
 
     def __repr__(self) -> str:
-        return f"AllowedDomains({sorted(self._domains)})"
+        return f"<{self._name}: {sorted(self._domains)}>"
 
 
 def _domain(value: str) -> str:

@@ -12,6 +12,7 @@ from p2psip.arguments import Headers
 from p2psip.connections import RealTimeConnection
 from p2psip.core.engine import KNOWN_METHODS
 from p2psip.core.event_headers import allow_events
+from p2psip.core.sender import Sender
 from p2psip.enums import MessageType
 from p2psip.errors import (
     MessageParsingException,
@@ -21,6 +22,7 @@ from p2psip.errors import (
 from p2psip.failures import response_failure, shown
 from p2psip.message import Request, Response
 from p2psip.net.network import Target
+from p2psip.senders import SenderEventArgs
 from p2psip.sync import Event, Operation
 from p2psip.values import Participant, SipRequestData, SipResponseData, decode_body
 
@@ -103,7 +105,7 @@ class MessageSource(Protocol):
     def message_received(self) -> Event[Any, Any]: ...
 
 
-class MessageReceivedEventArgs:
+class MessageReceivedEventArgs(SenderEventArgs):
     """A request outside of any session, or in one, and the way to answer it. Usable from any thread."""
 
     __slots__ = (
@@ -177,21 +179,8 @@ class MessageReceivedEventArgs:
         return RealTimeConnection(self._transaction.flow, self._endpoint._stack)
 
     @property
-    def is_sender_authenticated(self) -> bool:
-        """The domain in From is one that the peer's verified certificate carries."""
-        tls = self._transaction.flow.tls
-        uri = self._request.from_.uri
-        return bool(
-            tls is not None
-            and tls.identities is not None
-            and not isinstance(uri, str)
-            and tls.identities.covers(uri.host)
-        )
-
-    @property
-    def authenticated_user(self) -> str | None:
-        """The user name that the sender has proved by a digest, where the endpoint demands that; else None."""
-        return self._request.authenticated_user
+    def _sender(self) -> Sender:
+        return Sender(self._request, self._transaction.flow, self._endpoint._record)
 
     @property
     def is_answered(self) -> bool:

@@ -13,10 +13,12 @@ from p2psip.enums import ReferState, SignalingState
 from p2psip.errors import FailureResponseException, OperationFailureException, RealTimeInvalidOperationException
 from p2psip.hosting import ARRIVALS
 from p2psip.referral import Outside, state_of
+from p2psip.senders import SenderEventArgs
 from p2psip.sync import Operation
 from p2psip.values import ContentDescription, SipRequestData
 
 if TYPE_CHECKING:
+    from p2psip.core.sender import Sender
     from p2psip.endpoint import RealTimeEndpoint
     from p2psip.session import SignalingSession
 
@@ -68,7 +70,7 @@ class ReferNotifier:
         self._host._engine_call(self._core.progress, code, text, fragment, code >= 200)
 
 
-class ReferReceivedEventArgs:
+class ReferReceivedEventArgs(SenderEventArgs):
     """A peer asks us to call somebody. To be accepted, followed or declined; left alone it is declined (603)."""
 
     def __init__(
@@ -116,9 +118,8 @@ class ReferReceivedEventArgs:
         return SipRequestData(self._core.request)
 
     @property
-    def authenticated_user(self) -> str | None:
-        """The user name that the sender has proved by a digest, where the endpoint demands that; else None."""
-        return self.request_data.authenticated_user
+    def _sender(self) -> Sender:
+        return self._core.sender
 
     def accept(self, headers: Headers | None = None) -> ReferNotifier:
         """Answer 202; the call is the application's to make, and its progress to be told.

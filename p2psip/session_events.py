@@ -17,6 +17,7 @@ from p2psip.enums import (
     SignalingTransitionReason,
 )
 from p2psip.errors import RealTimeInvalidOperationException
+from p2psip.senders import SenderEventArgs
 from p2psip.values import (
     ContentDescription,
     Participant,
@@ -27,6 +28,7 @@ from p2psip.values import (
 )
 
 if TYPE_CHECKING:
+    from p2psip.core.sender import Sender
     from p2psip.session import SignalingSession
 
 
@@ -58,7 +60,7 @@ class SignalingStateChangedEventArgs:
 
 
 @dataclasses.dataclass(frozen=True)
-class SessionReceivedEventArgs:
+class SessionReceivedEventArgs(SenderEventArgs):
     """A call came in.
 
     Attributes:
@@ -75,9 +77,10 @@ class SessionReceivedEventArgs:
         return self.request_data.request_uri
 
     @property
-    def authenticated_user(self) -> str | None:
-        """The user name that the sender has proved by a digest, where the endpoint demands that; else None."""
-        return self.request_data.authenticated_user
+    def _sender(self) -> Sender:
+        sender = self.session._core.sender
+        assert sender is not None  # who called
+        return sender
 
     @property
     def is_forked(self) -> bool:

@@ -16,6 +16,7 @@ from p2psip.enums import SubscriptionSignalingState
 from p2psip.errors import RealTimeInvalidOperationException
 from p2psip.hosting import ARRIVALS
 from p2psip.pending import Leave, data_of
+from p2psip.senders import SenderEventArgs
 from p2psip.subscription_base import Hosted, content_of, redirects, seconds
 from p2psip.subscription_events import (
     NotificationReceivedEventArgs,
@@ -27,6 +28,7 @@ from p2psip.sync import Event, Operation
 from p2psip.values import ConnectionContext, RealTimeAddress, SipRequestData, SipResponseData
 
 if TYPE_CHECKING:
+    from p2psip.core.sender import Sender
     from p2psip.endpoint import RealTimeEndpoint
 
 
@@ -404,7 +406,7 @@ class IncomingSubscription(Hosted):
         return f"<IncomingSubscription of {self._core.dialog.remote} to {self.event_package} {self._core.state}>"
 
 
-class SubscriptionReceivedEventArgs:
+class SubscriptionReceivedEventArgs(SenderEventArgs):
     """A peer subscribes; ``subscription`` is to be accepted or declined."""
 
     def __init__(self, subscription: IncomingSubscription) -> None:
@@ -421,9 +423,8 @@ class SubscriptionReceivedEventArgs:
         return self.subscription.request_data
 
     @property
-    def authenticated_user(self) -> str | None:
-        """The user name that the sender has proved by a digest, where the endpoint demands that; else None."""
-        return self.request_data.authenticated_user
+    def _sender(self) -> Sender:
+        return self.subscription._core.sender
 
 
 def _arrived(endpoint: RealTimeEndpoint, core: Notifier) -> None:

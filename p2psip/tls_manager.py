@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from p2psip.config import ManagerSettings
-from p2psip.domains import AllowedDomains
+from p2psip.domains import DomainSet
 from p2psip.enums import SipTransportType
 from p2psip.errors import RealTimeInvalidOperationException
 from p2psip.managers import RealTimeServerConnectionManager
@@ -141,7 +141,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         self._need_mutual_tls = need_mutual_tls
         self._tls_options = tls_options
         self._local_host_given = local_host is not None
-        self._allowed_domains = AllowedDomains(self._domains_changed)
+        self._allowed_domains = DomainSet("allowed_domains", self._domains_changed)
         self._certificate_lock = threading.RLock()
         super().__init__(local_host or certificate.default_host, settings, self._contexts(), resolver)
 
@@ -256,7 +256,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
             )
 
     @property
-    def allowed_domains(self) -> AllowedDomains:
+    def allowed_domains(self) -> DomainSet:
         """The domains whose peers may connect; empty means every peer whose certificate is trusted.
 
         Set-like: ``add``, ``discard``, or assign a list. ``.example.com`` means every name that ends so. Counts for

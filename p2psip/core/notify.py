@@ -10,6 +10,7 @@ from p2psip.core.effects import Arrived, Complete, Tell
 from p2psip.core.event_headers import allow_events, event_name, expires_of
 from p2psip.core.event_headers import retry_after as seconds_to_retry
 from p2psip.core.events import SubscriptionEnded, SubscriptionRefreshed
+from p2psip.core.sender import Sender
 from p2psip.core.session_headers import record_route
 from p2psip.core.uas import Refusal
 from p2psip.core.usage import ClientUsage
@@ -64,6 +65,7 @@ class Notifier(ClientUsage):
 
     Attributes:
         state: ``incoming``, ``pending``, ``active`` or ``terminated``.
+        sender: Who subscribes.
         expires: Seconds that were asked for; 0 is a query.
         minimum_interval: Seconds between two NOTIFYs; what changes faster is told once, as it is in the end.
     """
@@ -78,6 +80,7 @@ class Notifier(ClientUsage):
         self.expires = _asked(request)
         self.state = "incoming"
         self.minimum_interval = 0.0
+        self.sender = Sender(request, transaction.flow, record)
         self.dialog = Dialog.of_request(engine, record, transaction)
         self.dialog.add(self)
         self._transaction: ServerTransaction | None = transaction

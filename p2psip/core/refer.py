@@ -13,6 +13,7 @@ from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.effects import Complete, Tell
 from p2psip.core.event_headers import event_name, expires_of, subscription_state
 from p2psip.core.events import ReferProgress, ReferReceived
+from p2psip.core.sender import Sender
 from p2psip.core.usage import ClientUsage
 from p2psip.enums import SignalingState
 from p2psip.errors import MessageParsingException, RealTimeException, fresh
@@ -217,6 +218,7 @@ class IncomingRefer(ClientUsage):
         method: The method to use there; INVITE unless it says otherwise.
         replaces: Replaces for that INVITE (RFC 3891), or None.
         referred_by: Who asks (RFC 3892), or None.
+        sender: Who sent the REFER.
     """
 
     def __init__(self, session: Session | Outside, transaction: ServerTransaction, refer_to: NameAddr | None) -> None:
@@ -224,6 +226,7 @@ class IncomingRefer(ClientUsage):
         assert refer_to is not None
         self.session: Any = session
         self.request = request
+        self.sender = Sender(request, transaction.flow, session.record)
         self.user: Any = None
         uri = refer_to.uri
         self.target = str(uri).partition("?")[0]

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from p2psip.core.flow import Flow
 from p2psip.errors import MessageParsingException
 from p2psip.message import NameAddr, Request, SipUri
 
+if TYPE_CHECKING:
+    from p2psip.core.directory import EndpointRecord
+
 
 class Sender:
-    """The sender of one request that came over a flow; what is asked is found out when it is asked.
+    """The sender of one request that came over a flow, as the endpoint of the record sees it. What is asked is found
+    out when it is asked."""
 
-    Args:
-        trusted_peers: Domains whose peers are believed when they assert an identity; ``.example.com`` means every
-            name that ends so.
-    """
+    __slots__ = ("_flow", "_record", "_request")
 
-    __slots__ = ("_flow", "_request", "_trusted_peers")
-
-    def __init__(self, request: Request, flow: Flow, trusted_peers: Iterable[str]) -> None:
+    def __init__(self, request: Request, flow: Flow, record: EndpointRecord) -> None:
         self._request = request
         self._flow = flow
-        self._trusted_peers = trusted_peers
+        self._record = record
 
     @property
     def is_certified(self) -> bool:
@@ -41,7 +40,9 @@ class Sender:
 
         None where there are more, which nobody may send (RFC 3325 9.1), and where they cannot be read.
         """
-        if "P-Asserted-Identity" not in self._request.headers or self._flow.certified_as(self._trusted_peers) is None:
+        if "P-Asserted-Identity" not in self._request.headers:
+            return None
+        if self._flow.certified_as(self._record.trusted_peers) is None:
             return None
         try:
             found = [NameAddr.parse(value).uri for value in self._request.headers.get_all("P-Asserted-Identity")]

@@ -15,6 +15,7 @@ from p2psip.core.invite_client import Farewell, OutgoingInvite
 from p2psip.core.invite_server import IncomingInvite
 from p2psip.core.refer import receive_in_session
 from p2psip.core.renegotiate import Renegotiation
+from p2psip.core.sender import Sender
 from p2psip.core.session_errors import DIALOG_IS_GONE, connection_lost
 from p2psip.core.session_options import SessionOptions
 from p2psip.core.session_request import SessionRequest
@@ -41,6 +42,7 @@ class Session(SessionState):
     """The INVITE usage of a dialog, on either side. Commands end their operation exactly once and never raise.
 
     Attributes:
+        sender: Who sent the INVITE, where that is the peer; or None.
         replaces, joins: The session that Replaces, or Join, in the peer's INVITE names.
     """
 
@@ -54,6 +56,7 @@ class Session(SessionState):
         "joins",
         "renegotiation",
         "replaces",
+        "sender",
     )
 
     def __init__(
@@ -68,6 +71,7 @@ class Session(SessionState):
         super().__init__(engine, record, user, options or SessionOptions(), call_id or engine.tokens.call_id())
         self.replaces: Session | None = None
         self.joins: Session | None = None
+        self.sender: Sender | None = None
         self.timer = SessionTimer(self)
         self.renegotiation = Renegotiation(self)
         self._outgoing: OutgoingInvite | None = None
@@ -125,6 +129,7 @@ class Session(SessionState):
         self.call_id = transaction.request.call_id or ""
         self.state = SignalingState.INCOMING
         self.request = transaction.request
+        self.sender = Sender(transaction.request, transaction.flow, self.record)
         self.learn(transaction.request)
         self.dialog = Dialog.of_request(self.engine, self.record, transaction)
         self.dialog.add(self)

@@ -85,7 +85,7 @@ def admit(now: float, transaction: ServerTransaction, record: EndpointRecord, to
     request = transaction.request
     refusal = None if record.demand is None else record.demand.refusal(now, transaction, tokens)
     if refusal is None and record.sender_policy is SenderPolicy.CERTIFIED:
-        sender = Sender(request, transaction.flow, record.trusted_peers)
+        sender = Sender(request, transaction.flow, record)
         refusal = None if sender.is_proved else Refusal(403, [UNPROVED])
     return refusal or inspect(request, record)
 

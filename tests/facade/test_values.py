@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from p2psip import ContentDescription, IPEndPoint, RealTimeAddress, ResponseCode, SignalingHeader
-from p2psip.domains import AllowedDomains
+from p2psip.domains import DomainSet
 from p2psip.trace import excerpt, mask
 from p2psip.values import decode_body, encode_body
 
@@ -104,7 +104,7 @@ def test_excerpts_are_short_and_printable() -> None:
 
 def test_allowed_domains_are_a_set_of_domains() -> None:
     told: list[frozenset[str]] = []
-    domains = AllowedDomains(told.append)
+    domains = DomainSet("allowed_domains", told.append)
     domains.add("Contoso.com")
     domains.add(".contoso.com")
     domains.discard("unknown.example")
@@ -115,7 +115,7 @@ def test_allowed_domains_are_a_set_of_domains() -> None:
     assert told[-1] == frozenset({"a.example"})
     with pytest.raises(ValueError):
         domains.add("*.contoso.com")
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="allowed_domains is a list"):
         domains.replace("a.example")
 
 

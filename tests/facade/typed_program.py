@@ -50,8 +50,9 @@ def on_message(sender: RealTimeEndpoint, args: MessageReceivedEventArgs) -> None
     text: str | None = args.text_body
     sender_uri: str = args.participant.uri
     allowed: bool = args.is_sender_authenticated and args.has_text_body
+    identity: str | None = args.asserted_identity or args.authenticated_user
     connection: RealTimeConnection = args.connection
-    print(kind, text, sender_uri, allowed, connection.tls_version, args.request_data.header("Subject"))
+    print(kind, text, sender_uri, allowed, identity, connection.tls_version, args.request_data.header("Subject"))
     args.disable_automatic_response = True
     args.send_response(ResponseCode.ACCEPTED, "Taken", "text/plain", b"ok", [("X-A", "b"), SignalingHeader("X-C", "d")])
 
@@ -123,6 +124,7 @@ def on_session(sender: RealTimeEndpoint, args: p2psip.SessionReceivedEventArgs) 
     session.send_provisional_response(180)
     prack: p2psip.SipRequestData | None = session.send_reliable_provisional_response(183, early_media=True)
     offer: ContentDescription | None = args.media_description
+    print(args.is_sender_authenticated, args.authenticated_user, args.asserted_identity)
     if prack is None and offer is None:
         session.terminate_with_redirection([RealTimeAddress("sip:carol@contoso.com")], 301)
     elif args.remote_participant.is_update_supported:
@@ -186,6 +188,9 @@ def main() -> None:
             settings=SipPeerToPeerEndpointSettings(endpoint_id="a1", display_name="Alice"),
         )
         endpoint.proxy_certificate_subject = "pool.contoso.com"
+        endpoint.sender_policy = p2psip.SenderPolicy.CERTIFIED
+        endpoint.trusted_peers.add("pool.contoso.com")
+        endpoint.trusted_peers = [".contoso.com"]
         endpoint.message_received += on_message
         endpoint.state_changed += on_state
         endpoint.message_received -= on_message

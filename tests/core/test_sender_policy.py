@@ -11,12 +11,19 @@ from test_authentication import demand
 
 from p2psip.core.authentication import Credential
 from p2psip.core.digest_demand import DigestDemand
+from p2psip.core.directory import EndpointRecord
 from p2psip.core.sender import Sender
 from p2psip.enums import SenderPolicy
 from p2psip.message import Request, Response
 
 PROXY = "proxy.example"
 ASSERTED = ("P-Asserted-Identity", "<sip:carol@c.example>")
+
+
+def trusting(*peers: str) -> EndpointRecord:
+    record = make_record()
+    record.trusted_peers = frozenset(peers)
+    return record
 
 
 @dataclasses.dataclass
@@ -186,16 +193,17 @@ def test_a_trusted_peer_may_say_who_it_is(
 )
 def test_what_may_be_asserted(values: list[str], identity: str | None) -> None:
     request = incoming(headers=[("P-Asserted-Identity", value) for value in values])
-    flow = FakeFlow(names=[PROXY])
-    assert Sender(request, flow, {PROXY}).asserted_identity == identity
-    assert Sender(request, flow, ()).asserted_identity is None
+    flow, record = FakeFlow(names=[PROXY]), trusting(PROXY)
+    assert Sender(request, flow, record).asserted_identity == identity
+    record.trusted_peers = frozenset()
+    assert Sender(request, flow, record).asserted_identity is None
 
 
 def test_what_is_proved_of_a_sender() -> None:
     request = incoming(headers=[ASSERTED])
-    own = Sender(request, FakeFlow(names=["a.example"]), {PROXY})
+    own = Sender(request, FakeFlow(names=["a.example"]), trusting(PROXY))
     assert (own.is_certified, own.user, own.asserted_identity, own.is_proved) == (True, None, None, True)
-    nobody = Sender(request, FakeFlow(), {PROXY})
+    nobody = Sender(request, FakeFlow(), trusting(PROXY))
     assert (nobody.is_certified, nobody.user, nobody.asserted_identity, nobody.is_proved) == (False, None, None, False)
     request.authenticated_user = "alice"
     assert nobody.user == "alice"
