@@ -349,11 +349,11 @@ class Stack:
             self._flow_opened(request, connection)
         elif isinstance(target, RealTimeException):
             self._flow_failed(request, target)
-        elif (connection := self.network.free(target)) is not None:
+        elif not request.avoid and (connection := self.network.free(target)) is not None:
             self._flow_opened(request, connection)
         else:
             opened = functools.partial(self._flow_opened, request)
-            self.network.acquire(target, opened, functools.partial(self._flow_failed, request))
+            self.network.acquire(target, opened, functools.partial(self._flow_failed, request), request.avoid)
 
     def _flow_opened(self, request: ClientRequest | Acknowledgement, connection: Connection) -> None:
         self.engine.flow_opened(self.loop.now, request, connection)

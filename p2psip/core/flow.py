@@ -12,6 +12,9 @@ class Flow(Protocol):
     unanswered: int
     """Requests that we sent on it and that have no final answer yet; written by the engine."""
 
+    messages_received: int
+    """What the peer has said on it."""
+
     is_incoming: bool
     is_connected: bool
 

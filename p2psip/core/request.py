@@ -38,6 +38,7 @@ class ClientRequest:
         flow: The flow that carries it, or None before there is one.
         transaction: The client transaction; None before and after it.
         record: Whose request it is, or None.
+        avoid: Flows to servers of its target that would not take it.
         bears_contact: It bears the Contact of the endpoint.
         credentials: What challenges are answered with, or None.
         fallback: A flow that leads to the peer as well, should there be none to the target.
@@ -49,13 +50,16 @@ class ClientRequest:
         "_attempt",
         "_engine",
         "_has_moved",
+        "_is_last_server",
         "_limit",
         "_limit_seconds",
         "_over_at",
+        "_refusal",
         "_tried",
         "_uri",
         "_way",
         "_ways",
+        "avoid",
         "bears_contact",
         "credentials",
         "fallback",
@@ -91,6 +95,9 @@ class ClientRequest:
         self._ways: list[Way] = []
         self._tried: list[str] = []
         self._has_moved = False
+        self._refusal: Response | None = None
+        self._is_last_server = False
+        self.avoid: tuple[Any, ...] = ()
         if isinstance(target, Ways):
             self._way, *self._ways = target.ways
             target = self._way.target
@@ -136,6 +143,7 @@ class ClientRequest:
             if not self.is_done:
                 if self._is_sent_again(response):
                     return
+                self._refusal = None
                 self._done()
                 if self.usage is None:
                     self._engine.effects.append(Complete(self.user, response, None))
@@ -157,7 +165,7 @@ class ClientRequest:
         if self.is_cancelled:
             return False
         if response.status_code == 503:
-            return self._takes_another_way(f"{self._where()} answered 503")
+            return self._takes_another_server(response) or self._takes_another_way(f"{self._where()} answered 503")
         if response.status_code in (401, 407):
             return self._is_answered(response)
         if attempt is not None:
@@ -186,9 +194,27 @@ class ClientRequest:
         return False
 
     def not_opened(self, error: RealTimeException) -> None:
-        """There is no flow to its target."""
-        if not self._takes_another_way(str(error)):
+        """There is no flow to its target, or to no other server of it."""
+        refusal = self._refusal
+        if refusal is not None and not self.is_done:
+            self._refusal, self._is_last_server = None, True
+            self._engine.no_longer_opening(self)
+            self.flow = self.avoid[-1]
+            self.flow.unanswered += 1
+            self.received(refusal)
+        elif not self._takes_another_way(str(error)):
             self.fail(fresh(error))
+
+    def _takes_another_server(self, refusal: Response) -> bool:
+        """The name that it goes to may have more servers than the one that is overloaded (RFC 3263 4.3). When it has not,
+        that one's word counts."""
+        is_named = not isinstance(self.target, RealTimeException) and self.target.port is None
+        if self._is_last_server or not is_named or self._over_at <= self._engine.now:
+            return False
+        self._refusal = refusal
+        self.avoid = (*self.avoid, self.flow)
+        self._start_over(None)
+        return True
 
     def _takes_another_way(self, why: str) -> bool:
         """The way that it has taken leads nowhere, and there is another one (RFC 3261 8.1.2, RFC 3263 4.3)."""
@@ -197,6 +223,7 @@ class ClientRequest:
         self._tried.append(why)
         self._way, *self._ways = self._ways
         self.target = self._way.target
+        self.avoid, self._refusal, self._is_last_server = (), None, False
         self._start_over(None)
         return True
 
@@ -236,10 +263,12 @@ class ClientRequest:
         self.fail(failure)
 
     def _is_moved(self) -> bool:
-        """Nothing of it had left, so it can go over a flow of its own without coming twice. Once: who closes each
-        connection that is opened to him is not to be called for ever."""
-        left = self._over_at > self._engine.now and not (self.is_done or self.is_cancelled or self._has_moved)
-        if not left or isinstance(self.target, RealTimeException) or not self.flow.is_unsent(self.request.top_branch):
+        """It has met the end of a connection that had served before, and nothing of it had left: it can go over another
+        one without coming twice. Once; and one that is closed before it has served is an answer."""
+        flow, left = self.flow, self._over_at > self._engine.now
+        if self.is_done or self.is_cancelled or self._has_moved or not left or isinstance(self.target, RealTimeException):
+            return False
+        if not flow.messages_received or not flow.is_unsent(self.request.top_branch):
             return False
         self._has_moved = True
         self._start_over(None)
@@ -316,6 +345,7 @@ class Acknowledgement:
 
     __slots__ = ("fallback", "flow", "request", "target")
 
+    avoid = ()
     is_done = False
 
     def __init__(self, request: Request, target: Any, fallback: Flow | None) -> None:

@@ -50,6 +50,7 @@ class FakeFlow:
         self.is_connected = True
         self.is_authenticated = transport == "TLS"
         self.unanswered = 0
+        self.messages_received = 1
         self.peer: FakeFlow | None = None
         self.unsent: set[str] = set()
 

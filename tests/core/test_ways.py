@@ -202,6 +202,53 @@ def test_a_call_that_was_taken_back_takes_no_other_way() -> None:
     sender.side.assert_empty()
 
 
+def test_a_connection_that_is_closed_before_it_has_served_is_an_answer() -> None:
+    """Who lets nobody in is not to be called twice."""
+    sender = Sender(P1)
+    request = sender.sent()
+    sender.flows[-1].messages_received = 0
+    sender.lose(request, None)
+    assert [type(error) for error in sender.side.errors] == [ConnectionFailureException]
+    sender.side.assert_empty()
+
+
+NAMED = Way(Target("TLS", "b.example", None, "b.example"))
+
+
+@pytest.mark.parametrize("method", ["MESSAGE", "INVITE"])
+def test_another_server_of_the_name_is_tried(method: str) -> None:
+    """RFC 3263 4.3. Those who would not take it are named, so that the next one is somebody else."""
+    sender = Sender(NAMED, method=method)
+    first = sender.sent()
+    sender.answer(first, 503)
+    assert sender.host == "b.example"
+    assert sender.request.avoid == (sender.flows[0],)
+    second = sender.sent()
+    assert second.top_branch != first.top_branch
+    sender.answer(second, 503)
+    assert sender.host == "b.example"
+    assert sender.request.avoid == tuple(sender.flows)
+    sender.answer(sender.sent(), 200)
+    assert (sender.user.codes if method == "INVITE" else sender.side.codes) == [200]
+    assert [flow.unanswered for flow in sender.flows] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("ways", [(NAMED,), (NAMED, P3)])
+@pytest.mark.parametrize("method", ["MESSAGE", "INVITE"])
+def test_where_there_is_no_other_server_its_word_counts(method: str, ways: tuple[Way, ...]) -> None:
+    """Or there is another way."""
+    sender = Sender(*ways, method=method)
+    sender.answer(sender.sent(), 503)
+    sender.refused("There is no other server.")
+    if len(ways) > 1:
+        assert sender.host == "p3.example"
+        assert sender.request.avoid == ()
+        sender.answer(sender.sent(), 503)
+    assert (sender.user.codes if method == "INVITE" else sender.side.codes) == [503]
+    assert all(flow.unanswered == 0 for flow in sender.flows)
+    sender.side.assert_empty()
+
+
 @pytest.mark.parametrize("code", [486, 404, 500])
 def test_other_answers_are_answers(code: int) -> None:
     sender = Sender(P1, P2)

@@ -226,3 +226,21 @@ def test_the_transport_to_a_proxy(default: str, proxy: str, address: str, transp
         alice = SipPeerToPeerEndpoint("sip:alice@a.example", manager, SipTransportType[default], proxies=[proxy])
         target = alice._target(p2psip.RealTimeAddress(address), None).ways[0].target
     assert (target.transport, target.host) == (transport, "p.example")
+
+
+@KINDS
+@pytest.mark.parametrize("others", [1, 0])
+def test_another_server_of_a_name_takes_what_the_first_would_not(proxies: Proxies, do: Any, others: int) -> None:
+    """RFC 3263 4.3. Where there is none, the 503 is the answer."""
+    servers = [(1, 0, proxies.add("p1", 503), "one.example")]
+    if others:
+        servers.append((2, 0, proxies.add("p2"), "two.example"))
+    names = {"_sip._tcp.b.example": servers, "one.example": [LOOPBACK], "two.example": [LOOPBACK]}
+    with RealTimeServerTcpConnectionManager(LOOPBACK, resolver=names) as manager:
+        alice = SipPeerToPeerEndpoint("sip:alice@a.example", manager)
+        if others:
+            do(alice)
+        else:
+            with pytest.raises(FailureResponseException, match="503"):
+                do(alice)
+    assert proxies.ways == ["p1", "p2"][: 1 + others]
