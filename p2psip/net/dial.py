@@ -15,6 +15,7 @@ from p2psip.errors import (
 )
 from p2psip.net.channel import WRITE
 from p2psip.net.limits import plain_host
+from p2psip.net.reach import Remote
 from p2psip.net.resolver import SHARE_OF_SERVICES
 from p2psip.net.selection import Place, Plan, Wanted, is_address, plain_name
 from p2psip.net.sockets import SocketAddress, host_and_port, peer_name, what_came_back
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from p2psip.net.connection import Connection
     from p2psip.net.network import Network
     from p2psip.net.pool import Pool
-
-Remote = tuple[str, int]
-"""Address and port, as they are shown."""
 
 SHARE_OF_CEILING = 0.9
 """How much of the time of a request the attempts may take."""
@@ -63,7 +61,7 @@ class Dial:
         self._network = network
         self._pool = pool
         self._avoid = avoid
-        self._deadline = 0.0
+        self._begun_at = self._deadline = 0.0
         self._plan = Plan(())
         self._places: deque[Place] = deque()
         self._left: deque[Attempt] = deque()
@@ -81,6 +79,7 @@ class Dial:
         """Never calls back from in here."""
         target, network = self._pool.target, self._network
         # A little earlier than the requests that wait, so that they can be told why.
+        self._begun_at = network.loop.now
         self._deadline = network.loop.now + SHARE_OF_CEILING * network.settings.request_ceiling
         may_be_tls = target.identity is not None and network.has_tls
         wanted = Wanted(target.transport, target.host, target.port, target.is_open, may_be_tls)
@@ -102,6 +101,8 @@ class Dial:
     def _failed(self, error: RealTimeException) -> None:
         if not self._cancelled:
             self._cancelled = True
+            if not self._avoid:
+                self._network.reach.failed(self._pool.target, error, self._network.loop.now - self._begun_at)
             self._pool.dial_failed(self, error)
             self._network.look_at_pool(self._pool)
 
@@ -118,7 +119,7 @@ class Dial:
                 attempt = Attempt(place, family, (address[0], place.port, *address[2:]))
                 if attempt.remote in self._avoid:
                     self._avoided += 1
-                elif self._network.is_dead(attempt.remote):
+                elif self._network.reach.is_dead(attempt.remote):
                     self._dead.append(attempt)
                 else:
                     self._left.append(attempt)
@@ -174,7 +175,7 @@ class Dial:
     def _address_failed(self, why: str, error: BaseException | None) -> None:
         attempt = self._attempt
         assert attempt is not None
-        self._network.remember_dead(attempt.remote)
+        self._network.reach.remember_dead(attempt.remote)
         self._tried.append((attempt.place, host_and_port(*attempt.remote), why))
         self._last = error or self._last
 

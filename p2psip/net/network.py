@@ -21,11 +21,11 @@ from p2psip.message import Limits, Malformed, Request, Response
 from p2psip.net import failures
 from p2psip.net.connection import Connection
 from p2psip.net.deadlines import Deadlines
-from p2psip.net.dial import Remote
 from p2psip.net.limits import Admission, QuietLog, plain_host
 from p2psip.net.listener import Listener
 from p2psip.net.loop import Loop
 from p2psip.net.pool import Failed, Pool, Ready, Target
+from p2psip.net.reach import Reach
 from p2psip.net.resolver import Resolver
 from p2psip.net.sockets import (
     PlainSocket,
@@ -44,9 +44,6 @@ __all__ = ["Network", "NetworkObserver", "SocketFactory", "Target"]
 
 _log = logging.getLogger(__name__)
 
-DEAD_TIME = 30.0
-"""Seconds that an address which could not be reached is tried last."""
-MAXIMUM_DEAD = 1024
 CERTIFICATE_CHECK = 30.0
 """Seconds between two looks at the dates of the peers' certificates."""
 VERIFIED_PER_TURN = 16
@@ -99,6 +96,7 @@ class Network:
     Attributes:
         allowed_domains: The domains one of which an incoming peer's certificate has to carry; empty means any.
             Another thread may assign a new set.
+        reach: What could not be reached lately.
         maximum_connections: The setting, or what the system can do where that is less.
     """
 
@@ -130,7 +128,7 @@ class Network:
         self._admission = Admission(settings, self.maximum_connections)
         self._admitted: dict[Connection, str] = {}  # incoming ones, and the address they are counted under
         self._shaking: set[Connection] = set()  # incoming ones whose handshake goes on
-        self._dead: dict[Remote, float] = {}
+        self.reach = Reach(loop, settings)
         self._buffered = 0  # bytes kept on all connections together
         self._relieving = False  # it will be seen to at the end of the turn
         self._numbers = itertools.count(1)
@@ -195,11 +193,15 @@ class Network:
             return
         pool = self._pools.get(target)
         if pool is None:
+            refusal = None if avoid else self.reach.refusal(target)
+            if refusal is not None:
+                self.loop.at_turn_end(failed, refusal)
+                return
             pool = self._pools[target] = Pool(self, target)
             self._observer.connection_pool_added(pool)
         failing = frozenset(connection.remote for connection in avoid)
         for remote in failing:
-            self.remember_dead(remote)
+            self.reach.remember_dead(remote)
         pool.acquire(ready, failed, failing)
 
     def adopt_outgoing(
@@ -237,18 +239,6 @@ class Network:
         """It can connect over TLS."""
         return self._tls is not None
 
-    def is_dead(self, remote: Remote) -> bool:
-        """It could not be reached lately."""
-        return self._dead.get(remote, 0.0) > self.loop.now
-
-    def remember_dead(self, remote: Remote) -> None:
-        """It could not be reached, or did not serve."""
-        if len(self._dead) >= MAXIMUM_DEAD:
-            self._dead = {a: until for a, until in self._dead.items() if until > self.loop.now}
-            if len(self._dead) >= MAXIMUM_DEAD:
-                self._dead.clear()
-        self._dead[remote] = self.loop.now + DEAD_TIME
-
     def look_at_pool(self, pool: Pool) -> None:
         """Forget the pool when nothing is left of it."""
         if pool.is_empty and self._pools.get(pool.target) is pool:
@@ -260,6 +250,7 @@ class Network:
     def use_tls(self, tls: TlsContexts) -> None:
         """Use these certificates for new connections; existing ones live on, but for those whose peer is revoked."""
         self._tls = tls
+        self.reach.forget()
         self._verify_again(tls, list(self._all))
 
     def _verify_again(self, tls: TlsContexts, left: list[Connection]) -> None:

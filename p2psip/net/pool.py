@@ -7,9 +7,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException, fresh
+from p2psip.errors import (
+    OperationFailureException,
+    OperationFailureReason,
+    RealTimeException,
+    TlsFailureException,
+    fresh,
+)
 from p2psip.net.channel import OPEN
-from p2psip.net.dial import Dial, Remote
+from p2psip.net.dial import Dial
+from p2psip.net.reach import Remote
 from p2psip.net.sockets import host_and_port
 
 if TYPE_CHECKING:
@@ -125,7 +132,7 @@ class Pool:
             if connection.phase == OPEN and not connection.is_busy and not connection.is_expired:
                 if connection.remote in avoid:
                     continue
-                if len(self.connections) == 1 or not self._network.is_dead(connection.remote):
+                if len(self.connections) == 1 or not self._network.reach.is_dead(connection.remote):
                     return connection
                 second = second or connection
         return second
@@ -165,6 +172,10 @@ class Pool:
         """One is no more, or never was."""
         if connection in self.connections:
             self.connections.remove(connection)
+            if connection.messages_received:
+                self._network.reach.reached(self.target)
+            elif isinstance(error, TlsFailureException):  # what a server of TLS 1.3 refuses looks like
+                self._network.reach.failed(self.target, error, 0.0)
             if self.waiting:
                 self._connect()
         else:

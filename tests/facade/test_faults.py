@@ -170,6 +170,16 @@ class Unreachable(SystemSockets):
         raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
 
 
+def test_refused_again_and_again() -> None:
+    """It is tried at once after the first failure; then there are pauses, in which nobody waits."""
+    port = closed_port()
+    with alice() as endpoint:
+        send = message(endpoint, f"sip:bob@{LOOPBACK}:{port}")
+        for _ in range(3):
+            outcome = Outcome("refused again", send)
+        outcome.check(ConnectionFailureException, f"{LOOPBACK}:{port}", "refused", "is tried again in", at_most=1)
+
+
 def test_unreachable() -> None:
     world = Unreachable()
     with contextlib.closing(world), living_in(world), alice() as endpoint:
@@ -191,6 +201,16 @@ def test_a_name_that_does_not_exist() -> None:
     with alice(resolver={"nowhere.example": []}) as endpoint:
         outcome = Outcome("DNS failure", message(endpoint, "sip:bob@nowhere.example:5060"))
     outcome.check(ConnectionFailureException, "nowhere.example", at_most=2)
+
+
+def test_a_nameserver_that_never_answers() -> None:
+    """Neither for the services of the name nor for its addresses."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((LOOPBACK, 0))
+        settings = ManagerSettings(resolve_timeout=0.5)
+        with alice(resolver={".": [silent.getsockname()]}, settings=settings) as endpoint:
+            outcome = Outcome("DNS that never answers", message(endpoint, "sip:bob@b.example"))
+    outcome.check(ConnectionFailureException, "b.example", "no answer within", "DNS", at_least=0.4, at_most=2)
 
 
 def test_the_first_server_of_a_service_is_dead() -> None:
@@ -229,11 +249,11 @@ def test_cut_before_the_request_is_written() -> None:
         closed.set()
 
     with Peer(once) as bob, alice() as endpoint:
-        message(endpoint, bob.address)()
-        assert closed.wait(BOUND)
-        for _ in range(2):
+        for _ in range(3):
+            closed.clear()
             outcome = Outcome("cut before the request", message(endpoint, bob.address))
             assert outcome.error is None
+            assert closed.wait(BOUND)
         assert bob.connections == 3
 
 

@@ -198,6 +198,54 @@ def test_a_late_refusal_is_a_failure_of_tls_for_every_request(
     assert not connection.is_connected
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_who_refuses_us_is_left_alone_for_a_moment(
+    sides: Make, world: World, memory: MemoryNetwork, version: ssl.TLSVersion
+) -> None:
+    """Unless we have another certificate. With TLS 1.2 the handshake fails, with 1.3 it is over by then."""
+    clock = FakeClock()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*world.files("b.example"))
+    context.load_verify_locations(world.pem(world.ca.cert_pem, "pem"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.maximum_version = version
+    alice = sides(tls=world.contexts("a.example", ca=world.other), clock=clock)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    peer, _ = server.accept()
+                except OSError:
+                    return
+                try:
+                    with context.wrap_socket(peer, server_side=True) as wrapped:
+                        wrapped.recv(1)
+                except OSError:
+                    pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        target = Target("TLS", "127.0.0.1", server.getsockname()[1], "b.example")
+
+        def refused(count: int) -> Any:
+            outcome = alice.acquire(target)
+            result = outcome.wait()
+            return result if isinstance(result, Exception) else alice.recorder.wait("closed", count)[-1][1]
+
+        for number in (1, 2):
+            error = refused(number)
+            assert isinstance(error, TlsFailureException)
+            assert "tried again" not in str(error)
+            alice.settle()
+        error = refused(3)
+        assert isinstance(error, TlsFailureException)
+        assert error.failure_reason is TlsFailureReason.TLS_NEGOTIATION_FAILURE
+        assert "is tried again" in str(error)
+        alice.call(alice.network.use_tls, world.contexts("a.example"))
+        alice.acquire(target).connection()
+        server.shutdown(socket.SHUT_RDWR)
+
+
 def test_a_peer_without_certificate_is_never_heard(sides: Make, world: World) -> None:
     bob = sides(tls=world.contexts("b.example"))
     port = bob.listen()

@@ -382,3 +382,97 @@ def test_one_request_that_fails_in_our_hands_does_not_stop_the_next(
     outcome.connection()
     assert len(caplog.records) == 1
     caplog.clear()
+
+
+# ---------------------------------------------------------------------- peers that could not be reached
+
+
+def test_who_could_not_be_reached_is_left_alone_for_a_moment_that_grows(
+    pair: Callable[..., Pair], world: MemoryNetwork
+) -> None:
+    side, _, target = pair(ManagerSettings(connect_back_off=2))
+    world.refuse("192.0.2.2")
+    attempts = []
+    factory, connect = side.network.factory, side.network.factory.connect
+    factory.connect = lambda *args: (attempts.append(args), connect(*args))[1]  # type: ignore[method-assign]
+    side.acquire(target).error()
+    side.acquire(target).error()  # the first one costs nothing: who has just been started is found
+    assert len(attempts) == 2
+    for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 2, 2):
+        error = side.acquire(target).error()
+        assert isinstance(error, ConnectionFailureException)
+        assert "refused" in str(error)
+        assert "tried again" in str(error)
+        tries = len(attempts)
+        world.clock.advance(pause / 2 - 0.001)  # type: ignore[attr-defined]
+        side.acquire(target).error()
+        assert len(attempts) == tries
+        world.clock.advance(pause / 2 + 0.002)  # type: ignore[attr-defined]
+        assert "tried again" not in str(side.acquire(target).error())
+        assert len(attempts) == tries + 1
+    world.allow("192.0.2.2")
+    assert "tried again" in str(side.acquire(target).error())
+    world.clock.advance(2)  # type: ignore[attr-defined]
+    side.acquire(target).connection()
+
+
+def test_pauses_end_with_an_answer_and_are_forgotten_in_time(pair: Callable[..., Pair], world: MemoryNetwork) -> None:
+    side, peer, target = pair()
+
+    def fail_twice() -> None:
+        world.refuse("192.0.2.2")
+        for _ in range(2):
+            assert "tried again" not in str(side.acquire(target).error())
+        assert "tried again" in str(side.acquire(target).error())
+        world.allow("192.0.2.2")
+
+    fail_twice()
+    world.clock.advance(2)  # type: ignore[attr-defined]
+    connection = side.acquire(target).connection()
+    ((incoming,),) = peer.recorder.wait("ready")
+    peer.send(incoming, message())
+    side.recorder.wait("message")
+    side.call(connection.abort)
+    side.recorder.wait("closed")
+    fail_twice()
+    world.clock.advance(100)  # type: ignore[attr-defined]
+    fail_twice()
+
+
+def test_who_does_not_answer_is_left_alone_for_as_long_as_that_took(
+    pair: Callable[..., Pair], world: MemoryNetwork
+) -> None:
+    side, _, target = pair(ManagerSettings(connect_timeout=10, connect_back_off=2))
+    world.ignore("192.0.2.2")
+    for number in range(2):
+        outcome = side.acquire(target)
+        world.wait_for_links(number + 1)
+        side.settle()
+        world.clock.advance(10.1)  # type: ignore[attr-defined]
+        assert "no answer within 10 s" in str(outcome.error())
+    world.clock.advance(4.9)  # type: ignore[attr-defined]
+    assert "tried again" in str(side.acquire(target).error())
+    assert len(world.links) == 2
+
+
+def test_without_back_off_each_request_tries(pair: Callable[..., Pair], world: MemoryNetwork) -> None:
+    side, _, target = pair(ManagerSettings(connect_back_off=0))
+    world.refuse("192.0.2.2")
+    for _ in range(5):
+        assert "tried again" not in str(side.acquire(target).error())
+
+
+def test_what_is_kept_of_those_that_cannot_be_reached_is_bounded(sides: Make) -> None:
+    side = sides()
+    reach = side.network.reach
+    failure = ConnectionFailureException("Refused.")
+
+    def fill() -> None:
+        for port in range(1, 5000):
+            reach.failed(tcp(port), failure, 0.0)
+            reach.remember_dead(("192.0.2.1", port))
+
+    side.call(fill)
+    assert len(reach._failures) <= 1024
+    assert len(reach._dead) <= 1024
+    assert reach.is_dead(("192.0.2.1", 4999))
