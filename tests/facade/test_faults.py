@@ -320,6 +320,52 @@ def test_the_next_request_after_a_reset_has_a_new_connection() -> None:
         assert bob.connections == 2
 
 
+class Relay(Peer):
+    """What stands between us and a peer, and may swallow what comes on the connections that it has so far."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._swallows: set[socket.socket] = set()
+        self._ways: list[socket.socket] = []
+        super().__init__(self._pass_on)
+
+    def forget(self) -> None:
+        """As a NAT does: those who use them are not told."""
+        self._swallows.update(self._ways)
+
+    def _pass_on(self, near: socket.socket) -> None:
+        with socket.create_connection((LOOPBACK, self._to)) as far:
+            self._ways += [near, far]
+            threading.Thread(target=self._pump, args=(far, near), daemon=True).start()
+            self._pump(near, far)
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if source not in self._swallows:
+                    sink.sendall(data)
+
+
+@pytest.mark.parametrize("pings", [False, True])
+def test_a_way_that_is_lost_without_a_word(pings: bool) -> None:
+    """Without pings the request's own time goes by first. The next request takes another connection in both cases."""
+    interval = 0.1 if pings else None
+    settings = ManagerSettings(t1=0.02, keep_alive_interval=interval, pong_timeout=0.3)
+    with contextlib.ExitStack() as end:
+        bob = end.enter_context(Peer(lambda connection: [answer(connection) for _ in range(9)]))
+        relay = end.enter_context(Relay(bob.port))
+        endpoint = end.enter_context(alice(settings=settings))
+        message(endpoint, relay.address)()
+        relay.forget()
+        outcome = Outcome(f"NAT time-out, pings {pings}", message(endpoint, relay.address))
+        if pings:
+            outcome.check(ConnectionFailureException, "keep-alive ping within 0.3 s", "not known", at_most=1.2)
+        else:
+            outcome.check(OperationTimeoutException, "not answered within 1.28 s", at_least=1.28, at_most=3)
+        message(endpoint, relay.address)()
+        assert relay.connections == 2
+
+
 PROCESS = """
 import sys
 import p2psip
