@@ -25,6 +25,10 @@ class Flow(Protocol):
     @property
     def sent_by(self) -> str: ...
     @property
+    def via_parameters(self) -> str:
+        """What Via says besides: ``;alias`` where the peer may send requests back (RFC 5923), or nothing."""
+
+    @property
     def local(self) -> tuple[str, int]: ...
     @property
     def remote(self) -> tuple[str, int]: ...
@@ -34,6 +38,10 @@ class Flow(Protocol):
 
     def is_unsent(self, branch: str) -> bool:
         """It was lost, and nothing of the request with that branch had left."""
+
+    def doubt(self, since: float) -> None:
+        """A request that was sent then has had no answer in all its time. Where nothing else was heard either, the flow
+        may lead nowhere."""
 
     def covers(self, host: str) -> bool:
         """The peer has proved that it is this host: by its address, or by its certificate."""

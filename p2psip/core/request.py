@@ -243,6 +243,7 @@ class ClientRequest:
 
     def timed_out(self) -> None:
         """64*T1 are over."""
+        self.flow.doubt(self._engine.now - 64 * self._engine.settings.t1)
         error = self._not_answered(64 * self._engine.settings.t1)
         if not self._takes_another_way(str(error)):
             self.fail(error)
@@ -266,7 +267,13 @@ class ClientRequest:
         """It has met the end of a connection that had served before, and nothing of it had left: it can go over another
         one without coming twice. Once; and one that is closed before it has served is an answer."""
         flow, left = self.flow, self._over_at > self._engine.now
-        if self.is_done or self.is_cancelled or self._has_moved or not left or isinstance(self.target, RealTimeException):
+        if (
+            self.is_done
+            or self.is_cancelled
+            or self._has_moved
+            or not left
+            or isinstance(self.target, RealTimeException)
+        ):
             return False
         if not flow.messages_received or not flow.is_unsent(self.request.top_branch):
             return False

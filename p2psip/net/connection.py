@@ -34,6 +34,10 @@ class ConnectionOwner(ChannelOwner, Protocol):
 
     limits: Limits
 
+    @property
+    def listening_port(self) -> int:
+        """Where peers connect to; 0 when they cannot."""
+
     def connection_open(self, connection: Connection) -> None:
         """Messages may flow from now on."""
 
@@ -74,6 +78,7 @@ class Connection(Channel):
         "__weakref__",
         "_framer",
         "_heard",
+        "_is_doubted",
         "_message_since",
         "_owed",
         "_ping_at",
@@ -126,6 +131,7 @@ class Connection(Channel):
         self._proved = not self.is_incoming  # a valid message has come
         self._message_since: float | None = None  # since when one has been coming in
         self._heard = self.opened_at  # or spoken: the last sign of life
+        self._is_doubted = False
         self._ping_at = NEVER
         self._ping_sent: float | None = None
         self._pings: Quota | None = None
@@ -137,6 +143,12 @@ class Connection(Channel):
         return f"<Connection {self.id}, {self.transport} {arrow} {self.peer}>"
 
     # ------------------------------------------------------------------ the beginning
+
+    @property
+    def via_parameters(self) -> str:
+        """What our Via says on it besides: that we listen, too, and the peer may use it for its requests (RFC 5923)."""
+        is_alias = self.pool is not None and self.transport == "TLS" and self._owner.listening_port
+        return ";alias" if is_alias else ""
 
     def await_authorization(self) -> None:
         """Nothing is read until ``authorize`` is called; without it the answer is no after a while."""
@@ -190,6 +202,16 @@ class Connection(Channel):
     def certified_as(self, domains: Iterable[str]) -> str | None:
         """The one of these domains that the peer's verified certificate carries, or None."""
         return None if self.tls is None else self.tls.matching(domains)
+
+    def doubt(self, since: float) -> None:
+        """A request that was sent then has had no answer in all its time."""
+        self._is_doubted = self._is_doubted or self._heard <= since
+
+    @property
+    def is_doubtful(self) -> bool:
+        """The peer let a request's whole time go by without a word, so another connection should be used: a NAT may have
+        forgotten this one, or the peer hangs. What it is still to answer may come all the same."""
+        return self._is_doubted
 
     @property
     def is_busy(self) -> bool:
@@ -271,6 +293,7 @@ class Connection(Channel):
     def _received(self, data: bytes) -> None:
         framer = self._framer
         self._heard = now = self._owner.loop.now
+        self._is_doubted = False
         self._ping_sent = None
         try:
             framed = framer.feed(data)

@@ -129,7 +129,7 @@ class Pool:
         """The oldest; one to a place that did not serve lately only where there is no other."""
         second = None
         for connection in self.connections:
-            if connection.phase == OPEN and not connection.is_busy and not connection.is_expired:
+            if self._is_present(connection) and not connection.is_busy:
                 if connection.remote in avoid:
                     continue
                 if len(self.connections) == 1 or not self._network.reach.is_dead(connection.remote):
@@ -138,7 +138,11 @@ class Pool:
         return second
 
     def _present(self) -> list[Connection]:
-        return [c for c in self.connections if c.phase == OPEN and not c.is_expired]
+        return list(filter(self._is_present, self.connections))
+
+    @staticmethod
+    def _is_present(connection: Connection) -> bool:
+        return connection.phase == OPEN and not connection.is_expired and not connection.is_doubtful
 
     def _connect(self) -> None:
         if self._dial is None and len(self._present()) < self._network.settings.maximum_connections_per_pool:

@@ -46,6 +46,7 @@ class FakeFlow:
         self.local = local
         self.remote = remote
         self.sent_by = sent_by or f"{local[0]}:{local[1]}"
+        self.via_parameters = ""
         self.is_incoming = False
         self.is_connected = True
         self.is_authenticated = transport == "TLS"
@@ -53,6 +54,10 @@ class FakeFlow:
         self.messages_received = 1
         self.peer: FakeFlow | None = None
         self.unsent: set[str] = set()
+        self.doubts: list[float] = []
+
+    def doubt(self, since: float) -> None:
+        self.doubts.append(since)
 
     def is_unsent(self, branch: str) -> bool:
         return branch in self.unsent

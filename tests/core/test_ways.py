@@ -293,3 +293,14 @@ def test_who_is_refused_by_tls_is_told_at_once() -> None:
     (failure,) = sender.side.errors
     assert isinstance(failure, TlsFailureException)
     sender.side.assert_empty()
+
+
+def test_a_flow_that_was_silent_for_the_time_of_a_request_is_doubted() -> None:
+    sender = Sender(P1)
+    sender.sent()
+    sender.side.engine.advance(31.9)
+    assert sender.flows[0].doubts == []
+    sender.side.engine.advance(32.0)
+    assert sender.flows[0].doubts == [0.0]
+    assert isinstance(sender.side.errors[0], OperationTimeoutException)
+    sender.side.assert_empty()

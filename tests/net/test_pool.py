@@ -384,6 +384,36 @@ def test_one_request_that_fails_in_our_hands_does_not_stop_the_next(
     caplog.clear()
 
 
+def test_a_silent_connection_is_passed_over_until_it_is_heard_again(
+    pair: Callable[..., Pair], world: MemoryNetwork
+) -> None:
+    side, peer, target = pair(ManagerSettings(maximum_connections_per_pool=1))
+    first = side.acquire(target).connection()
+    ((incoming,),) = peer.recorder.wait("ready")
+    asked_at = side.loop.now
+    world.clock.advance(30)  # type: ignore[attr-defined]
+    side.call(first.doubt, asked_at)
+    second = side.acquire(target).connection()
+    assert second is not first
+    assert first.is_connected  # what it still has to say is welcome
+    assert side.acquire(target).connection() is second
+    peer.send(incoming, message())
+    side.recorder.wait("message")
+    assert side.acquire(target).connection() is first
+    side.call(first.doubt, asked_at + 20)  # it was heard since
+    assert side.acquire(target).connection() is first
+
+
+def test_nobody_waits_for_a_silent_connection_when_there_is_no_other(
+    pair: Callable[..., Pair], world: MemoryNetwork
+) -> None:
+    side, _, target = pair()
+    first = side.acquire(target).connection()
+    world.refuse("192.0.2.2")
+    side.call(first.doubt, side.loop.now)
+    assert "refused" in str(side.acquire(target).error())
+
+
 # ---------------------------------------------------------------------- peers that could not be reached
 
 
