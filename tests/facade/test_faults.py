@@ -32,6 +32,7 @@ from p2psip import (
     RealTimeServerTcpConnectionManager,
     RealTimeServerTlsConnectionManager,
     SignalingSession,
+    SignalingState,
     SipPeerToPeerEndpoint,
     TlsFailureException,
     TlsFailureReason,
@@ -455,8 +456,11 @@ def test_a_proxy_whose_certificate_bears_another_name(named: bool) -> None:
 # ---------------------------------------------------------------------- dialogs
 
 
-@pytest.mark.parametrize("how", ["cut", "held"])
-def test_a_call_survives_its_connection(how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "who"), [("cut", "caller"), ("cut", "called"), ("cut", "both at once"), ("held", "caller")]
+)
+@pytest.mark.parametrize("authority", [None, AUTHORITY], ids=["TCP", "TLS"])
+def test_a_call_survives_its_connection(how: str, who: str, authority: CertificateAuthority | None) -> None:
     """Cut: both know. Held: the way is lost without a word, as behind a NAT; a ping that is not answered finds out."""
     settings = ManagerSettings(keep_alive_interval=0.2, pong_timeout=0.3)
     offer = p2psip.ContentDescription("application/sdp", "v=0\r\n")
@@ -469,18 +473,26 @@ def test_a_call_survives_its_connection(how: str) -> None:
         calls.append(args.session)
         up.set()
 
-    with endpoint_pair(authority=AUTHORITY, settings=settings) as pair:
+    transport = p2psip.SipTransportType.TCP if authority is None else p2psip.SipTransportType.TLS
+    with endpoint_pair(transport, authority=authority, settings=settings) as pair:
         pair.bob.session_received += take
         session = SignalingSession(pair.alice, pair.bob.uri)
         session.establish(offer)
         assert up.wait(BOUND)
         session.message_received += lambda sender, args: None
-        lost = threading.Event()
-        session.route_set_status_changed += lambda sender, args: lost.set()
+        (called,) = calls
+        watched = called if who == "called" else session
+        lost, over = threading.Event(), threading.Event()
+        watched.route_set_status_changed += lambda sender, args: lost.set()
+        called.state_changed += lambda sender, args: called.state is SignalingState.DISCONNECTED and over.set()
         for link in pair.network.links:
             link.cut() if how == "cut" else link.hold()
         assert lost.wait(BOUND)
-        answer = session.send_message(MessageType.MESSAGE, body="still there?", timeout=BOUND)
-        assert answer.response_code == 200
-        assert calls[0].send_message(MessageType.MESSAGE, body="yes", timeout=BOUND).response_code == 200
-        session.terminate()
+        order = [called, session] if who == "called" else [session, called]
+        if who == "both at once":
+            both = [each.begin_send_message(MessageType.MESSAGE, body="?", timeout=BOUND) for each in order]
+            assert [operation.result(BOUND).response_code for operation in both] == [200, 200]
+        for each in order:
+            assert each.send_message(MessageType.MESSAGE, body="?", timeout=BOUND).response_code == 200
+        order[-1].terminate()
+        assert over.wait(BOUND)

@@ -475,6 +475,30 @@ def test_our_pings_keep_a_connection_alive(sides: Make) -> None:
         assert side.recorder.count("closed") == 0
 
 
+def test_each_connection_pings_at_a_time_of_its_own(sides: Make) -> None:
+    """RFC 5626 4.4.1: between 80 and 100 % of the interval, so that not all of them come at once; drawn each time."""
+    clock = FakeClock()
+    side = sides(ManagerSettings(keep_alive_interval=100, pong_timeout=1000), clock=clock)
+    made = [outgoing(side) for _ in range(12)]
+    connections = [connection for _, connection in made]
+    for _ in range(2):
+        waits = side.call(lambda: [connection._ping_at - side.loop.now for connection in connections])
+        assert all(79.9 <= wait <= 100 for wait in waits)
+        assert len(set(waits)) == len(waits)
+        assert max(waits) - min(waits) > 3
+        sent = [connection.bytes_sent for connection in connections]
+        clock.advance(79.8)
+        side.settle()
+        assert [connection.bytes_sent for connection in connections] == sent
+        clock.advance(20.2)
+        for peer, _ in made:
+            assert read(peer, 4) == b"\r\n\r\n"
+            peer.sendall(b"\r\n")
+        wait_until(side, lambda: all(connection._ping_sent is None for connection in connections))
+    for peer, _ in made:
+        peer.close()
+
+
 @pytest.mark.parametrize("interval", [100, 4])
 def test_a_ping_without_pong_ends_the_connection(sides: Make, interval: float) -> None:
     """However often they are sent."""
