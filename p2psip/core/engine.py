@@ -249,7 +249,8 @@ class Engine:
     def _put_via(self, request: Request, flow: Flow) -> str:
         branch = self.tokens.branch()
         rport = "" if flow.reliable else ";rport"  # RFC 3581; a connection is its own way back
-        request.headers.prepend("Via", f"SIP/2.0/{flow.transport} {flow.sent_by};branch={branch}{rport}")
+        via = f"SIP/2.0/{flow.transport} {flow.sent_by};branch={branch}{rport}{flow.via_parameters}"
+        request.headers.prepend("Via", via)
         return branch
 
     # ------------------------------------------------------------------ what flows bring

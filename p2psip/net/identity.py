@@ -116,7 +116,7 @@ class Identities:
 
         Names compare without regard to case; addresses are compared with the addresses of the certificate.
         """
-        wanted = _wanted(host)
+        wanted = normal_identity(host)
         return wanted in self._domains if isinstance(wanted, str) else wanted in self.addresses
 
     def matching(self, domains: Iterable[str]) -> str | None:
@@ -149,7 +149,7 @@ _NOBODY = Identities((), ())
 
 def server_name(identity: str) -> str | None:
     """What the handshake asks for (SNI, RFC 6066 3): the name in ASCII; None for addresses and impossible names."""
-    wanted = _wanted(identity)
+    wanted = normal_identity(identity)
     return wanted if isinstance(wanted, str) else None
 
 
@@ -168,7 +168,7 @@ def _sip_domain(text: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _wanted(host: str) -> str | IPAddress | None:
+def normal_identity(host: str) -> str | IPAddress | None:
     """The host to look for: an address, or a name in ASCII and lower case; None for what no certificate can bear."""
     address = _address(host)
     if address is not None:

@@ -19,6 +19,7 @@ from p2psip.errors import (
 )
 from p2psip.message import Limits, Malformed, Request, Response
 from p2psip.net import failures
+from p2psip.net.aliases import Aliases
 from p2psip.net.connection import Connection
 from p2psip.net.deadlines import Deadlines
 from p2psip.net.limits import Admission, QuietLog, plain_host
@@ -127,6 +128,7 @@ class Network:
         self.maximum_connections = min(settings.maximum_connections, loop.capacity)
         self._admission = Admission(settings, self.maximum_connections)
         self._admitted: dict[Connection, str] = {}  # incoming ones, and the address they are counted under
+        self._aliases = Aliases()
         self._shaking: set[Connection] = set()  # incoming ones whose handshake goes on
         self.reach = Reach(loop, settings)
         self._buffered = 0  # bytes kept on all connections together
@@ -165,7 +167,9 @@ class Network:
     def free(self, target: Target) -> Connection | None:
         """A connection that takes a request now, where ``acquire`` would find one."""
         pool = self._pools.get(target)
-        return None if pool is None or self._closing else pool.free()
+        if self._closing:
+            return None
+        return self._aliases.find(target, self._tls) if pool is None else pool.free()
 
     def acquire(self, target: Target, ready: Ready, failed: Failed, avoid: Iterable[Connection] = ()) -> None:
         """Call one of the two, once: ``ready(connection)``, at once if one is free, or ``failed(error)`` later.
@@ -193,13 +197,17 @@ class Network:
             return
         pool = self._pools.get(target)
         if pool is None:
+            alias = None if avoid else self._aliases.find(target, self._tls)
+            if alias is not None:
+                ready(alias)
+                return
             refusal = None if avoid else self.reach.refusal(target)
             if refusal is not None:
                 self.loop.at_turn_end(failed, refusal)
                 return
             pool = self._pools[target] = Pool(self, target)
             self._observer.connection_pool_added(pool)
-        failing = frozenset(connection.remote for connection in avoid)
+        failing = frozenset(map(self._aliases.address, avoid))
         for remote in failing:
             self.reach.remember_dead(remote)
         pool.acquire(ready, failed, failing)
@@ -377,6 +385,7 @@ class Network:
 
     def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
         self._observer.messages_received(connection, messages)
+        self._aliases.note(connection, messages)
         if connection.pool is not None and connection.pool.waiting:
             connection.pool.serve()  # an answer makes room for a request
 
@@ -401,6 +410,7 @@ class Network:
 
     def channel_over(self, connection: Connection, error: RealTimeException | None) -> None:
         self._not_shaking(connection)
+        self._aliases.forget(connection)
         pool = connection.pool
         try:
             if connection in self._ready:

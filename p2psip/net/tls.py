@@ -109,6 +109,11 @@ class TlsContexts:
 
     # ------------------------------------------------------------------ sockets
 
+    @property
+    def need_mutual_tls(self) -> bool:
+        """Peers that connect must show a certificate."""
+        return self._need_mutual_tls
+
     def require_server(self) -> None:
         """Make sure that peers which connect can be verified, if they have to be.
 

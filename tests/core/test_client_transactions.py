@@ -15,7 +15,7 @@ from p2psip.errors import (
     OperationTimeoutException,
     RealTimeException,
 )
-from p2psip.message import Request, Response, create_response, parse_message
+from p2psip.message import Request, Response, create_cancel, create_response, parse_message
 
 UNRELIABLE, RELIABLE = "UDP", "TCP"
 
@@ -442,6 +442,15 @@ def test_our_via_names_transport_sent_by_and_an_unguessable_branch() -> None:
     assert via.branch == "z9hG4bK-a1"
     assert "rport" not in via.params
     assert Client(UNRELIABLE).request.top_via.params["rport"] is None  # RFC 3581
+
+
+def test_our_via_says_what_the_flow_adds_and_a_cancel_says_the_same() -> None:
+    side, flow = Side("a"), FakeFlow()
+    flow.via_parameters = ";alias"
+    request = make_request()
+    side.engine.send_ack(0.0, flow, request)
+    assert request.top_via.params == {"branch": request.top_via.branch, "alias": None}  # RFC 5923 5
+    assert str(create_cancel(request).top_via) == str(request.top_via)
 
 
 def test_a_second_flow_for_the_same_request_is_not_used() -> None:
