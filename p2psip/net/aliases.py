@@ -82,7 +82,8 @@ class Aliases:
         way = str(normal_identity(target.identity)), target.port or DEFAULT_PORT
         for connection in self._ways.get(way, ()):
             leads_there = connection.certifies(target.identity) and connection.covers(target.host)
-            if leads_there and connection.phase == OPEN and not connection.is_busy and not connection.is_expired:
+            is_good = connection.phase == OPEN and not connection.is_expired and not connection.is_doubtful
+            if leads_there and is_good and not connection.is_busy:
                 return connection
         return None
 
