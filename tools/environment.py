@@ -22,6 +22,7 @@ FOLDER = ROOT / ".venv"
 STAMP = FOLDER / "p2psip.json"
 INSIDE = Path("Scripts", "python.exe") if os.name == "nt" else Path("bin", "python")
 PYTHON = FOLDER / INSIDE
+SCRIPTS = PYTHON.parent
 PEERS = ROOT / ".venv-peers"
 PJSIP = "pjsua2-python==2.15.1.post1"
 PJSIP_PYTHONS = ((3, 10), (3, 11), (3, 12))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -118,3 +120,40 @@ def test_a_broken_environment_is_made_anew(checkout: Checkout, monkeypatch: pyte
     checkout.module.prepare()
     assert checkout.made == 2
     assert json.loads(checkout.stamp.read_text(encoding="utf-8"))["editable"] is True
+
+
+@pytest.mark.parametrize(
+    ("tool", "extras", "command"),
+    [("demo.py", [], ["p2psip", "demo", "--more"]), ("test.py", ["test"], ["python", "-m", "pytest", "--more"])],
+)
+def test_what_newcomers_call_runs_what_it_says(
+    environment: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tool: str,
+    extras: list[str],
+    command: list[str],
+) -> None:
+    """In the environment of the checkout, with what else is given."""
+    prepared: list[list[str]] = []
+    ran: list[list[str]] = []
+
+    def prepare(extras: tuple[str, ...] = (), editable: bool = True) -> Path:
+        prepared.append(list(extras))
+        return Path(environment.PYTHON)
+
+    def run(words: list[str]) -> int:
+        ran.append(words)
+        return 7
+
+    monkeypatch.setattr(environment, "prepare", prepare)
+    monkeypatch.setattr(environment, "run", run)
+    monkeypatch.setitem(sys.modules, "environment", environment)
+    monkeypatch.setattr(sys, "argv", [tool, "--more"])
+    monkeypatch.chdir(TOOLS)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(TOOLS / tool), run_name="__main__")
+    assert end.value.code == 7
+    assert prepared == [extras]
+    ((program, *words),) = ran
+    assert Path(program).parent == environment.FOLDER / ("Scripts" if os.name == "nt" else "bin")
+    assert [Path(program).stem, *words] == command
