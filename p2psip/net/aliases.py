@@ -21,20 +21,18 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 5061
 
-Way = tuple[str, int]
-"""An identity, and the port that its owner listens on."""
-
 
 class Aliases:
     """For the loop's thread.
 
-    Only the certificate says whom such a connection leads to (RFC 5923 9.3): it bears the name that is asked for, the
-    host that is asked for unless the peer is connected from there, and the host of the Via with ``alias``.
+    Only the certificate says whom such a connection leads to (RFC 5923 9.3): it bears the name that is asked for, and the
+    host of the Via with ``alias``. The host that is asked for is that one, or the address that the peer is connected
+    from: a certificate may stand for many nodes, and this is one of them.
     """
 
     def __init__(self) -> None:
-        self._ways: dict[Way, dict[Connection, None]] = {}
-        self._known: dict[Connection, tuple[int, list[Way]]] = {}  # the port, and what leads there
+        self._places: dict[Remote, dict[Connection, None]] = {}
+        self._offers: dict[Connection, Remote] = {}  # where the peer says that it listens
 
     def note(self, connection: Connection, messages: Iterable[Request | Response | Malformed]) -> None:
         """These have come over it: a valid request may say that it can be used both ways."""
@@ -44,46 +42,49 @@ class Aliases:
             if type(message) is Request:
                 via = _with_alias(message)
                 if via is not None and connection.certifies(via.host):
-                    self._remember(connection, via.port or DEFAULT_PORT)
+                    self._remember(connection, (str(normal_identity(via.host)), via.port or DEFAULT_PORT))
 
-    def _remember(self, connection: Connection, port: int) -> None:
-        """The last port counts: the peer may listen on another one by now."""
-        known = self._known.get(connection)
-        if known is not None and known[0] == port:
+    def _remember(self, connection: Connection, offer: Remote) -> None:
+        """The last one counts: the peer may listen on another port by now."""
+        if self._offers.get(connection) == offer:
             return
         self.forget(connection)
-        tls = connection.tls
-        assert tls is not None and tls.identities is not None and tls.certificate is not None
-        names = tls.identities.names if _may_serve(tls.certificate) else ()
-        ways = [(name, port) for name in names]
-        self._known[connection] = (port, ways)
-        for way in ways:
-            self._ways.setdefault(way, {})[connection] = None
+        self._offers[connection] = offer
+        assert connection.tls is not None and connection.tls.certificate is not None
+        if _may_serve(connection.tls.certificate):
+            for place in self._places_of(connection):
+                self._places.setdefault(place, {})[connection] = None
+
+    def _places_of(self, connection: Connection) -> set[Remote]:
+        host, port = self._offers[connection]
+        return {(host, port), (connection.remote[0], port)}
 
     def forget(self, connection: Connection) -> None:
         """It is gone."""
-        for way in self._known.pop(connection, (0, []))[1]:
-            connections = self._ways[way]
-            del connections[connection]
+        if connection not in self._offers:
+            return
+        for place in self._places_of(connection):
+            connections = self._places.get(place, {})
+            connections.pop(connection, None)
             if not connections:
-                del self._ways[way]
+                self._places.pop(place, None)
+        del self._offers[connection]
 
     def address(self, connection: Connection) -> Remote:
         """Where a connection to the same peer would be made to."""
-        known = self._known.get(connection)
-        return connection.remote if known is None else (connection.remote[0], known[0])
+        offer = self._offers.get(connection)
+        return connection.remote if offer is None else (connection.remote[0], offer[1])
 
     def find(self, target: Target, tls: TlsContexts | None) -> Connection | None:
         """The oldest one that leads to the target and takes a request now."""
-        if not self._ways or tls is None or not tls.need_mutual_tls:
+        if not self._places or tls is None or not tls.need_mutual_tls:
             return None
         if target.transport != "TLS" or target.identity is None:
             return None
-        way = str(normal_identity(target.identity)), target.port or DEFAULT_PORT
-        for connection in self._ways.get(way, ()):
-            leads_there = connection.certifies(target.identity) and connection.covers(target.host)
+        place = str(normal_identity(target.host)), target.port or DEFAULT_PORT
+        for connection in self._places.get(place, ()):
             is_good = connection.phase == OPEN and not connection.is_expired and not connection.is_doubtful
-            if leads_there and is_good and not connection.is_busy:
+            if connection.certifies(target.identity) and is_good and not connection.is_busy:
                 return connection
         return None
 

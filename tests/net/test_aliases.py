@@ -98,7 +98,7 @@ def test_a_request_goes_over_the_connection_that_its_target_has_opened(
     met.bob.recorder.wait("closed")
     assert not met.finds(target())
     aliases = met.bob.network._aliases
-    assert (aliases._ways, aliases._known) == ({}, {})
+    assert (aliases._places, aliases._offers) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -137,15 +137,28 @@ def test_it_serves_nobody_else(sides: Make, memory: MemoryNetwork, wanted: Targe
 def test_what_does_not_offer_it(sides: Make, memory: MemoryNetwork, data: bytes) -> None:
     met = meet(sides, memory, data)
     assert not met.finds(target())
+    assert not met.finds(target(host=ALICE))
+    assert not met.finds(target(host="other.example"))
 
 
 def test_the_port_that_the_peer_said_last_counts(sides: Make, memory: MemoryNetwork) -> None:
     met = meet(sides, memory, None)
-    met.alice.send(met.hers, request("SIP/2.0/TLS also.example:5071;branch=z9hG4bK2;alias"))
+    met.alice.send(met.hers, request("SIP/2.0/TLS a.example:5071;branch=z9hG4bK2;alias"))
     met.bob.recorder.wait("message", 2)
     met.bob.settle()
     assert met.finds(target(port=5071))
     assert not met.finds(target())
+
+
+def test_another_node_with_the_same_certificate_is_not_meant(sides: Make, memory: MemoryNetwork) -> None:
+    """A certificate may stand for a whole farm. What is for one node of it, in a dialog say, is not for another one."""
+    farm = contexts("sip:a.example", "sip:node1.a.example", "sip:node2.a.example")
+    met = meet(sides, memory, request("SIP/2.0/TLS node1.a.example;branch=z9hG4bK1;alias"), mine=farm)
+    assert met.finds(target("node1.a.example"))
+    assert met.finds(target("a.example", host="node1.a.example"))
+    assert met.finds(target("a.example", host=ALICE))
+    assert not met.finds(target("node2.a.example"))
+    assert not met.finds(target("a.example"))  # whose SRV records may say anything
 
 
 def test_only_a_certificate_proves_it(sides: Make, memory: MemoryNetwork) -> None:
