@@ -101,8 +101,8 @@ class Reach:
             return None
         error = fresh(failure.error)
         error.args = (
-            f"{error} That was {now - failure.at:.1f} s ago, {failure.times} times in a row, and is tried again in "
-            f"{failure.until - now:.1f} s at the earliest (see connect_back_off).",
+            f"{error} That has failed {failure.times} times in a row, the last time {now - failure.at:.1f} s ago, and is "
+            f"tried again in {failure.until - now:.1f} s at the earliest (see connect_back_off).",
             *error.args[1:],
         )
         return error

@@ -84,8 +84,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def closed_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as server:
-        return int(server.getsockname()[1])
+    return closed_ports(1)[0]
+
+
+def closed_ports(count: int) -> list[int]:
+    """So many different ones."""
+    with contextlib.ExitStack() as end:
+        servers = [end.enter_context(socket.create_server((LOOPBACK, 0))) for _ in range(count)]
+        return [int(server.getsockname()[1]) for server in servers]
 
 
 class Peer:
@@ -228,7 +234,7 @@ def test_the_first_server_of_a_service_is_dead() -> None:
 
 
 def test_all_servers_of_a_service_are_dead() -> None:
-    ports = closed_port(), closed_port()
+    ports = closed_ports(2)
     names = {"_sip._tcp.b.example": [(1, 0, ports[0], "one.example"), (2, 0, ports[1], "two.example")]}
     names |= {host: [LOOPBACK] for host in ("one.example", "two.example")}  # type: ignore[misc]
     with alice(resolver=names) as endpoint:
