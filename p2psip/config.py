@@ -55,9 +55,8 @@ class ManagerSettings:
     connect_timeout: float = 10.0
     """For each address tried."""
     connect_back_off: float = 2.0
-    """A peer that could not be reached twice in a row is left alone for a moment, in which requests to it fail at once
-    with what came back; the moment grows with each failure up to this, or to what the last attempt took where that is
-    longer. 0 tries with each request."""
+    """The longest pause before a peer is tried again that could not be reached twice in a row; pauses begin with 0.1 s and
+    grow. Requests wait for its end, but for those that have another way. 0: no pauses."""
     handshake_timeout: float = 10.0
     authorization_timeout: float = 30.0
     resolve_timeout: float = 10.0

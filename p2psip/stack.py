@@ -353,7 +353,8 @@ class Stack:
             self._flow_opened(request, connection)
         else:
             opened = functools.partial(self._flow_opened, request)
-            self.network.acquire(target, opened, functools.partial(self._flow_failed, request), request.avoid)
+            failed = functools.partial(self._flow_failed, request)
+            self.network.acquire(target, opened, failed, request.avoid, request.has_other_ways)
 
     def _flow_opened(self, request: ClientRequest | Acknowledgement, connection: Connection) -> None:
         self.engine.flow_opened(self.loop.now, request, connection)

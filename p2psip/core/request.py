@@ -113,6 +113,11 @@ class ClientRequest:
         self.is_done = False
         self.is_cancelled = False
 
+    @property
+    def has_other_ways(self) -> bool:
+        """Where the one that it takes leads nowhere, it goes another one."""
+        return bool(self._ways) or _is_alive(self.fallback)
+
     def complete_for(self, flow: Flow) -> None:
         """Give it what depends on the flow, and what its challengers want to see."""
         request, record = self.request, self.record
@@ -361,6 +366,11 @@ class Acknowledgement:
         self.fallback = fallback
         self.flow: Any = None
 
+    @property
+    def has_other_ways(self) -> bool:
+        """Where there is none to the target, it goes another one."""
+        return _is_alive(self.fallback)
+
 
 class Nobody:
     """Works for the client transaction of a CANCEL, in whose answer nobody is interested."""
@@ -378,6 +388,10 @@ class Nobody:
 
 
 NOBODY = Nobody()
+
+
+def _is_alive(flow: Flow | None) -> bool:
+    return flow is not None and flow.is_connected
 
 
 def throttled(client_request: ClientRequest, why: str) -> OperationFailureException:

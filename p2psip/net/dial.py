@@ -79,8 +79,16 @@ class Dial:
         """Never calls back from in here."""
         target, network = self._pool.target, self._network
         # A little earlier than the requests that wait, so that they can be told why.
-        self._begun_at = network.loop.now
         self._deadline = network.loop.now + SHARE_OF_CEILING * network.settings.request_ceiling
+        pause = 0.0 if self._avoid else network.reach.pause(target)
+        if pause:
+            self._timer = network.loop.call_later(pause, self._begin)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        target, network = self._pool.target, self._network
+        self._begun_at = network.loop.now
         may_be_tls = target.identity is not None and network.has_tls
         wanted = Wanted(target.transport, target.host, target.port, target.is_open, may_be_tls)
         network.resolver.plan(wanted, self._planned)

@@ -6,7 +6,7 @@ import itertools
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import (
@@ -25,6 +25,7 @@ from p2psip.net.deadlines import Deadlines
 from p2psip.net.limits import Admission, QuietLog, plain_host
 from p2psip.net.listener import Listener
 from p2psip.net.loop import Loop
+from p2psip.net.observer import NetworkObserver
 from p2psip.net.pool import Failed, Pool, Ready, Target
 from p2psip.net.reach import Reach
 from p2psip.net.resolver import Resolver
@@ -41,7 +42,7 @@ from p2psip.net.sockets import (
 if TYPE_CHECKING:
     from p2psip.net.tls import TlsContexts
 
-__all__ = ["Network", "NetworkObserver", "SocketFactory", "Target"]
+__all__ = ["Network", "SocketFactory", "Target"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,39 +50,6 @@ CERTIFICATE_CHECK = 30.0
 """Seconds between two looks at the dates of the peers' certificates."""
 VERIFIED_PER_TURN = 16
 """Live peers that are looked at again before everything else has its turn."""
-
-
-class NetworkObserver(Protocol):
-    """Who uses a network. Everything is called on the loop's thread."""
-
-    @property
-    def authorization_wanted(self) -> bool:
-        """Whether connections are to be authorized before messages flow."""
-
-    def authorize_connection(self, connection: Connection) -> None:
-        """Call ``connection.authorize`` some time, on the loop's thread."""
-
-    def connection_ready(self, connection: Connection) -> None:
-        """Messages may flow; comes before any. Sets ``sent_by``."""
-
-    def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
-        """In the order of the stream."""
-
-    def answered(self, connection: Connection, data: bytes) -> None:
-        """What could not be cut into messages was answered, without a word of the observer."""
-
-    def connection_closed(self, connection: Connection, error: RealTimeException | None) -> None:
-        """No more messages. For connections that were ready; None after an orderly end."""
-
-    def connection_pool_added(self, pool: Pool) -> None: ...
-
-    def connection_pool_removed(self, pool: Pool) -> None: ...
-
-    def handshake_failed(self, connection: Connection, error: TlsFailureException) -> None:
-        """A peer that connected was refused, or refused us."""
-
-    def listening_aborted(self, error: RealTimeException) -> None:
-        """Nothing is listened on any more, though nobody asked for that."""
 
 
 class Network:
@@ -171,7 +139,14 @@ class Network:
             return None
         return self._aliases.find(target, self._tls) if pool is None else pool.free()
 
-    def acquire(self, target: Target, ready: Ready, failed: Failed, avoid: Iterable[Connection] = ()) -> None:
+    def acquire(
+        self,
+        target: Target,
+        ready: Ready,
+        failed: Failed,
+        avoid: Iterable[Connection] = (),
+        has_other_ways: bool = False,
+    ) -> None:
         """Call one of the two, once: ``ready(connection)``, at once if one is free, or ``failed(error)`` later.
 
         The error is a ConnectionFailureException, a TlsFailureException, or an OperationFailureException (THROTTLED,
@@ -181,6 +156,7 @@ class Network:
             avoid: Connections that have failed this request. It gets one to another address of the target, or a
                 ConnectionFailureException when there is none; and their addresses are tried last by others, too
                 (RFC 3263 4.3).
+            has_other_ways: It can go elsewhere, so that it need not wait for what could not be reached lately.
         """
         if self._closing:
             self.loop.at_turn_end(failed, _closing_error())
@@ -196,15 +172,17 @@ class Network:
             )
             return
         pool = self._pools.get(target)
-        if pool is None:
-            alias = None if avoid else self._aliases.find(target, self._tls)
+        if pool is None and not avoid:
+            alias = self._aliases.find(target, self._tls)
             if alias is not None:
                 ready(alias)
                 return
-            refusal = None if avoid else self.reach.refusal(target)
+        if has_other_ways and not avoid and (pool is None or not pool.connections):
+            refusal = self.reach.refusal(target)
             if refusal is not None:
                 self.loop.at_turn_end(failed, refusal)
                 return
+        if pool is None:
             pool = self._pools[target] = Pool(self, target)
             self._observer.connection_pool_added(pool)
         failing = frozenset(map(self._aliases.address, avoid))

@@ -1,4 +1,4 @@
-"""What could not be reached lately: addresses that are tried last, and targets that are left alone for a moment."""
+"""What could not be reached lately: addresses that are tried last, and targets that are tried again after a pause."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ class Failure(NamedTuple):
         error: Why it failed.
         at: When.
         times: How many have failed in a row.
-        until: No other one is made before.
+        paused_until: No other one is made before.
+        shunned_until: Requests that can go elsewhere do so.
     """
 
     error: RealTimeException
     at: float
     times: int
-    until: float
+    paused_until: float
+    shunned_until: float
 
 
 class Reach:
@@ -70,21 +72,21 @@ class Reach:
     def failed(self, target: Target, error: RealTimeException, seconds: float) -> None:
         """An attempt has failed after so many seconds.
 
-        The first one after a success costs nothing: the peer may just be starting. From the second one on there is a
-        pause, which grows up to ``settings.connect_back_off``, or to what the attempt took where that is longer: who
-        does not answer at all keeps requests waiting, who refuses does not. It is drawn from its upper half, so that
-        many do not come back at the same time (RFC 5626 4.5).
+        The next one may be made at once: the peer may just be starting. From the second failure in a row on there are
+        pauses, which grow up to ``settings.connect_back_off``. They are drawn from their upper half, so that many do not
+        come back at the same time (RFC 5626 4.5). Who can go elsewhere does not pay for the first one, nor, where it
+        took longer than any pause, for more of its like.
         """
         limit, now = self._settings.connect_back_off, self._loop.now
         if isinstance(error, OperationFailureException) or not limit:  # which says nothing of the peer
             return
         last = self._failures.get(target)
-        count = 1 if last is None or now - last.until > FORGOTTEN else last.times + 1
-        pause = 0.0
-        if count > 1:
-            pause = max(min(limit, FIRST_PAUSE * 2.0 ** min(count - 2, 32)), seconds) * random.uniform(0.5, 1.0)
-        _make_room(self._failures, lambda failure: now - failure.until <= FORGOTTEN)
-        self._failures[target] = Failure(error, now, count, now + pause)
+        times = 1 if last is None or now - last.at > FORGOTTEN else last.times + 1
+        share = random.uniform(0.5, 1.0)
+        pause = share * min(limit, FIRST_PAUSE * 2.0 ** min(times - 2, 32))
+        paused_until = now + pause if times > 1 else now
+        _make_room(self._failures, lambda failure: now - failure.at <= FORGOTTEN)
+        self._failures[target] = Failure(error, now, times, paused_until, now + max(pause, share * seconds))
 
     def reached(self, target: Target) -> None:
         """It answers."""
@@ -94,17 +96,18 @@ class Reach:
         """Whatever has failed may have failed for a reason that is gone."""
         self._failures.clear()
 
+    def pause(self, target: Target) -> float:
+        """Seconds until the next attempt may be made."""
+        failure = self._failures.get(target)
+        return 0.0 if failure is None else max(0.0, failure.paused_until - self._loop.now)
+
     def refusal(self, target: Target) -> RealTimeException | None:
-        """Why no attempt is made now, for one more request; None where one may be made."""
+        """Why a request that can go elsewhere does so; None where it may come here."""
         failure, now = self._failures.get(target), self._loop.now
-        if failure is None or now >= failure.until:
+        if failure is None or now >= failure.shunned_until:
             return None
         error = fresh(failure.error)
-        error.args = (
-            f"{error} That has failed {failure.times} times in a row, the last time {now - failure.at:.1f} s ago, and is "
-            f"tried again in {failure.until - now:.1f} s at the earliest (see connect_back_off).",
-            *error.args[1:],
-        )
+        error.args = (f"{error} That was {now - failure.at:.1f} s ago.", *error.args[1:])
         return error
 
 

@@ -8,6 +8,7 @@ import pytest
 from core_support import FakeFlow, Side, Target, make_record, make_request
 
 from p2psip.core.effects import OpenFlow
+from p2psip.core.request import Acknowledgement
 from p2psip.core.usage import ClientUsage
 from p2psip.core.ways import Way, Ways
 from p2psip.errors import (
@@ -304,3 +305,16 @@ def test_a_flow_that_was_silent_for_the_time_of_a_request_is_doubted() -> None:
     assert sender.flows[0].doubts == [0.0]
     assert isinstance(sender.side.errors[0], OperationTimeoutException)
     sender.side.assert_empty()
+
+
+def test_who_has_another_way_need_not_wait_for_the_first() -> None:
+    """Another proxy, or the living connection of a dialog."""
+    assert Sender(P1, P2).request.has_other_ways
+    sender = Sender(P1, P2)
+    sender.refused()
+    assert not sender.request.has_other_ways
+    living, dead = FakeFlow(), FakeFlow()
+    dead.is_connected = False
+    for flow, has in ((living, True), (dead, False), (None, False)):
+        assert Sender(P1, fallback=flow).request.has_other_ways is has
+        assert Acknowledgement(make_request("ACK"), TARGET, flow).has_other_ways is has

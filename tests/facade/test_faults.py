@@ -178,13 +178,42 @@ class Unreachable(SystemSockets):
 
 
 def test_refused_again_and_again() -> None:
-    """It is tried at once after the first failure; then there are pauses, in which nobody waits."""
+    """It is tried at once after the first failure; then there are pauses, at whose end it is found when it is back."""
     port = closed_port()
     with alice() as endpoint:
         send = message(endpoint, f"sip:bob@{LOOPBACK}:{port}")
-        for _ in range(3):
+        for pause in (0, 0, 0.1, 0.2):
             outcome = Outcome("refused again", send)
-        outcome.check(ConnectionFailureException, f"{LOOPBACK}:{port}", "refused", "is tried again in", at_most=1)
+            told = (ConnectionFailureException, f"{LOOPBACK}:{port}", "refused")
+            outcome.check(*told, at_least=pause / 2, at_most=pause + 1)
+        with RealTimeServerTcpConnectionManager(LOOPBACK) as manager:
+            bob = SipPeerToPeerEndpoint(f"sip:bob@{LOOPBACK}", manager)
+            bob.message_received += lambda sender, args: None
+            manager.start_listening((LOOPBACK, port))
+            assert Outcome("back again", send).error is None
+
+
+def test_a_proxy_that_does_not_answer_delays_one_request_only() -> None:
+    with MemoryNetwork() as network:
+        network.hosts.update({"one.example": ["192.0.2.66"], "two.example": ["192.0.2.2"]})
+        network.ignore("192.0.2.66")
+        with living_in(network.machine("192.0.2.2")):
+            theirs = RealTimeServerTcpConnectionManager("two.example")
+        proxy = SipPeerToPeerEndpoint("sip:proxy@two.example", theirs)
+        proxy.message_received += lambda sender, args: None
+        theirs.default_endpoint = proxy
+        theirs.start_listening(("0.0.0.0", 5060))
+        with (
+            theirs,
+            living_in(network),
+            RealTimeServerTcpConnectionManager(settings=ManagerSettings(connect_timeout=1.5)) as m,
+        ):
+            proxies = [("one.example", 5060), ("two.example", 5060)]
+            endpoint = SipPeerToPeerEndpoint("sip:alice@a.example", m, proxies=proxies)
+            times = [Outcome("first proxy silent", message(endpoint, "sip:bob@b.example")) for _ in range(5)]
+        assert [outcome.error for outcome in times] == [None] * 5
+        assert times[0].seconds >= 1.5
+        assert sum(outcome.seconds for outcome in times[1:]) < 0.75
 
 
 def test_unreachable() -> None:

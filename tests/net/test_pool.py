@@ -417,33 +417,42 @@ def test_nobody_waits_for_a_silent_connection_when_there_is_no_other(
 # ---------------------------------------------------------------------- peers that could not be reached
 
 
-def test_who_could_not_be_reached_is_left_alone_for_a_moment_that_grows(
+def failed_at(side: Side, target: Target, attempts: list[Any], count: int) -> Outcome:
+    """A request that makes so many attempts in all, the last of which fails."""
+    outcome = side.acquire(target)
+    assert "refused" in str(outcome.error())
+    assert len(attempts) == count
+    return outcome
+
+
+def watch(side: Side) -> list[Any]:
+    """The attempts to connect."""
+    attempts: list[Any] = []
+    factory, connect = side.network.factory, side.network.factory.connect
+    factory.connect = lambda *args: (attempts.append(args), connect(*args))[1]  # type: ignore[method-assign]
+    return attempts
+
+
+def test_who_could_not_be_reached_is_tried_again_after_pauses_that_grow(
     pair: Callable[..., Pair], world: MemoryNetwork
 ) -> None:
     side, _, target = pair(ManagerSettings(connect_back_off=2))
     world.refuse("192.0.2.2")
-    attempts = []
-    factory, connect = side.network.factory, side.network.factory.connect
-    factory.connect = lambda *args: (attempts.append(args), connect(*args))[1]  # type: ignore[method-assign]
-    side.acquire(target).error()
-    side.acquire(target).error()  # the first one costs nothing: who has just been started is found
-    assert len(attempts) == 2
-    for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 2, 2):
-        error = side.acquire(target).error()
-        assert isinstance(error, ConnectionFailureException)
-        assert "refused" in str(error)
-        assert "tried again" in str(error)
-        tries = len(attempts)
+    attempts = watch(side)
+    failed_at(side, target, attempts, 1)
+    failed_at(side, target, attempts, 2)  # at once: who has just been started is found
+    for number, pause in enumerate((0.1, 0.2, 0.4, 0.8, 1.6, 2, 2), start=3):
+        outcomes = [side.acquire(target) for _ in range(3)]
         world.clock.advance(pause / 2 - 0.001)  # type: ignore[attr-defined]
-        side.acquire(target).error()
-        assert len(attempts) == tries
+        side.settle()
+        assert (len(attempts), outcomes[0].calls) == (number - 1, 0)
         world.clock.advance(pause / 2 + 0.002)  # type: ignore[attr-defined]
-        assert "tried again" not in str(side.acquire(target).error())
-        assert len(attempts) == tries + 1
+        assert all("refused" in str(outcome.error()) for outcome in outcomes)
+        assert len(attempts) == number
     world.allow("192.0.2.2")
-    assert "tried again" in str(side.acquire(target).error())
+    outcome = side.acquire(target)  # nobody is told of a failure when the peer is back
     world.clock.advance(2)  # type: ignore[attr-defined]
-    side.acquire(target).connection()
+    outcome.connection()
 
 
 def test_pauses_end_with_an_answer_and_are_forgotten_in_time(pair: Callable[..., Pair], world: MemoryNetwork) -> None:
@@ -452,8 +461,9 @@ def test_pauses_end_with_an_answer_and_are_forgotten_in_time(pair: Callable[...,
     def fail_twice() -> None:
         world.refuse("192.0.2.2")
         for _ in range(2):
-            assert "tried again" not in str(side.acquire(target).error())
-        assert "tried again" in str(side.acquire(target).error())
+            assert side.call(side.network.reach.pause, target) == 0.0
+            side.acquire(target).error()
+        assert side.call(side.network.reach.pause, target) >= 0.05
         world.allow("192.0.2.2")
 
     fail_twice()
@@ -469,27 +479,55 @@ def test_pauses_end_with_an_answer_and_are_forgotten_in_time(pair: Callable[...,
     fail_twice()
 
 
-def test_who_does_not_answer_is_left_alone_for_as_long_as_that_took(
+def test_a_pause_ends_with_the_network(pair: Callable[..., Pair], world: MemoryNetwork) -> None:
+    side, _, target = pair()
+    world.refuse("192.0.2.2")
+    attempts = watch(side)
+    for _ in range(2):
+        side.acquire(target).error()
+    outcome = side.acquire(target)
+    side.call(side.network.close_all, 5, lambda: None)
+    assert isinstance(outcome.error(), OperationFailureException)
+    world.clock.advance(5)  # type: ignore[attr-defined]
+    side.settle()
+    assert len(attempts) == 2
+
+
+def test_who_can_go_elsewhere_does_not_wait_for_who_did_not_answer(
     pair: Callable[..., Pair], world: MemoryNetwork
 ) -> None:
+    """For as long as that took; half of it at least."""
     side, _, target = pair(ManagerSettings(connect_timeout=10, connect_back_off=2))
     world.ignore("192.0.2.2")
-    for number in range(2):
-        outcome = side.acquire(target)
-        world.wait_for_links(number + 1)
-        side.settle()
-        world.clock.advance(10.1)  # type: ignore[attr-defined]
-        assert "no answer within 10 s" in str(outcome.error())
+    outcome = side.acquire(target)
+    world.wait_for_links(1)
+    side.settle()
+    world.clock.advance(10.1)  # type: ignore[attr-defined]
+    assert "no answer within 10 s" in str(outcome.error())
+    side.recorder.wait("pool removed")
     world.clock.advance(4.9)  # type: ignore[attr-defined]
-    assert "tried again" in str(side.acquire(target).error())
-    assert len(world.links) == 2
+
+    def go(has_other_ways: bool) -> Outcome:
+        outcome = Outcome()
+        side.call(side.network.acquire, target, outcome, outcome, (), has_other_ways)
+        return outcome
+
+    assert "no answer within 10 s): check host and port" in str(go(True).error())
+    assert side.recorder.count("pool added") == len(world.links) == 1
+    waiting = go(False)
+    world.wait_for_links(2)
+    assert "no answer within 10 s" in str(go(True).error())  # also while another one is making sure
+    assert waiting.calls == 0
+    side.call(side.network.reach.reached, target)
+    assert go(True).calls == 0
 
 
-def test_without_back_off_each_request_tries(pair: Callable[..., Pair], world: MemoryNetwork) -> None:
+def test_without_back_off_each_request_tries_at_once(pair: Callable[..., Pair], world: MemoryNetwork) -> None:
     side, _, target = pair(ManagerSettings(connect_back_off=0))
     world.refuse("192.0.2.2")
-    for _ in range(5):
-        assert "tried again" not in str(side.acquire(target).error())
+    attempts = watch(side)
+    for number in range(1, 6):
+        failed_at(side, target, attempts, number)
 
 
 def test_what_is_kept_of_those_that_cannot_be_reached_is_bounded(sides: Make) -> None:
