@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p2psip.errors import RealTimeException
 from p2psip.failures import response_failure
 from p2psip.message import Request, Response
+from p2psip.net.loop import LoopEnded
 from p2psip.sync import Operation
 from p2psip.values import SipRequestData, SipResponseData
+
+if TYPE_CHECKING:
+    from p2psip.stack import Stack
 
 
 class PendingCommand:
@@ -64,6 +68,20 @@ class Leave:
     def complete(self, message: Request | Response | None, error: RealTimeException | None) -> None:
         """It is over, one way or the other."""
         self.done()
+
+
+def tell(stack: Stack, function: Callable[..., object], *args: Any) -> None:
+    """Any thread: a command to the engine that nobody waits for, ``function(now, *args)`` on the loop soon. Too late is
+    no error."""
+
+    def run() -> None:
+        function(stack.loop.now, *args)
+        stack._run()
+
+    try:
+        stack.post(run)
+    except LoopEnded:
+        pass
 
 
 def data_of(message: Request | Response | None) -> SipRequestData | SipResponseData | None:

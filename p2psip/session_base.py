@@ -20,7 +20,7 @@ from p2psip.message import Request, Response
 from p2psip.messaging import MessageReceivedEventArgs, answer_message
 from p2psip.net.loop import LoopEnded
 from p2psip.offers import Negotiation, description_of
-from p2psip.pending import Leave, PendingCommand, data_of
+from p2psip.pending import Leave, PendingCommand, data_of, tell
 from p2psip.session_events import (
     InvitationAcceptedEventArgs,
     InvitationCompletedEventArgs,
@@ -231,15 +231,7 @@ class SessionBase(SessionProperties):
 
     def _engine_call(self, function: Callable[..., object], *args: Any) -> None:
         """Any thread: ``function(now, *args)`` on the loop soon. Too late is no error."""
-
-        def run() -> None:
-            function(self._stack.loop.now, *args)
-            self._stack._run()
-
-        try:
-            self._stack.post(run)
-        except LoopEnded:
-            pass
+        tell(self._stack, function, *args)
 
     def _begin(self, what: str, function: Callable[..., object], *args: Any, **options: Any) -> Operation[Any]:
         """Any thread: ``function(now, *args, operation)`` on the loop."""

@@ -9,7 +9,7 @@ from p2psip import arguments
 from p2psip.core.dialog import Content
 from p2psip.errors import ConnectionFailureException, RealTimeException
 from p2psip.net.loop import LoopEnded
-from p2psip.pending import Leave, PendingCommand
+from p2psip.pending import Leave, PendingCommand, tell
 from p2psip.sync import Event, Operation
 from p2psip.values import ConnectionContext, RealTimeAddress, SendMessageOptions
 
@@ -65,15 +65,7 @@ class Hosted:
 
     def _tell(self, function: Callable[..., object], *args: Any) -> None:
         """Any thread: ``function(now, *args)`` on the loop soon; too late is no error."""
-
-        def run() -> None:
-            function(self._stack.loop.now, *args)
-            self._stack._run()
-
-        try:
-            self._stack.post(run)
-        except LoopEnded:
-            pass
+        tell(self._stack, function, *args)
 
     def _begin_end(self, function: Callable[..., object], *args: Any) -> Operation[None]:
         """Any thread: an end that cannot fail."""

@@ -258,6 +258,15 @@ def test_a_contact_that_leads_nowhere_is_reached_over_the_living_connection(meth
         assert str(failure).endswith(" No way there.")
 
 
+def test_a_connection_that_has_ended_meanwhile_is_no_way_either() -> None:
+    caller = Caller(contact="<sip:bob@10.0.0.7:5061>")
+    caller.send()
+    caller.flow.is_connected = False
+    caller.side.engine.flow_failed(0.0, caller.client_request, ConnectionFailureException("No way there."))
+    assert caller.side.wire() == []
+    assert [str(failure) for failure in caller.usage.failures] == ["No way there."]
+
+
 def test_a_secure_dialog_does_not_fall_back_to_less() -> None:
     caller = Caller(uri="sips:bob@b.example", contact="<sips:bob@nowhere.example>")
     caller.dialog.flow = FakeFlow(transport="TCP")
