@@ -1,0 +1,166 @@
+"""Each requirement, fault and advisory of ``requirements.py`` has a test that holds it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from requirements import SENTENCES, claims, holders
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PENDING = set(
+    [
+        "R1",
+        "R2",
+        "R3",
+        "R4",
+        "R5",
+        "R6",
+        "R7",
+        "R8",
+        "R9",
+        "R10",
+        "R11",
+        "R12",
+        "R13",
+        "R14",
+        "R15",
+        "R16",
+        "R17",
+        "R18",
+        "R19",
+        "R20",
+        "R21",
+        "R22",
+        "R23",
+        "R24",
+        "R25",
+        "R26",
+        "R27",
+        "R28",
+        "R29",
+        "R30",
+        "R31",
+        "R32",
+        "R33",
+        "R34",
+        "R35",
+        "R36",
+        "R37",
+        "R38",
+        "R39",
+        "R40",
+        "R41",
+        "R42",
+        "R43",
+        "R44",
+        "R45",
+        "F15",
+        "F16",
+        "F17",
+        "F18",
+        "F19",
+        "F20",
+        "F21",
+        "F22",
+        "F23",
+        "F24",
+        "F25",
+        "F26",
+        "F27",
+        "F28",
+        "F29",
+        "F30",
+        "F31",
+        "F32",
+        "F33",
+        "F34",
+        "F35",
+        "F36",
+        "F37",
+        "F38",
+        "F39",
+        "F40",
+        "F41",
+        "A1",
+        "A2",
+        "A3",
+        "A4",
+        "A5",
+        "A6",
+        "A7",
+        "A8",
+        "A9",
+        "A10",
+        "A11",
+        "A12",
+        "A13",
+        "A14",
+        "A15",
+        "A16",
+        "A17",
+        "A18",
+        "A19",
+        "A20",
+        "A21",
+        "A22",
+        "A23",
+        "A24",
+        "A25",
+        "A26",
+    ]
+)
+"""Those that nobody has found or written the tests for yet."""
+
+
+def test_every_identifier_has_a_sentence() -> None:
+    expected = [("R", range(1, 46)), ("F", range(15, 42)), ("A", range(1, 27))]
+    assert list(SENTENCES) == [f"{letter}{number}" for letter, numbers in expected for number in numbers]
+    assert [name for name, sentence in SENTENCES.items() if not sentence.endswith(".")] == []
+    assert len(set(SENTENCES.values())) == len(SENTENCES)
+
+
+def test_every_identifier_has_a_test() -> None:
+    assert sorted(set(SENTENCES) - set(holders()) - PENDING) == []
+    assert set(SENTENCES) >= PENDING
+
+
+def test_no_test_names_an_unknown_identifier() -> None:
+    assert {name: tests for name, tests in holders().items() if name not in SENTENCES} == {}
+
+
+def test_claims_are_found_wherever_a_mark_may_stand() -> None:
+    source = """
+
+pytestmark = pytest.mark.holds("R1")
+
+@pytest.mark.long
+@pytest.mark.holds("R2", "F15")
+def test_one(): ...
+
+@pytest.mark.parametrize("a", [pytest.param(1, marks=pytest.mark.holds("A3"))])
+def test_two(a): ...
+
+class TestThree:
+    @pytest.mark.holds("A4")
+    def test_four(self): ...
+"""
+    assert [(claim.identifier, claim.test) for claim in claims(source)] == [
+        *(("R1", ""), ("R2", "test_one"), ("F15", "test_one"), ("A3", "test_two"), ("A4", "TestThree")),
+    ]
+
+
+def test_the_table_is_printed() -> None:
+    command = [sys.executable, str(ROOT / "tools" / "requirements.py"), "R1", "A26"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        f"R1  {SENTENCES['R1']}",
+        f"A26  {SENTENCES['A26']}",
+    ]
+    wrong = subprocess.run([*command, "R99"], capture_output=True, text=True, timeout=60, check=False)
+    assert wrong.returncode == 2
+    assert "R99" in wrong.stderr
