@@ -157,6 +157,7 @@ def reset(connection: socket.socket) -> None:
 # ---------------------------------------------------------------------- no way there
 
 
+@pytest.mark.holds("F17")
 def test_refused() -> None:
     port = closed_port()
     with alice() as endpoint:
@@ -216,6 +217,7 @@ def test_a_proxy_that_does_not_answer_delays_one_request_only() -> None:
         assert sum(outcome.seconds for outcome in times[1:]) < 0.75
 
 
+@pytest.mark.holds("F17")
 def test_unreachable() -> None:
     world = Unreachable()
     with contextlib.closing(world), living_in(world), alice() as endpoint:
@@ -223,6 +225,7 @@ def test_unreachable() -> None:
     outcome.check(ConnectionFailureException, "b.example", "192.0.2.66", "cannot be reached", at_most=2)
 
 
+@pytest.mark.holds("F17")
 def test_a_black_hole() -> None:
     with MemoryNetwork() as network:
         network.hosts["b.example"] = ["192.0.2.66"]
@@ -233,12 +236,14 @@ def test_a_black_hole() -> None:
     outcome.check(ConnectionFailureException, "192.0.2.66", "no answer within 0.3 s", at_least=0.3, at_most=2)
 
 
+@pytest.mark.holds("F17")
 def test_a_name_that_does_not_exist() -> None:
     with alice(resolver={"nowhere.example": []}) as endpoint:
         outcome = Outcome("DNS failure", message(endpoint, "sip:bob@nowhere.example:5060"))
     outcome.check(ConnectionFailureException, "nowhere.example", at_most=2)
 
 
+@pytest.mark.holds("F17")
 def test_a_nameserver_that_never_answers() -> None:
     """Neither for the services of the name nor for its addresses."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
@@ -382,6 +387,7 @@ class Relay(Peer):
                     sink.sendall(data)
 
 
+@pytest.mark.holds("F22")
 @pytest.mark.parametrize("pings", [False, True])
 def test_a_way_that_is_lost_without_a_word(pings: bool) -> None:
     """Without pings the request's own time goes by first. The next request takes another connection in both cases."""
@@ -415,6 +421,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.holds("F22")
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
 def test_a_peer_that_stands_still_and_goes_on() -> None:
     command = [sys.executable, "-c", PROCESS]

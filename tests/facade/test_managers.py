@@ -66,6 +66,7 @@ def test_before_listening_nothing_is_bound() -> None:
         assert (manager.is_listening, manager.listening_port) == (False, 0)
 
 
+@pytest.mark.holds("F38")
 def test_any_answers_on_both_families_with_one_port() -> None:
     with RealTimeServerTcpConnectionManager() as manager:
         manager.start_listening(IPEndPoint(IPAddress.ANY, 0))
@@ -288,6 +289,7 @@ def test_a_trace_that_does_not_keep_up_slows_the_peer_down() -> None:
         assert [operation.result(BOUND).response_code for operation in operations] == [200] * len(operations)
 
 
+@pytest.mark.holds("F23")
 def test_a_pending_limit_is_a_typed_error() -> None:
     with tcp_pair(settings=ManagerSettings(maximum_unanswered_per_connection=3)) as pair:
         release = threading.Event()

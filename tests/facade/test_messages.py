@@ -179,6 +179,7 @@ def test_contact_where_the_rfc_has_one(pair: TcpPair) -> None:
             assert contact.startswith(f"<sip:alice@127.0.0.1:{port};transport=tcp") and contact.endswith(";automata")
 
 
+@pytest.mark.holds("F35")
 @pytest.mark.parametrize(
     ("argument", "error"),
     [

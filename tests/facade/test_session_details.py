@@ -345,6 +345,7 @@ def test_a_session_without_timer(pair: EndpointPair) -> None:
     session.terminate()
 
 
+@pytest.mark.holds("F21")
 @pytest.mark.parametrize("what", ["endpoint", "manager"])
 @pytest.mark.parametrize("side", ["caller", "called"])
 def test_everything_may_be_ended_from_inside_a_handler(pair: EndpointPair, what: str, side: str) -> None:

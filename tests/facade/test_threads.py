@@ -45,6 +45,7 @@ def test_a_handler_may_block_on_another_request() -> None:
         assert codes == [200]
 
 
+@pytest.mark.holds("F37")
 def test_a_handler_may_send_to_its_own_endpoint_without_waiting() -> None:
     with tcp_pair() as pair:
         seen = []
@@ -61,6 +62,7 @@ def test_a_handler_may_send_to_its_own_endpoint_without_waiting() -> None:
         assert seen == ["hello", "again"]
 
 
+@pytest.mark.holds("F21")
 def test_a_handler_that_raises_is_answered_500_and_the_next_one_runs() -> None:
     with tcp_pair() as pair:
         seen = []
@@ -77,6 +79,7 @@ def test_a_handler_that_raises_is_answered_500_and_the_next_one_runs() -> None:
         assert seen == ["hello"]
 
 
+@pytest.mark.holds("F21")
 def test_a_handler_may_terminate_its_own_endpoint() -> None:
     with tcp_pair() as pair:
         done = threading.Event()
@@ -95,6 +98,7 @@ def test_a_handler_may_terminate_its_own_endpoint() -> None:
         assert failure.value.failure_reason is OperationFailureReason.ENDPOINT_TERMINATED
 
 
+@pytest.mark.holds("F21")
 def test_a_handler_may_dispose_its_manager() -> None:
     with tcp_pair() as pair:
         done = threading.Event()
@@ -134,6 +138,7 @@ def test_a_handler_that_takes_too_long_is_answered_for() -> None:
         assert "500" in str(late.result(BOUND))
 
 
+@pytest.mark.holds("F21")
 def test_a_slow_handler_delays_neither_other_endpoints_nor_answers() -> None:
     with tcp_pair() as pair:
         release = threading.Event()
@@ -165,6 +170,7 @@ def test_eight_threads_send_through_one_endpoint() -> None:
         assert len(pair.alice.connection_manager.connections()) == 1
 
 
+@pytest.mark.holds("F28")
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals are sent by thread only on POSIX")
 def test_ctrl_c_ends_a_blocking_call_and_leaves_the_rest_alone() -> None:
     with tcp_pair() as pair:
@@ -289,6 +295,7 @@ def test_a_dispose_that_is_interrupted_is_over(monkeypatch: pytest.MonkeyPatch) 
     assert not manager._stack.dispatcher.submit(print)
 
 
+@pytest.mark.holds("F27")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_after_a_fork_only_the_parent_goes_on() -> None:
@@ -316,6 +323,7 @@ def test_after_a_fork_only_the_parent_goes_on() -> None:
         assert pending.result(BOUND).response_code == 200
 
 
+@pytest.mark.holds("F27")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_after_a_fork_the_child_has_a_shared_manager_of_its_own() -> None:
@@ -337,6 +345,7 @@ def test_after_a_fork_the_child_has_a_shared_manager_of_its_own() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 100
 
 
+@pytest.mark.holds("F29")
 def test_the_interpreter_ends_quickly_and_quietly_with_calls_pending() -> None:
     script = """
 import p2psip, sys

@@ -114,6 +114,7 @@ def wants(manager: RealTimeServerTlsConnectionManager) -> None:
     manager.start_listening(IPEndPoint(IPAddress.LOOPBACK, 0))
 
 
+@pytest.mark.holds("R3", "F15")
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
 @pytest.mark.parametrize("defect", REASONS)
 def test_a_server_certificate_with_a_defect(
@@ -193,6 +194,7 @@ def socket_to_nowhere(context: ssl.SSLContext, port: int) -> None:
         assert tls.version() is not None
 
 
+@pytest.mark.holds("F16")
 @pytest.mark.parametrize("waiting", [1, 3, 100])
 @pytest.mark.parametrize("minimum", VERSIONS, ids=lambda version: version.name)
 def test_a_late_refusal_fails_every_request_that_waits(
@@ -268,6 +270,7 @@ def test_peers_that_speak_no_tls(authority: CertificateAuthority, what: str, err
         thread.join(BOUND)
 
 
+@pytest.mark.holds("F15", "F32")
 def test_a_peer_dialled_by_its_address(authority: CertificateAuthority) -> None:
     with tls_manager(authority, "alice.example") as one, tls_manager(authority, "sip:bob.example") as two:
         wants(two)
@@ -372,6 +375,7 @@ def test_without_trusted_roots_nothing_is_begun(authority: CertificateAuthority,
             assert str(empty) in str(failure.value)
 
 
+@pytest.mark.holds("F24")
 def test_renewed_certificates_are_used_for_new_connections(authority: CertificateAuthority, tmp_path: Path) -> None:
     path = authority.issue("bob.example", "localhost").write(tmp_path)
     with (

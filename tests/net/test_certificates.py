@@ -107,6 +107,7 @@ def test_old_pem_keys(tmp_path: Path) -> None:
     assert CertificateStore(tmp_path).find(ISSUER, SERIAL).certificate == one.certificate
 
 
+@pytest.mark.holds("F25")
 @pytest.mark.parametrize("as_pkcs12", [False, True])
 @pytest.mark.parametrize("password", [None, "hunter2"])
 def test_a_wrong_or_missing_password(tmp_path: Path, password: str | None, as_pkcs12: bool) -> None:
@@ -143,6 +144,7 @@ def test_a_key_of_another_certificate(tmp_path: Path) -> None:
     assert failing(CertificateStore(tmp_path)).failure_reason is R.LOCAL_CERTIFICATE_NOT_FOUND
 
 
+@pytest.mark.holds("F25")
 def test_a_bad_file_hides_no_other(store: CertificateStore, caplog: pytest.LogCaptureFixture) -> None:
     (store.path / "0-garbage.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n")
     (store.path / "0-garbage.p12").write_bytes(b"\x30\x82" + os.urandom(100))
@@ -158,6 +160,7 @@ def test_a_bad_file_hides_no_other(store: CertificateStore, caplog: pytest.LogCa
         assert any(name in problem for problem in store.holdings().problems)
 
 
+@pytest.mark.holds("F25")
 def test_a_thousand_files(tmp_path: Path) -> None:
     pem = issued().pem
     for number in range(1000):
@@ -183,6 +186,7 @@ def test_the_same_certificate_twice_is_one(store: CertificateStore) -> None:
     assert store.find(ISSUER, SERIAL)
 
 
+@pytest.mark.holds("F25")
 def test_two_authorities_of_one_name_are_ambiguous(tmp_path: Path) -> None:
     other = authority().intermediate(ISSUER)  # the same short name, another distinguished name
     store = authority().store(tmp_path, contoso(), other.issue("fabrikam.com", serial=SERIAL))
@@ -201,6 +205,7 @@ def test_a_serial_number_that_reads_both_ways_is_ambiguous(tmp_path: Path) -> No
     assert store.find(ISSUER, SERIAL).identities.names == ("contoso.com",)
 
 
+@pytest.mark.holds("F25")
 def test_of_two_with_one_number_the_usable_one_is_taken(tmp_path: Path) -> None:
     valid = contoso()
     later = contoso(not_before=valid.certificate.not_valid_before_utc + datetime.timedelta(hours=1))

@@ -65,6 +65,7 @@ def peer_address(connection: Connection) -> tuple[str, int]:
     return ("127.0.0.1", connection.remote[1])
 
 
+@pytest.mark.holds("F20")
 def test_one_byte_at_a_time_makes_the_same_messages(sides: Make) -> None:
     side = sides()
     peer, _ = incoming(side)
@@ -77,6 +78,7 @@ def test_one_byte_at_a_time_makes_the_same_messages(sides: Make) -> None:
     assert [m.to_bytes() for _, m in received] == sent
 
 
+@pytest.mark.holds("F20")
 def test_500_messages_in_one_go(sides: Make) -> None:
     side = sides()
     peer, _ = incoming(side)
@@ -246,6 +248,7 @@ def spy(connection: Connection, side: Side, writes: list[int]) -> None:
     side.call(setattr, connection, "_socket", Spy(connection._socket))
 
 
+@pytest.mark.holds("F19")
 def test_one_byte_at_a_time_and_not_now_every_second_time(sides: Make) -> None:
     class Trickle(Wrapped):
         calls = 0
@@ -385,6 +388,7 @@ def test_answers_to_us_are_read_however_much_waits(sides: Make) -> None:
         side.recorder.wait("message")
 
 
+@pytest.mark.holds("F23")
 def test_a_queue_that_is_too_long_ends_the_connection(sides: Make) -> None:
     side = sides(ManagerSettings(send_high_mark=50_000, maximum_send_queue=200_000))
     peer, connection = incoming(side)
@@ -407,6 +411,7 @@ def test_one_message_longer_than_the_queue_may_be_is_sent(sides: Make) -> None:
         assert read(peer, len(data)) == data
 
 
+@pytest.mark.holds("F23")
 def test_no_progress_in_sending_ends_the_connection(sides: Make) -> None:
     clock = FakeClock()
     side = sides(ManagerSettings(send_timeout=20), clock=clock)
@@ -499,6 +504,7 @@ def test_each_connection_pings_at_a_time_of_its_own(sides: Make) -> None:
         peer.close()
 
 
+@pytest.mark.holds("F22")
 @pytest.mark.parametrize("interval", [100, 4])
 def test_a_ping_without_pong_ends_the_connection(sides: Make, interval: float) -> None:
     """However often they are sent."""
@@ -791,6 +797,7 @@ def test_an_observer_may_close_in_the_middle_of_messages(sides: Make) -> None:
 # ---------------------------------------------------------------------- what the system may say
 
 
+@pytest.mark.holds("F18")
 @pytest.mark.parametrize(
     "number",
     [errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOBUFS, errno.EPIPE, errno.EBADF],
@@ -825,6 +832,7 @@ def test_every_error_of_the_system_ends_that_connection_alone(sides: Make, numbe
         side.recorder.wait("message")
 
 
+@pytest.mark.holds("F18")
 def test_interrupted_calls_are_tried_again(sides: Make) -> None:
     side = sides()
     peer, connection = incoming(side)
@@ -999,6 +1007,7 @@ def test_sockets_are_touched_on_the_loop_s_thread_only(sides: Make) -> None:
         assert connection.is_connected
 
 
+@pytest.mark.holds("F36")
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError(), KeyError("a bug")])
 def test_an_error_of_ours_ends_one_connection(sides: Make, error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     side = sides()

@@ -111,6 +111,7 @@ def test_peers_that_leave_in_the_handshake_while_listening_stops_and_starts(
         assert side.recorder.count("closed") == side.recorder.count("ready") - 1
 
 
+@pytest.mark.holds("F37")
 def test_we_may_be_our_own_peer(sides: Make) -> None:
     side = sides(tls=contexts(), hosts={NAME: ["127.0.0.1"]})
     connection = side.acquire(Target("TLS", NAME, side.listen(), NAME)).connection()
@@ -126,6 +127,7 @@ def test_we_may_be_our_own_peer(sides: Make) -> None:
 # ---------------------------------------------------------------------- odd records
 
 
+@pytest.mark.holds("F41")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_records_of_one_byte(sides: Make, version: ssl.TLSVersion) -> None:
     side = sides(tls=contexts())
@@ -177,6 +179,7 @@ def shaken(side: Side, folder: Path) -> tuple[Peer, Writer]:
     return peer, Writer(bytes.fromhex(found[1]))
 
 
+@pytest.mark.holds("F41")
 @pytest.mark.parametrize("wants_one", [False, True])
 def test_hundreds_of_key_updates(sides: Make, tmp_path: Path, wants_one: bool) -> None:
     side = sides(tls=contexts())
@@ -189,6 +192,7 @@ def test_hundreds_of_key_updates(sides: Make, tmp_path: Path, wants_one: bool) -
         assert side.recorder.wait("message")[0][1].to_bytes() == data
 
 
+@pytest.mark.holds("F41")
 def test_a_few_empty_records_are_no_matter(sides: Make, tmp_path: Path) -> None:
     side = sides(tls=contexts())
     peer, writer = shaken(side, tmp_path)
@@ -200,6 +204,7 @@ def test_a_few_empty_records_are_no_matter(sides: Make, tmp_path: Path) -> None:
         assert side.recorder.wait("message")[0][1].to_bytes() == data
 
 
+@pytest.mark.holds("F41")
 def test_a_flood_of_empty_records_ends_the_connection(sides: Make, tmp_path: Path) -> None:
     side = sides(tls=contexts())
     peer, writer = shaken(side, tmp_path)

@@ -35,6 +35,7 @@ def has_ipv6() -> bool:
 # ---------------------------------------------------------------------- addresses and ports
 
 
+@pytest.mark.holds("F38")
 def test_any_address_is_both_families_on_one_port(sides: Make) -> None:
     side = sides()
     port = side.listen("0.0.0.0")
@@ -80,6 +81,7 @@ def test_a_port_that_is_taken_for_ipv6_is_not_chosen(sides: Make) -> None:
     assert factory.refused == 3
 
 
+@pytest.mark.holds("F38")
 @pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
 def test_the_ipv6_any_address_is_ipv6_only(sides: Make) -> None:
     side = sides()
@@ -121,6 +123,7 @@ def test_the_port_is_free_at_once_and_connections_live_on(sides: Make) -> None:
             side.recorder.wait("ready", 2)
 
 
+@pytest.mark.holds("F30")
 def test_start_and_stop_200_times_under_connects(sides: Make) -> None:
     side = sides()
     port = side.listen()
@@ -162,6 +165,7 @@ class Scripted(SystemSockets):
         return Listening()
 
 
+@pytest.mark.holds("F18")
 @pytest.mark.parametrize("number", sorted(listener.LOST))
 def test_a_peer_that_was_lost_stops_nothing(sides: Make, number: int) -> None:
     factory = Scripted()
@@ -173,6 +177,7 @@ def test_a_peer_that_was_lost_stops_nothing(sides: Make, number: int) -> None:
     assert side.recorder.count("aborted") == 0
 
 
+@pytest.mark.holds("F18")
 @pytest.mark.parametrize("number", sorted(listener.EXHAUSTED))
 def test_without_descriptors_accepting_rests(sides: Make, number: int) -> None:
     clock = FakeClock()
@@ -195,6 +200,7 @@ def test_without_descriptors_accepting_rests(sides: Make, number: int) -> None:
     assert side.recorder.count("aborted") == 0
 
 
+@pytest.mark.holds("F18")
 def test_a_dead_listener_is_told_and_let_go(sides: Make) -> None:
     factory = Scripted()
     side = sides(factory=factory)
@@ -369,6 +375,7 @@ def test_a_quota_fills_up_and_can_be_owed() -> None:
     assert quota.is_full(100)
 
 
+@pytest.mark.holds("F38")
 @pytest.mark.parametrize(
     ("host", "plain"),
     [

@@ -315,6 +315,7 @@ def test_unregistering_the_unknown_is_fine() -> None:
             assert on(loop, loop.unregister, ours) is None
 
 
+@pytest.mark.holds("F27")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12 warns of threads and fork, which is the point
 def test_a_forked_child_has_no_loop_and_the_parent_keeps_it() -> None:

@@ -154,6 +154,7 @@ def test_messages_go_both_ways_and_nothing_goes_in_clear(
     assert 23 in records(bytes(link.to_source))
 
 
+@pytest.mark.holds("F40")
 def test_the_first_request_may_come_with_the_end_of_the_handshake(sides: Make, world: World) -> None:
     bob = sides(tls=world.contexts("b.example"))
     port = bob.listen()
@@ -244,6 +245,7 @@ def test_who_refuses_us_is_asked_again_after_a_pause(
         server.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.holds("R2")
 def test_a_peer_without_certificate_is_never_heard(sides: Make, world: World) -> None:
     bob = sides(tls=world.contexts("b.example"))
     port = bob.listen()
@@ -271,6 +273,7 @@ def test_a_bad_handshake_touches_nobody_else(sides: Make, world: World, memory: 
     sock.close()
 
 
+@pytest.mark.holds("F32")
 def test_another_name_on_the_same_address_is_refused(sides: Make, world: World, memory: MemoryNetwork) -> None:
     alice, bob = make_pair(sides, world, memory)
     first = alice.acquire(tls("b.example")).connection()
@@ -303,6 +306,7 @@ def test_listening_without_roots_is_refused(sides: Make, world: World) -> None:
     assert bob.network.listening_port == 0
 
 
+@pytest.mark.holds("R3")
 def test_connecting_without_roots_is_refused(sides: Make, world: World, memory: MemoryNetwork) -> None:
     certificate = LocalCertificate.from_files(*world.files("a.example"))
     alice, _ = make_pair(sides, world, memory, mine=TlsContexts(certificate, TrustAnchors()))
@@ -420,6 +424,7 @@ def test_allowed_domains_let_in_who_carries_one(sides: Make, world: World, memor
     assert connection.matching_domain_name == "a.example"
 
 
+@pytest.mark.holds("R2")
 def test_others_are_refused_before_any_sip_byte(sides: Make, world: World, memory: MemoryNetwork) -> None:
     alice, bob = make_pair(sides, world, memory, allowed_domains=frozenset({"c.example", ".d.example"}))
     alice.call(alice.network.acquire, tls(), lambda connection: connection.send(message()), lambda error: None)
@@ -521,6 +526,7 @@ def test_a_connection_does_not_outlive_the_certificate_of_its_peer(
     assert bob.recorder.wait("closed")[0][1] is None  # in order
 
 
+@pytest.mark.holds("F26")
 def test_timers_do_not_hang_on_the_wall_clock(sides: Make, world: World, memory: MemoryNetwork) -> None:
     settings = ManagerSettings(idle_timeout=100, keep_alive_interval=40, pong_timeout=10)
     alice, bob = make_pair(sides, world, memory, settings=settings)
@@ -540,6 +546,7 @@ def test_timers_do_not_hang_on_the_wall_clock(sides: Make, world: World, memory:
     bob.recorder.wait("message")
 
 
+@pytest.mark.holds("F26")
 def test_a_clock_on_the_wall_that_is_set_forward_ends_who_has_expired_by_it(
     sides: Make, world: World, memory: MemoryNetwork
 ) -> None:
@@ -726,6 +733,7 @@ def test_the_worst_is_closed_when_all_together_keep_too_much_to_send(sides: Make
 # ---------------------------------------------------------------------- ourselves, and IPv6
 
 
+@pytest.mark.holds("F37")
 def test_a_connection_to_our_own_listener_works(sides: Make) -> None:
     side = sides()
     connection = side.acquire(tcp(side.listen())).connection()
@@ -735,6 +743,7 @@ def test_a_connection_to_our_own_listener_works(sides: Make) -> None:
     assert len(side.network.connections()) == 2
 
 
+@pytest.mark.holds("F38")
 def test_ipv6(sides: Make) -> None:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
@@ -751,6 +760,7 @@ def test_ipv6(sides: Make) -> None:
     side.recorder.wait("message")
 
 
+@pytest.mark.holds("F17", "F38")
 def test_an_address_with_an_unknown_zone_is_a_connection_failure(sides: Make) -> None:
     assert isinstance(sides().acquire(tcp(5060, "fe80::1%no-such-zone")).error(), ConnectionFailureException)
 
@@ -863,6 +873,7 @@ def test_the_end_of_the_loop_closes_every_descriptor(sides: Make) -> None:
         side.loop.post(print)
 
 
+@pytest.mark.holds("F27")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12 warns of threads and fork, which is the point
 def test_a_forked_child_holds_nothing_and_says_nothing(sides: Make, world: World) -> None:
@@ -902,6 +913,7 @@ def test_a_forked_child_holds_nothing_and_says_nothing(sides: Make, world: World
             os.close(descriptor)
 
 
+@pytest.mark.holds("F39")
 def test_descriptors_come_back(sides: Make) -> None:
     side = sides()
     port = side.listen()

@@ -296,6 +296,7 @@ def test_a_closed_port_of_this_machine(sides: Make) -> None:
     assert f"127.0.0.1:{port}" in str(error)
 
 
+@pytest.mark.holds("F17")
 @pytest.mark.parametrize(
     "number", [errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES, errno.EADDRNOTAVAIL, errno.EMFILE]
 )
@@ -309,6 +310,7 @@ def test_every_error_of_connect_is_typed(sides: Make, number: int) -> None:
     assert isinstance(error.__cause__, OSError)
 
 
+@pytest.mark.holds("F37")
 def test_a_connection_that_meets_itself_is_none(sides: Make) -> None:
     class Mirror(SystemSockets):
         def connect(self, family: int, address: Any) -> socket.socket:

@@ -105,6 +105,7 @@ def test_answers_are_remembered_for_half_a_minute(sides: Make) -> None:
     assert len(names.asked) == 2
 
 
+@pytest.mark.holds("F17")
 def test_a_hanging_lookup_is_given_up_in_time(sides: Make) -> None:
     clock = FakeClock()
     names = Names(held=True)

@@ -75,10 +75,12 @@ def sides() -> Iterator[list[Any]]:
         side.close()
 
 
+@pytest.mark.holds("F15")
 def test_the_table_is_complete() -> None:
     assert set(EXPECTED) == set(DEFECTS)
 
 
+@pytest.mark.holds("R3", "F15")
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_servers_with_a_defect_are_refused_by_our_client(
@@ -194,6 +196,7 @@ def test_between_two_of_ours_both_sides_get_an_exception(
         assert isinstance(refused.outcome, TlsFailureException)
 
 
+@pytest.mark.holds("F15")
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 @pytest.mark.parametrize("as_server", [True, False], ids=["server", "client"])
 def test_strict_revocation_refuses_in_the_handshake(as_server: bool, version: ssl.TLSVersion, sides: list[Any]) -> None:

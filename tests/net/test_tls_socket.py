@@ -202,6 +202,7 @@ def test_every_call_may_want_either_direction(step: Exception, wants: int) -> No
     assert (tls.send(memoryview(b"x")), tls.wants) == (0, wants)
 
 
+@pytest.mark.holds("F19")
 def test_a_write_that_waits_is_repeated_with_the_same_bytes() -> None:
     tls, fake = scripted(ssl.SSLWantWriteError())
     assert tls.send(memoryview(b"one")) == 0
@@ -218,6 +219,7 @@ def test_a_goodbye_may_have_to_wait() -> None:
     assert (tls.finish(), tls.wants) == (False, WRITE)
 
 
+@pytest.mark.holds("F18")
 def test_errors_of_the_system_are_told_with_their_number() -> None:
     tls, _ = scripted(OSError(113, "No route to host"))
     with pytest.raises(TlsFailureException) as caught:
@@ -396,6 +398,7 @@ def test_every_byte_that_leaves_is_in_a_record(as_server: bool, version: ssl.TLS
 # ---------------------------------------------------------------------- handshakes that fail
 
 
+@pytest.mark.holds("F15")
 @both_roles
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 @pytest.mark.parametrize("after", [0, 1])
@@ -433,6 +436,7 @@ def test_a_peer_that_has_gone_before_the_handshake(sides: list[Any]) -> None:
     assert caught.value.failure_reason is R.REMOTE_DISCONNECTED
 
 
+@pytest.mark.holds("F15")
 @both_roles
 @pytest.mark.parametrize(
     "data",
@@ -472,6 +476,7 @@ def test_a_client_without_a_certificate(version: ssl.TLSVersion, sides: list[Any
     assert isinstance(other.outcome, ssl.SSLError)
 
 
+@pytest.mark.holds("F15")
 @both_versions
 def test_a_server_that_demands_what_we_do_not_have(version: ssl.TLSVersion, sides: list[Any]) -> None:
     """The alert that a client without a certificate gets, as our client reads it."""
@@ -486,6 +491,7 @@ def test_a_server_that_demands_what_we_do_not_have(version: ssl.TLSVersion, side
     assert ours.outcome.failure_reason is R.TLS_NEGOTIATION_FAILURE
 
 
+@pytest.mark.holds("R1", "F15")
 @both_roles
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
 def test_an_old_version(as_server: bool, sides: list[Any]) -> None:
@@ -495,6 +501,7 @@ def test_an_old_version(as_server: bool, sides: list[Any]) -> None:
     refuses_us(context, as_server, client, server, sides)
 
 
+@pytest.mark.holds("R1", "F15")
 @both_roles
 @pytest.mark.parametrize("ciphers", ["ECDHE-ECDSA-AES128-SHA256", "AES128-GCM-SHA256", "NULL-SHA256", "DHE+AESGCM"])
 def test_ciphers_without_forward_secrecy_or_authentication(as_server: bool, ciphers: str, sides: list[Any]) -> None:
@@ -516,6 +523,7 @@ def refuses_us(
     assert isinstance(other.outcome, ssl.SSLError)
 
 
+@pytest.mark.holds("F15")
 @both_roles
 def test_a_chain_that_is_too_large(as_server: bool, sides: list[Any]) -> None:
     good = issued()

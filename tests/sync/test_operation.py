@@ -200,6 +200,7 @@ def test_ended_before_the_waiter_was_entered(operation: Operation[int]) -> None:
     assert operation._waiters == []
 
 
+@pytest.mark.holds("F28")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a signal from outside of the main thread")
 def test_ctrl_c_ends_a_wait_and_leaves_it_usable(operation: Operation[int]) -> None:
     def interrupt() -> None:
