@@ -1,19 +1,18 @@
 """Calls at random: whatever happens in whatever order, both sides agree in the end and nothing is left.
 
-``P2PSIP_RANDOM_RUNS`` says how many runs there are; a failing run names its seed, and that seed does it again:
-``Storm(seed).run()``.
+A failing run names its seed, and that seed does it again: ``Storm(seed).run()``.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from call_support import ANSWER, OFFER, Operation, Party, World
+from scale import scaled
 
 from p2psip.core.dialog import Content
 from p2psip.core.events import (
@@ -28,7 +27,7 @@ from p2psip.core.refer import IncomingRefer, OutgoingRefer
 from p2psip.core.session import Session, SessionOptions
 from p2psip.enums import ExtensionFeatureSupport, SignalingState
 
-RUNS = int(os.environ.get("P2PSIP_RANDOM_RUNS", "3000"))
+RUNS = scaled(30_000)
 BATCH = 100
 STEPS = 16
 AGAIN = Content("application/sdp", b"again")
@@ -218,6 +217,7 @@ class Storm:
         return [*self.kept, *(weakref.ref(s) for party in (world.alice, world.bob) for s in party.sessions)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", range(0, RUNS, BATCH))
 def test_every_run_ends_alike_and_leaves_nothing(first: int) -> None:
     left = []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from scale import scaled
 from test_calls_at_random import Storm
 
 from p2psip.enums import SignalingState
 
-RUNS = 300
+RUNS = scaled(10_000)
 BATCH = 50
 
 
@@ -25,9 +26,10 @@ class LossyStorm(Storm):
         assert states <= {SignalingState.CONNECTED, SignalingState.DISCONNECTED}, states
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", range(0, RUNS, BATCH))
 def test_lost_messages_leave_nothing(first: int) -> None:
-    for seed in range(first, first + BATCH):
+    for seed in range(first, min(first + BATCH, RUNS)):
         try:
             LossyStorm(seed).run()
         except Exception as error:

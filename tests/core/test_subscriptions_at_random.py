@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from call_support import World
 from publication_support import CLOSED, OPEN, Compositor, publication
+from scale import scaled
 from subscription_support import PRESENCE, Watch
 
 from p2psip.core.notify import Notifier
 
-SEEDS = 10
-RUNS = 15
+RUNS = scaled(10_000)
+BATCH = 25
 
 REASONS = ("deactivated", "probation", "rejected", "timeout", "giveup", "noresource", "invariant", None)
 
@@ -93,9 +94,10 @@ class Run:
         world.assert_over()
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS * RUNS, RUNS))
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(0, RUNS, BATCH))
 def test_each_operation_ends_and_nothing_is_left(first: int) -> None:
-    for seed in range(first, first + RUNS):
+    for seed in range(first, min(first + BATCH, RUNS)):
         try:
             run = Run(seed)
             for _ in range(run.random.randrange(5, 40)):
