@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from p2psip.core.digest import Challenge, challenges_of, choose, credentials_text, secret_of
+from p2psip.core.digest import Challenge, can_be_repeated, challenges_of, choose, credentials_text, secret_of
 from p2psip.errors import AuthenticationFailureReason, MessageParsingException
 from p2psip.message import Request, Response, parse_field
 
@@ -236,7 +236,7 @@ class Attempt:
                 nonce = parse_field("Authentication-Info", text).get("nextnonce")
             except MessageParsingException:
                 continue
-            if nonce:
+            if nonce and can_be_repeated(nonce):
                 answers[0].renew(nonce)
 
 

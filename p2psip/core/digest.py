@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from p2psip.errors import MessageParsingException
-from p2psip.message import is_token, parse_field, split_list
+from p2psip.message import is_token, parse_field, quoted, split_list
 
 _HASHES = {"SHA-512-256": "sha512_256", "SHA-256": "sha256", "MD5": "md5"}
 _HASHES = {name: hash_ for name, hash_ in _HASHES.items() if hash_ in hashlib.algorithms_available}  # OpenSSL's affair
@@ -51,6 +51,8 @@ class Challenge(NamedTuple):
         algorithm = known_algorithm(params.get("algorithm", "MD5"))
         if scheme.lower() != "digest" or algorithm is None or "realm" not in params or "nonce" not in params:
             return None
+        if not all(map(can_be_repeated, (params["realm"], params["nonce"], params.get("opaque", "")))):
+            return None
         offered = tuple(word.strip(" \t").lower() for word in params.get("qop", "").split(",") if word.strip(" \t"))
         if offered and AUTHENTICATION not in offered and INTEGRITY not in offered:
             return None
@@ -69,6 +71,12 @@ class Challenge(NamedTuple):
     def is_weak(self) -> bool:
         """MD5, which nobody should have to rely on any more (RFC 8760 2.3)."""
         return self.algorithm.startswith("MD5")
+
+
+def can_be_repeated(text: str) -> bool:
+    """What a server has said may stand in a header field of ours: a NUL, which it may have sent as a quoted-pair, may
+    not."""
+    return "\0" not in text
 
 
 def known_algorithm(name: str) -> str | None:
@@ -153,12 +161,6 @@ def response_digest(
 
 
 # ---------------------------------------------------------------------- what is written
-
-
-def quoted(text: str) -> str:
-    """A quoted-string (RFC 3261 25.1)."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def credentials_text(

@@ -13,7 +13,7 @@ from p2psip.message.fields import (
     parse_field,
 )
 from p2psip.message.framing import PING, PONG, Ping, Pong, StreamFramer
-from p2psip.message.grammar import is_token, quote_display_name, split_list, unquote
+from p2psip.message.grammar import is_token, quote_display_name, quoted, split_list, unquote
 from p2psip.message.headers import Headers
 from p2psip.message.message import Malformed, Request, Response
 from p2psip.message.names import canonical_name, field_key
@@ -55,6 +55,7 @@ __all__ = [
     "parse_message",
     "parse_uri",
     "quote_display_name",
+    "quoted",
     "reason_phrase",
     "split_list",
     "stateless_tag",

@@ -71,7 +71,12 @@ def format_display_name(name: str) -> str:
         return name
     if "\r" in name or "\n" in name:
         raise ValueError(f"{excerpt(name)} contains CR, LF or NUL and cannot be a display name.")
-    return '"' + _TO_BE_ESCAPED.sub(r"\\\g<0>", name) + '"'
+    return quoted(name)
+
+
+def quoted(text: str) -> str:
+    """A quoted-string that stands for the text, which has neither CR nor LF (RFC 3261 25.1)."""
+    return '"' + _TO_BE_ESCAPED.sub(r"\\\g<0>", text) + '"'
 
 
 def unquote(text: str) -> str:

@@ -15,11 +15,10 @@ from p2psip.core.digest import (
     choose,
     credentials_text,
     hashed,
-    quoted,
     response_digest,
     secret_of,
 )
-from p2psip.message import parse_field
+from p2psip.message import parse_field, quoted
 
 TABLES = Path(__file__).resolve().parent.parent / "data" / "corpus" / "tables"
 ROWS: list[dict[str, Any]] = json.loads((TABLES / "digest.json").read_text("utf-8"))["rows"]

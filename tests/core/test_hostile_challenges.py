@@ -15,7 +15,7 @@ from p2psip.core.digest import secret_of
 from p2psip.core.digest_demand import DigestDemand
 from p2psip.core.refer_outside import OutsideRefer
 from p2psip.core.usage import ClientUsage
-from p2psip.message import Request, Response, create_response, parse_field
+from p2psip.message import Request, Response, create_response, parse_field, parse_message
 
 TARGET = Target("TCP", "proxy.example", 5060, None)
 
@@ -59,6 +59,12 @@ class Client:
 
     def answer(self, request: Request, code: int, *headers: tuple[str, str]) -> list[Request]:
         self.side.engine.receive(0.0, self.flow, create_response(request, code, to_tag="t", headers=headers))
+        return self.requests()
+
+    def answer_with_nul(self, request: Request, code: int, *headers: tuple[str, str]) -> list[Request]:
+        """With a NUL as a quoted-pair in place of each X: only a peer may write that."""
+        text = create_response(request, code, to_tag="t", headers=headers).to_bytes()
+        self.side.engine.receive(0.0, self.flow, parse_message(text.replace(b'"X"', b'"\\\0"')))
         return self.requests()
 
     def requests(self) -> list[Request]:
@@ -121,6 +127,38 @@ def test_realms_and_nonces_are_given_back_as_they_were(text: str) -> None:
     _, said = parse_field("Authorization", again.headers.get("Authorization") or "")
     assert (said["realm"], said["nonce"]) == (asked["realm"], asked["nonce"])
     assert f'realm="{text}"' in (again.headers.get("Authorization") or "")
+
+
+@pytest.mark.parametrize("octet", ["\x01", "\t", "\x7f"])
+def test_control_characters_are_given_back_as_quoted_pairs(octet: str) -> None:
+    """As a quoted-pair a peer may send them; bare, nobody would take them (RFC 3261 25.1)."""
+    client = Client()
+    request = client.send()
+    (again,) = client.answer(
+        request, 401, challenge(f"a\\{octet}b", f'algorithm=SHA-256, opaque="\\{octet}"', f"\\{octet}")
+    )
+    _, said = parse_field("Authorization", parse_message(again.to_bytes()).headers.get("Authorization") or "")
+    assert (said["realm"], said["nonce"], said["opaque"]) == (f"a{octet}b", octet, octet)
+
+
+@pytest.mark.parametrize("parameter", ["realm", "nonce", "opaque"])
+def test_a_nul_cannot_be_given_back(parameter: str) -> None:
+    """Nothing that we write bears one: such a challenge is one that nobody can answer."""
+    client = Client()
+    request = client.send()
+    values = {"realm": "r", "nonce": "n", "opaque": "o", parameter: "X"}
+    text = "Digest algorithm=SHA-256, " + ", ".join(f'{name}="{value}"' for name, value in values.items())
+    assert client.answer_with_nul(request, 401, ("WWW-Authenticate", text)) == []
+    assert client.side.codes == [401]
+    client.side.assert_empty()
+
+
+def test_the_next_nonce_cannot_bear_a_nul() -> None:
+    client = Client()
+    (again,) = client.answer(client.send(), 401, challenge("realm", nonce="first"))
+    client.answer_with_nul(again, 200, ("Authentication-Info", 'nextnonce="X"'))
+    request = client.send()
+    assert 'nonce="first"' in (request.headers.get("Authorization") or "")
 
 
 def test_a_401_that_comes_again_is_acknowledged_as_the_first_one() -> None:
