@@ -80,6 +80,9 @@ class InvalidOperationReason(enum.IntEnum):
 class RealTimeException(Exception):
     """Root of all failures of the network, of peers and of certificates."""
 
+    _limit: str | None = None
+    """The field of ``ManagerSettings`` that it was for; by that it is counted."""
+
 
 class ConnectionFailureException(RealTimeException, ConnectionError):
     """There is no way to the peer, or a port cannot be listened on.
@@ -233,6 +236,13 @@ class RealTimeInvalidOperationException(RuntimeError):
 
 
 _E = TypeVar("_E", bound=BaseException)
+_R = TypeVar("_R", bound=RealTimeException)
+
+
+def limited(limit: str, error: _R) -> _R:
+    """The error, which knows from now on which setting it was for."""
+    error._limit = limit
+    return error
 
 
 def fresh(error: _E) -> _E:

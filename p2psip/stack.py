@@ -27,6 +27,7 @@ from p2psip.errors import (
     OperationFailureReason,
     RealTimeException,
     TlsFailureException,
+    limited,
 )
 from p2psip.message import Malformed, Request, Response
 from p2psip.net.connection import Connection
@@ -220,13 +221,11 @@ class Stack:
     def disconnect(self, connection: Connection) -> None:
         """Close the connection gracefully."""
         try:
-            self.post(
-                connection.close,
-                ConnectionFailureException(
-                    f"The connection with {connection.peer} was closed by disconnect() on this side before the answer "
-                    "came; whether the request took effect is not known."
-                ),
+            error = ConnectionFailureException(
+                f"The connection with {connection.peer} was closed by disconnect() on this side before the answer "
+                "came; whether the request took effect is not known."
             )
+            self.post(connection.close, limited("disconnect", error))
         except LoopEnded:
             pass
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2psip.errors import MessageParsingException
+from p2psip.errors import MessageParsingException, limited
 from p2psip.message.message import Malformed, Request, Response
 from p2psip.message.parser import DEFAULT_LIMITS, Head, Limits, check_body, read_ordinary
 
@@ -153,7 +153,8 @@ class StreamFramer:
     def _wait_for_head(self, data: bytes) -> None:
         limits = self._limits
         if len(data) > limits.head + 3:
-            raise MessageParsingException(f"The header fields do not end within {limits.head} octets.")
+            sentence = f"The header fields do not end within {limits.head} octets."
+            raise limited("maximum_head", MessageParsingException(sentence))
         self._begun, self._needed = None, 0
         self._buffer += data
         self._searched = max(0, len(data) - 3)

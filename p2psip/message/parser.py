@@ -6,7 +6,7 @@ import functools
 import re
 
 from p2psip.config import ManagerSettings
-from p2psip.errors import MessageParsingException
+from p2psip.errors import MessageParsingException, limited
 from p2psip.message.builders import create_response, stateless_tag
 from p2psip.message.grammar import CACHED_LENGTH, excerpt, is_token, quoted_end
 from p2psip.message.headers import Headers
@@ -89,9 +89,8 @@ def parse_message(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Request | Res
 
 def check_body(length: int, limits: Limits) -> None:
     if length > limits.body:
-        raise MessageParsingException(
-            f"The body of {length} octets is above the limit of {limits.body}.", status_code=413
-        )
+        sentence = f"The body of {length} octets is above the limit of {limits.body}."
+        raise limited("maximum_body", MessageParsingException(sentence, status_code=413))
 
 
 def read_ordinary(octets: bytes, limits: Limits) -> tuple[Request | Response, int] | None:
@@ -159,23 +158,24 @@ def _broken(
     """Which limits the head breaks: one after which the end of the message is not waited for, and one of the others."""
     fatal = error = None
     if len(start_line) > limits.start_line:
-        fatal = MessageParsingException(
-            f"The start line is longer than {limits.start_line} octets.", line_number=1, status_code=414
-        )
+        sentence = f"The start line is longer than {limits.start_line} octets."
+        fatal = limited("maximum_start_line", MessageParsingException(sentence, line_number=1, status_code=414))
     elif len(octets) > limits.head:
-        fatal = MessageParsingException(f"The header fields are longer than {limits.head} octets.")
+        sentence = f"The header fields are longer than {limits.head} octets."
+        fatal = limited("maximum_head", MessageParsingException(sentence))
     longest = max(map(len, headers._lines), default=0)
     if len(headers) > limits.headers:
-        error = MessageParsingException(f"There are {len(headers)} header fields, more than {limits.headers}.")
+        sentence = f"There are {len(headers)} header fields, more than {limits.headers}."
+        error = limited("maximum_headers", MessageParsingException(sentence))
     elif longest > limits.header:
-        error = MessageParsingException(f"A header field of {longest} is longer than {limits.header}.")
+        sentence = f"A header field of {longest} is longer than {limits.header}."
+        error = limited("maximum_header", MessageParsingException(sentence))
     else:
         for key in ("via", "route", "record-route"):
             count = sum(line.count(",") + 1 for line in headers._lines_of(key))
             if count > limits.values:
-                error = MessageParsingException(
-                    f"There are {count} values in {canonical_name(key)}, more than {limits.values}."
-                )
+                sentence = f"There are {count} values in {canonical_name(key)}, more than {limits.values}."
+                error = limited("maximum_values", MessageParsingException(sentence))
     return (fatal, error)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2psip.config import ManagerSettings
-from p2psip.errors import ConnectionFailureException, RealTimeException, TlsFailureException
+from p2psip.errors import ConnectionFailureException, RealTimeException, TlsFailureException, limited
+from p2psip.net.counts import Counts
 from p2psip.net.deadlines import NEVER, Deadlines
 from p2psip.net.loop import Loop
 from p2psip.net.sockets import StreamSocket, discard, peer_name
@@ -54,6 +55,7 @@ class ChannelOwner(Protocol):
     loop: Loop
     settings: ManagerSettings
     deadlines: Deadlines
+    counts: Counts
 
     def handshake_over(self, channel: Any) -> None:
         """The peer is verified: open it, have it authorized, or close it."""
@@ -208,6 +210,7 @@ class Channel:
                 moved = True
                 self._queued -= sent
                 self.bytes_sent += sent
+                self._owner.counts.bytes_sent += sent
                 view = view[sent:] if sent < len(view) else None
         except RealTimeException as error:
             self._view = view
@@ -302,6 +305,7 @@ class Channel:
                 self._input_ended()
                 return
             self.bytes_received += len(data)
+            self._owner.counts.bytes_received += len(data)
             self._received(data)
             left -= len(data)
             if left <= 0:
@@ -413,12 +417,9 @@ class Channel:
             if self._limit != NEVER:
                 self._owner.deadlines.arm(self, self._limit)
         elif self.phase == HANDSHAKE:
-            self.abort(
-                ConnectionFailureException(
-                    f"{self.peer} did not finish the TLS handshake within "
-                    f"{self._owner.settings.handshake_timeout:g} s: is it a TLS port?"
-                )
-            )
+            limit = self._owner.settings.handshake_timeout
+            sentence = f"{self.peer} did not finish the TLS handshake within {limit:g} s: is it a TLS port?"
+            self.abort(limited("handshake_timeout", ConnectionFailureException(sentence)))
         elif self.phase >= FLUSHING:
             self._destroy()
 

@@ -12,6 +12,7 @@ from p2psip.errors import (
     OperationFailureException,
     OperationFailureReason,
     RealTimeException,
+    limited,
 )
 from p2psip.message import Limits, Malformed, Ping, Pong, Request, Response, StreamFramer
 from p2psip.net.channel import AUTHORIZATION, DEAF, OPEN, Channel, ChannelOwner
@@ -225,14 +226,14 @@ class Connection(Channel):
         """Send one message. One that is not connected drops it: its user has been told, or will be this turn."""
         if OPEN <= self.phase <= DEAF:
             if self._queued > self._owner.settings.maximum_send_queue:
-                self.abort(
-                    ConnectionFailureException(
-                        f"{self.peer} takes what is sent to it too slowly: more than "
-                        f"{self._owner.settings.maximum_send_queue} bytes were waiting, so the connection was closed."
-                    )
+                error = ConnectionFailureException(
+                    f"{self.peer} takes what is sent to it too slowly: more than "
+                    f"{self._owner.settings.maximum_send_queue} bytes were waiting, so the connection was closed."
                 )
+                self.abort(limited("maximum_send_queue", error))
                 return
             self.messages_sent += 1
+            self._owner.counts.message_sent(data)
             if self._owed and data.startswith(b"SIP/2.0 ") and not data.startswith(b"1", 8):
                 self._owed -= 1
             self._put(data)
@@ -267,7 +268,8 @@ class Connection(Channel):
             # that flood each other would wait for each other for ever.
             if self.unanswered:
                 self.resume_reading(SENDING)
-            else:
+            elif SENDING not in self._paused:
+                self._owner.counts.refused["send_high_mark"] += 1
                 self.pause_reading(SENDING)
         elif self._queued <= settings.send_high_mark // 2:
             if self._paused:
@@ -325,6 +327,7 @@ class Connection(Channel):
         if pings:
             self._pinged(now, pings)
         if messages:
+            self._owner.counts.messages_received(messages)
             self._owed += requests
             self.messages_received += len(messages)
             if not self._proved:
@@ -341,11 +344,8 @@ class Connection(Channel):
         if self._pings is None:
             self._pings = Quota(limit, now)
         if not self._pings.take(now, pings):
-            self.close(
-                ConnectionFailureException(
-                    f"{self.peer} sent more than {limit} keep-alive pings a second, so the connection was closed."
-                )
-            )
+            sentence = f"{self.peer} sent more than {limit} keep-alive pings a second, so the connection was closed."
+            self.close(limited("maximum_pings_per_second", ConnectionFailureException(sentence)))
         elif self.phase == OPEN:
             self._put(PONG * pings)
 
@@ -356,6 +356,7 @@ class Connection(Channel):
             self._requests = Quota(rate, now)
         rest = self._requests.owe(now, requests)
         if rest and RATE not in self._paused:
+            self._owner.counts.refused["maximum_requests_per_second"] += 1
             self.pause_reading(RATE)
             self._owner.loop.call_later(rest, self.resume_reading, RATE)
 
@@ -373,11 +374,13 @@ class Connection(Channel):
         if error.answer is not None:
             answer = error.answer.to_bytes()
             self.messages_sent += 1
+            self._owner.counts.message_sent(answer)
             self._put(answer)
             self._owner.answered(self, answer)
         failure = ConnectionFailureException(
             f"{self.peer} sent what cannot be cut into SIP messages, so the connection was closed: {error}"
         )
+        failure._limit = error._limit or "framing"
         failure.__cause__ = error
         self._go_deaf(failure)
 
@@ -421,14 +424,13 @@ class Connection(Channel):
         if self._failed is not None:
             super()._check(now)
         elif self._stalled_since is not None and now >= self._stalled_since + settings.send_timeout:
-            self._lost(
-                ConnectionFailureException(
-                    f"{self.peer} took nothing of what was sent to it for {settings.send_timeout:g} s, "
-                    "so the connection was closed."
-                )
+            sentence = (
+                f"{self.peer} took nothing of what was sent to it for {settings.send_timeout:g} s, so the connection"
             )
+            self._lost(limited("send_timeout", ConnectionFailureException(f"{sentence} was closed.")))
         elif self.phase == AUTHORIZATION and now >= self._limit:
-            self.close(self._denied(f"nobody allowed it within {settings.authorization_timeout:g} s"))
+            denied = self._denied(f"nobody allowed it within {settings.authorization_timeout:g} s")
+            self.close(limited("authorization_timeout", denied))
         elif self.phase == DEAF and now >= self._limit:
             self.close(None)
         elif self.phase != OPEN:
@@ -442,23 +444,17 @@ class Connection(Channel):
     def _check_input(self, now: float) -> None:
         settings = self._owner.settings
         if self._ping_sent is not None and now >= self._ping_sent + settings.pong_timeout:
-            self._lost(
-                ConnectionFailureException(
-                    f"{self.peer} did not answer a keep-alive ping within {settings.pong_timeout:g} s, "
-                    "so the connection was closed."
-                )
+            sentence = (
+                f"{self.peer} did not answer a keep-alive ping within {settings.pong_timeout:g} s, so the connection"
             )
+            self._lost(limited("pong_timeout", ConnectionFailureException(f"{sentence} was closed.")))
         elif self._message_since is not None and now >= self._message_since + settings.message_timeout:
-            self._too_slow(f"one message to the end within {settings.message_timeout:g} s")
+            self._too_slow(f"one message to the end within {settings.message_timeout:g} s", "message_timeout")
         elif not self._proved and now >= self.opened_at + settings.first_message_timeout:
-            self._too_slow(f"a valid message within {settings.first_message_timeout:g} s")
+            self._too_slow(f"a valid message within {settings.first_message_timeout:g} s", "first_message_timeout")
         elif now >= self._heard + settings.idle_timeout:
-            self.close(
-                ConnectionFailureException(
-                    f"Nothing was said on the connection with {self.peer} for {settings.idle_timeout:g} s, "
-                    "so it was closed."
-                )
-            )
+            sentence = f"Nothing was said on the connection with {self.peer} for {settings.idle_timeout:g} s, so it was closed."
+            self.close(limited("idle_timeout", ConnectionFailureException(sentence)))
         elif now >= self._ping_at:
             assert settings.keep_alive_interval is not None
             self._ping_at = now + settings.keep_alive_interval * random.uniform(0.8, 1.0)
@@ -466,8 +462,9 @@ class Connection(Channel):
                 self._ping_sent = now
                 self._put(PING)
 
-    def _too_slow(self, what: str) -> None:
-        self.close(ConnectionFailureException(f"{self.peer} did not send {what}, so the connection was closed."))
+    def _too_slow(self, what: str, limit: str) -> None:
+        sentence = f"{self.peer} did not send {what}, so the connection was closed."
+        self.close(limited(limit, ConnectionFailureException(sentence)))
 
 
 def _is_asked(message: bytes) -> bool:

@@ -154,6 +154,7 @@ class Dial:
                 self._failed(self._nothing_left())
                 return
             if network.is_full:
+                network.counts.refused["maximum_connections"] += 1
                 self._failed(
                     OperationFailureException(
                         f"There are already {network.maximum_connections} connections, "
@@ -176,6 +177,7 @@ class Dial:
             return
 
     def _timed_out(self, timeout: float) -> None:
+        self._network.counts.timeouts["connect_timeout"] += 1
         self._drop_socket()
         self._address_failed(f"no answer within {timeout:.3g} s", None)
         self._try_next()

@@ -16,11 +16,13 @@ from p2psip.errors import (
     RealTimeException,
     TlsFailureException,
     TlsFailureReason,
+    limited,
 )
 from p2psip.message import Limits, Malformed, Request, Response
 from p2psip.net import failures
 from p2psip.net.aliases import Aliases
 from p2psip.net.connection import Connection
+from p2psip.net.counts import Counts
 from p2psip.net.deadlines import Deadlines
 from p2psip.net.limits import Admission, QuietLog, plain_host
 from p2psip.net.listener import Listener
@@ -66,6 +68,7 @@ class Network:
         allowed_domains: The domains one of which an incoming peer's certificate has to carry; empty means any.
             Another thread may assign a new set.
         reach: What could not be reached lately.
+        counts: What has happened so far.
         maximum_connections: The setting, or what the system can do where that is less.
     """
 
@@ -84,6 +87,7 @@ class Network:
         self.resolver = resolver
         self.factory: SocketFactory = SystemSockets() if factory is None else factory
         self.limits = Limits.of(settings)
+        self.counts = Counts()
         self.deadlines = Deadlines()
         self.allowed_domains: frozenset[str] = frozenset()
         self._observer = observer
@@ -212,6 +216,7 @@ class Network:
             host=target.host,
             pool=pool,
         )
+        self.counts.opened["outgoing"] += 1
         self._all[connection] = None
         return connection
 
@@ -283,6 +288,7 @@ class Network:
         refusal = self._admission.refusal(remote[0], self.loop.now, len(self._all))
         if refusal is not None:
             sock.close()
+            self.counts.refused[refusal.partition(" ")[0]] += 1
             self._log.warning(self.loop.now, "A connection from %s was turned away: %s is reached.", remote[0], refusal)
             return
         local = sock.getsockname()
@@ -306,6 +312,7 @@ class Network:
             local=(plain_host(local[0]), local[1]),
             remote=remote,
         )
+        self.counts.opened["incoming"] += 1
         self._all[connection] = None
         self._admission.begin(remote[0])
         self._admitted[connection] = remote[0]
@@ -319,6 +326,8 @@ class Network:
 
     def handshake_over(self, connection: Connection) -> None:
         self._not_shaking(connection)
+        if connection.tls is not None:
+            self.counts.handshakes["ok"] += 1
         if self._tls is not None:
             connection.verify_again(self._tls)  # it may have begun under others
         if not connection.is_connected or (self.allowed_domains and not self._is_allowed(connection)):
@@ -379,15 +388,16 @@ class Network:
         limit = self.settings.maximum_buffered
         while self._buffered > limit:
             worst = max(self._all, key=lambda connection: connection.buffered)
-            worst.abort(
-                ConnectionFailureException(
-                    f"All connections together kept more than {limit} bytes to be sent or of messages still coming in, "
-                    f"{worst.buffered} of them for {worst.peer}, so that connection was closed: see maximum_buffered."
-                )
+            error = ConnectionFailureException(
+                f"All connections together kept more than {limit} bytes to be sent or of messages still coming in, "
+                f"{worst.buffered} of them for {worst.peer}, so that connection was closed: see maximum_buffered."
             )
+            worst.abort(limited("maximum_buffered", error))
 
     def channel_over(self, connection: Connection, error: RealTimeException | None) -> None:
         self._not_shaking(connection)
+        is_handshake = connection.tls is None and connection.transport == "TLS"
+        self.counts.connection_closed(is_handshake, connection in self._ready, error)
         self._aliases.forget(connection)
         pool = connection.pool
         try:

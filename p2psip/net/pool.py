@@ -150,6 +150,7 @@ class Pool:
             self._dial.start()
 
     def _throttled(self) -> OperationFailureException:
+        self._network.counts.refused["maximum_connections_per_pool"] += 1
         return OperationFailureException(
             f"{self.target} takes requests more slowly than they are made: "
             f"{len(self.connections)} connections are busy and {len(self.waiting)} requests wait; send less at a time.",
