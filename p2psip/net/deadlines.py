@@ -28,35 +28,43 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Expiring]] = []
+        self._heap: list[tuple[float, int]] = []
         self._order = itertools.count()
-        self._stale = 0  # entries of the heap that an earlier one has replaced
+        # What the heap's entries are for, by their numbers, and the other way round. An entry without is stale; the
+        # connection that it was for may be closed long since, and is not kept alive by it.
+        self._items: dict[int, Expiring] = {}
+        self._numbers: dict[Expiring, int] = {}
 
     def arm(self, item: Expiring, deadline: float) -> None:
         """Call ``item.expire`` at the deadline, if nothing is armed for an earlier time."""
         if deadline < item.deadline:
             self.disarm(item)
             item.deadline = deadline
-            heapq.heappush(self._heap, (deadline, next(self._order), item))
+            number = next(self._order)
+            self._items[number] = item
+            self._numbers[item] = number
+            heapq.heappush(self._heap, (deadline, number))
 
     def disarm(self, item: Expiring) -> None:
         """Nothing is due any more."""
         if item.deadline != NEVER:
-            item.deadline = NEVER
-            self._stale += 1
-            if self._stale > 64 and self._stale * 2 > len(self._heap):
-                self._heap = [entry for entry in self._heap if entry[0] == entry[2].deadline]
+            self._forget(item)
+            stale = len(self._heap) - len(self._items)
+            if stale > 64 and stale * 2 > len(self._heap):
+                self._heap = [entry for entry in self._heap if entry[1] in self._items]
                 heapq.heapify(self._heap)
-                self._stale = 0
+
+    def _forget(self, item: Expiring) -> None:
+        item.deadline = NEVER
+        del self._items[self._numbers.pop(item)]
 
     def next_deadline(self) -> float | None:
         heap = self._heap
         while heap:
-            deadline, _, item = heap[0]
-            if deadline == item.deadline:
+            deadline, number = heap[0]
+            if number in self._items:
                 return deadline
             heapq.heappop(heap)
-            self._stale -= 1
         return None
 
     def advance(self, now: float) -> None:
@@ -64,6 +72,6 @@ class Deadlines:
             deadline = self.next_deadline()
             if deadline is None or deadline > now:
                 return
-            item = heapq.heappop(self._heap)[2]
-            item.deadline = NEVER
+            item = self._items[heapq.heappop(self._heap)[1]]
+            self._forget(item)
             item.expire(now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from p2psip.net.deadlines import NEVER, Deadlines
 
 
@@ -77,3 +79,13 @@ def test_replaced_deadlines_leave_nothing_behind() -> None:
     assert len(deadlines._heap) < 200
     deadlines.advance(3000)
     assert [len(item.expired) for item in items] == [1] * 10
+
+
+def test_what_is_disarmed_is_not_kept_alive() -> None:
+    deadlines = Deadlines()
+    item = Item(deadlines)
+    deadlines.arm(item, 900)
+    deadlines.disarm(item)
+    gone = weakref.ref(item)
+    del item
+    assert gone() is None
