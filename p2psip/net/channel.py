@@ -11,6 +11,7 @@ from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException, RealTimeException, TlsFailureException, limited
 from p2psip.net.counts import Counts
 from p2psip.net.deadlines import NEVER, Deadlines
+from p2psip.net.limits import Share
 from p2psip.net.loop import Loop
 from p2psip.net.sockets import StreamSocket, discard, peer_name
 
@@ -21,9 +22,6 @@ _log = logging.getLogger(__name__)
 
 READ_SIZE = 16384
 """Bytes: what one TLS record holds at most."""
-READ_BUDGET = READ_SIZE
-"""Bytes that one connection may read before everything else has its turn: what was made of them is sent before more
-is read, so that the peer works on answers while we work on its further requests."""
 BUSY = 4096
 """Bytes in one read which show that much is in flight: then asking the system once more pays."""
 FLUSH_AT = 16384
@@ -72,6 +70,10 @@ class Channel:
 
     Nothing here calls the owner's ``over`` from within ``send``, ``close`` or ``abort``: who calls those may be in the
     middle of something.
+
+    Attributes:
+        share: How much is read before everything else has its turn: what was made of it is sent before more is read, so
+            that the peer works on answers while we work on its further requests.
     """
 
     __slots__ = (
@@ -87,6 +89,7 @@ class Channel:
         "_peer_ended",
         "_queued",
         "_read_wants",
+        "_reads_again",
         "_reported",
         "_socket",
         "_stalled_since",
@@ -100,6 +103,7 @@ class Channel:
         "opened_at",
         "phase",
         "remote",
+        "share",
         "tls",
         "transport",
     )
@@ -119,6 +123,7 @@ class Channel:
         self.bytes_sent = 0
         self.bytes_received = 0
         self.deadline = NEVER
+        self.share = Share()
         self._limit = NEVER  # of the phase
         self._out: list[bytes] = []
         self._view: memoryview | None = None  # what a send has begun with; the same bytes must be offered again
@@ -131,6 +136,7 @@ class Channel:
         self._handshake_wants = self._read_wants = READ
         self._write_wants = WRITE
         self._peer_ended = False
+        self._reads_again = False  # at the end of the turn
         self._reported = False
         self._failed: RealTimeException | None = None  # the write; what is done about it comes at the turn's end
 
@@ -292,9 +298,9 @@ class Channel:
         """Reading goes on."""
 
     def _read(self) -> None:
-        sock, left = self._socket, READ_BUDGET
+        sock, left = self._socket, self.share.take(self._owner.loop.turn)
         while self.phase == OPEN and not self._paused:
-            data = sock.receive(READ_SIZE)
+            data = sock.receive(left)
             if data is None:
                 if sock.wants != self._read_wants:
                     self._read_wants = sock.wants
@@ -309,11 +315,17 @@ class Channel:
             self._received(data)
             left -= len(data)
             if left <= 0:
-                if sock.pending():  # which wakes no selector; what the system has does
-                    self._owner.loop.at_turn_end(self._guard, self._read)
+                # What TLS has decrypted wakes no selector; what the system has does.
+                if sock.pending() and not self._reads_again:
+                    self._reads_again = True
+                    self._owner.loop.at_turn_end(self._guard, self._read_again)
                 return
             if len(data) < BUSY and not sock.pending():
                 return
+
+    def _read_again(self) -> None:
+        self._reads_again = False
+        self._read()
 
     def _received(self, data: bytes) -> None:
         raise NotImplementedError

@@ -11,6 +11,10 @@ from p2psip.config import ManagerSettings
 
 MAXIMUM_QUOTAS = 4096
 """Addresses of which a handshake rate is remembered."""
+MOST = 16384
+LEAST = 512
+TOGETHER = 4 * MOST
+"""Bytes that one connection reads in a turn at most, and at least; and all of one address, but for those last ones."""
 
 
 def plain_host(host: str) -> str:
@@ -69,6 +73,30 @@ class Quota:
         self._when = now
 
 
+class Share:
+    """What the connections of one address read in one turn of the loop: not much more than a few of them would, so that
+    whoever has many keeps the peers at other addresses waiting no longer."""
+
+    __slots__ = ("_each", "_left", "_readers", "_turn")
+
+    def __init__(self) -> None:
+        self._turn = 0
+        self._readers = 0
+        self._each = MOST
+        self._left = TOGETHER
+
+    def take(self, turn: int) -> int:
+        """How many bytes the next of them may read in that turn."""
+        if turn != self._turn:
+            readers = self._readers
+            self._each = MOST if readers * MOST <= TOGETHER else max(LEAST, TOGETHER // readers)
+            self._turn, self._readers, self._left = turn, 0, TOGETHER
+        self._readers += 1
+        part = self._each if self._each <= self._left else max(LEAST, self._left)
+        self._left -= part
+        return part
+
+
 class QuietLog:
     """A logger that a stranger cannot flood: at most ten lines a second of each kind."""
 
@@ -94,6 +122,7 @@ class Admission:
         self._by_address: Counter[str] = Counter()
         self._shaking = 0
         self._shaking_by_address: Counter[str] = Counter()
+        self._shares: dict[str, Share] = {}
         self._rate: Quota | None = None
         self._rates: dict[str, Quota] = {}
 
@@ -130,12 +159,18 @@ class Admission:
             quota = self._rates[key] = Quota(rate, now)
         return quota
 
-    def begin(self, host: str) -> None:
-        """A connection was accepted; its handshake begins."""
+    def begin(self, host: str) -> Share:
+        """A connection was accepted; its handshake begins. Returns what it reads by, together with its like."""
         key = address_key(host)
         self._by_address[key] += 1
         self._shaking += 1
         self._shaking_by_address[key] += 1
+        if host in self._settings.trusted_addresses:
+            return Share()
+        share = self._shares.get(key)
+        if share is None:
+            share = self._shares[key] = Share()
+        return share
 
     def handshake_over(self, host: str) -> None:
         """It is done or has failed."""
@@ -144,7 +179,10 @@ class Admission:
 
     def end(self, host: str) -> None:
         """The connection is gone."""
-        _less(self._by_address, address_key(host))
+        key = address_key(host)
+        _less(self._by_address, key)
+        if key not in self._by_address:
+            self._shares.pop(key, None)
 
 
 def _less(counter: Counter[str], key: str) -> None:

@@ -114,6 +114,7 @@ class Loop:
 
     Attributes:
         now: The loop's time in seconds, the same during one turn.
+        turn: The number of the turn.
         timers: Run by the loop; ``call_later`` is the short way.
     """
 
@@ -123,6 +124,7 @@ class Loop:
         self.name = name
         self.clock: Clock = MonotonicClock() if clock is None else clock
         self.now = self.clock.now()
+        self.turn = 0
         self.timers = Timers()
         self._on_ended = on_ended
         self._clocks: list[HasDeadline] = [self.timers]
@@ -282,6 +284,7 @@ class Loop:
         ready = self._selector.select(sleep)
         self._asleep = False
         self.now = self.clock.now()
+        self.turn += 1
         for key, events in ready:
             try:
                 key.data(events)

@@ -314,7 +314,7 @@ class Network:
         )
         self.counts.opened["incoming"] += 1
         self._all[connection] = None
-        self._admission.begin(remote[0])
+        connection.share = self._admission.begin(remote[0])
         self._admitted[connection] = remote[0]
         self._shaking.add(connection)
         if refused is None:

@@ -6,16 +6,19 @@ import errno
 import itertools
 import selectors
 import socket
+import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from net_support import PATIENCE, Side, dial, message, read_to_end, sides, tcp
+from tls_support import NAME, bare_context, contexts, issued
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException, OperationFailureException
 from p2psip.net import listener
-from p2psip.net.limits import Admission, Quota, address_key, plain_host
+from p2psip.net.limits import LEAST, MOST, TOGETHER, Admission, Quota, Share, address_key, plain_host
 from p2psip.net.sockets import SystemSockets
 from p2psip.testing.clock import FakeClock
 
@@ -376,6 +379,63 @@ def test_a_quota_fills_up_and_can_be_owed() -> None:
 
 
 @pytest.mark.holds("F38")
+def test_who_has_many_connections_does_not_read_much_more_than_who_has_few() -> None:
+    share = Share()
+    assert [share.take(1) for _ in range(2)] == [MOST] * 2
+    burst = [share.take(2) for _ in range(100)]
+    assert burst == [MOST] * 4 + [LEAST] * 96
+    fair = [share.take(3) for _ in range(100)]
+    assert fair == [TOGETHER // 100] * 100
+    assert [share.take(4) for _ in range(1000)][-1] == LEAST
+    share.take(5)
+    assert share.take(6) == MOST
+
+
+def test_connections_of_one_address_share_and_the_trusted_do_not() -> None:
+    admission = Admission(ManagerSettings(trusted_addresses=frozenset({"192.0.2.9"})), 4096)
+    first, second = (admission.begin(f"2001:db8::{n}") for n in range(2))
+    assert first is second
+    assert admission.begin("192.0.2.1") is not first
+    assert admission.begin("192.0.2.9") is not admission.begin("192.0.2.9")
+    for n in range(2):
+        admission.end(f"2001:db8::{n}")
+    assert admission.begin("2001:db8::1") is not first
+
+
+@pytest.mark.holds("R32")
+@pytest.mark.parametrize("secure", [False, True], ids=["TCP", "TLS"])
+def test_a_turn_takes_in_no_more_from_many_connections_of_one_address(sides: Make, secure: bool) -> None:
+    """A peer at another address waits for turns, and each of them would take as long as there are connections."""
+    side = sides(tls=contexts() if secure else None)
+    port = side.listen()
+    context = bare_context(server=False, certificate=issued())
+    peers = []
+    for _ in range(40):
+        sock = dial(port)
+        peers.append(context.wrap_socket(sock, server_hostname=NAME) if secure else sock)
+    side.recorder.wait("ready", 40)
+    taken: Counter[int] = Counter()
+    side.recorder.on_messages = lambda connection, messages: taken.update({side.loop.turn: len(messages)})
+    data = message(number=1)
+    each = MOST // len(data)
+    entered, leave = threading.Event(), threading.Event()
+
+    def block() -> None:
+        entered.set()
+        leave.wait(PATIENCE)
+
+    side.loop.post(block)
+    assert entered.wait(PATIENCE)
+    for peer in peers:
+        peer.sendall(data * each)
+    leave.set()
+    side.recorder.wait("message", 40 * each)
+    # What TLS holds already may be asked for once more in the turn; and a message may be complete with its last byte.
+    assert max(taken.values()) * len(data) <= TOGETHER + 40 * (LEAST * (1 + secure) + len(data))
+    for peer in peers:
+        peer.close()
+
+
 @pytest.mark.parametrize(
     ("host", "plain"),
     [
