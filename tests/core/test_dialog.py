@@ -267,6 +267,7 @@ def test_a_connection_that_has_ended_meanwhile_is_no_way_either() -> None:
     assert [str(failure) for failure in caller.usage.failures] == ["No way there."]
 
 
+@pytest.mark.holds("R11")
 def test_a_secure_dialog_does_not_fall_back_to_less() -> None:
     caller = Caller(uri="sips:bob@b.example", contact="<sips:bob@nowhere.example>")
     caller.dialog.flow = FakeFlow(transport="TCP")

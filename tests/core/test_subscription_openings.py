@@ -67,6 +67,7 @@ def test_a_redirection_is_followed(world: World) -> None:
     watch.unsubscribe()
 
 
+@pytest.mark.holds("R11")
 @pytest.mark.parametrize("scheme", ["sip", "sips"])
 def test_a_secure_request_is_redirected_securely(world: World, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     asked: list[tuple[bool, bool]] = []

@@ -225,7 +225,7 @@ def test_unreachable() -> None:
     outcome.check(ConnectionFailureException, "b.example", "192.0.2.66", "cannot be reached", at_most=2)
 
 
-@pytest.mark.holds("F17")
+@pytest.mark.holds("R7", "F17")
 def test_a_black_hole() -> None:
     with MemoryNetwork() as network:
         network.hosts["b.example"] = ["192.0.2.66"]

@@ -115,6 +115,7 @@ def test_the_dns_may_raise_tcp_to_tls(world: World) -> None:
     assert ask(world.alice(names, TCP, TCP)) == (TCP, TWO, 5060)
 
 
+@pytest.mark.holds("R11")
 def test_what_was_raised_to_tls_never_falls_back_to_tcp(world: World) -> None:
     world.server(TWO, 5060, None)
     names = {
@@ -130,6 +131,7 @@ def test_what_was_raised_to_tls_never_falls_back_to_tcp(world: World) -> None:
     assert world.network.links == ()
 
 
+@pytest.mark.holds("R11")
 @pytest.mark.parametrize(
     "address", ["sips:bob@bob.example", "sip:bob@bob.example", "sip:bob@bob.example;transport=tls"]
 )

@@ -32,6 +32,7 @@ def managers() -> Iterator[dict[SipTransportType, RealTimeServerConnectionManage
         yield {TCP: tcp, TLS: tls}
 
 
+@pytest.mark.holds("R11")
 @pytest.mark.parametrize(
     ("manager", "default", "proxy", "address", "target"),
     [
@@ -195,6 +196,7 @@ def test_the_transport_that_the_caller_names_holds_for_the_hop_that_the_caller_n
         assert target.transport == "TLS"
 
 
+@pytest.mark.holds("R11")
 @pytest.mark.parametrize("address", ["sips:bob@b.example", "sip:bob@b.example;transport=tls"])
 def test_a_tcp_manager_says_that_it_cannot_do_tls(
     managers: dict[SipTransportType, RealTimeServerConnectionManager], address: str

@@ -114,7 +114,7 @@ def wants(manager: RealTimeServerTlsConnectionManager) -> None:
     manager.start_listening(IPEndPoint(IPAddress.LOOPBACK, 0))
 
 
-@pytest.mark.holds("R3", "F15")
+@pytest.mark.holds("R3", "R5", "F15")
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
 @pytest.mark.parametrize("defect", REASONS)
 def test_a_server_certificate_with_a_defect(
@@ -133,6 +133,7 @@ def test_a_server_certificate_with_a_defect(
         assert isinstance(seen, Exception) or seen == b""  # never a byte of ours
 
 
+@pytest.mark.holds("R5")
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
 @pytest.mark.parametrize("defect", [defect for defect in REASONS if REASONS[defect] is not NAME])
 def test_a_client_certificate_with_a_defect(
@@ -194,7 +195,7 @@ def socket_to_nowhere(context: ssl.SSLContext, port: int) -> None:
         assert tls.version() is not None
 
 
-@pytest.mark.holds("F16")
+@pytest.mark.holds("R6", "F16")
 @pytest.mark.parametrize("waiting", [1, 3, 100])
 @pytest.mark.parametrize("minimum", VERSIONS, ids=lambda version: version.name)
 def test_a_late_refusal_fails_every_request_that_waits(
@@ -270,7 +271,7 @@ def test_peers_that_speak_no_tls(authority: CertificateAuthority, what: str, err
         thread.join(BOUND)
 
 
-@pytest.mark.holds("F15", "F32")
+@pytest.mark.holds("R10", "F15", "F32", "A6")
 def test_a_peer_dialled_by_its_address(authority: CertificateAuthority) -> None:
     with tls_manager(authority, "alice.example") as one, tls_manager(authority, "sip:bob.example") as two:
         wants(two)

@@ -101,6 +101,7 @@ def test_a_request_goes_over_the_connection_that_its_target_has_opened(
     assert (aliases._places, aliases._offers) == ({}, {})
 
 
+@pytest.mark.holds("R10", "A6")
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -120,6 +121,7 @@ def test_it_serves_nobody_else(sides: Make, memory: MemoryNetwork, wanted: Targe
     assert met.finds(target())
 
 
+@pytest.mark.holds("R10")
 @pytest.mark.parametrize(
     "data",
     [
@@ -150,6 +152,7 @@ def test_the_port_that_the_peer_said_last_counts(sides: Make, memory: MemoryNetw
     assert not met.finds(target())
 
 
+@pytest.mark.holds("R10")
 def test_another_node_with_the_same_certificate_is_not_meant(sides: Make, memory: MemoryNetwork) -> None:
     """A certificate may stand for a whole farm. What is for one node of it, in a dialog say, is not for another one."""
     farm = contexts("sip:a.example", "sip:node1.a.example", "sip:node2.a.example")
@@ -161,6 +164,7 @@ def test_another_node_with_the_same_certificate_is_not_meant(sides: Make, memory
     assert not met.finds(target("a.example"))  # whose SRV records may say anything
 
 
+@pytest.mark.holds("R10")
 def test_only_a_certificate_proves_it(sides: Make, memory: MemoryNetwork) -> None:
     met = meet(sides, memory, None, his=contexts("sip:b.example", mutual=False))
     assert not met.finds(target())
@@ -173,6 +177,7 @@ def test_not_without_mutual_tls_any_more(sides: Make, memory: MemoryNetwork) -> 
     assert met.his.is_connected and not met.finds(target())
 
 
+@pytest.mark.holds("R10")
 def test_not_when_the_certificate_has_expired(sides: Make, memory: MemoryNetwork) -> None:
     soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=15)
     issued = authority().issue("sip:a.example", not_after=soon)

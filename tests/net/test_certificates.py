@@ -218,6 +218,7 @@ def test_of_two_with_one_number_the_usable_one_is_taken(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- what peers would refuse
 
 
+@pytest.mark.holds("R5")
 @pytest.mark.parametrize(
     ("defect", "reason"),
     [
@@ -283,6 +284,7 @@ def test_the_key_tells_which_certificate_of_a_file_is_ours(tmp_path: Path) -> No
     assert (found.certificate, found.chain) == (one.certificate, (intermediate.certificate,))
 
 
+@pytest.mark.holds("R5")
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     one, other = issued(), contoso()
     good = one.write(tmp_path)

@@ -996,6 +996,7 @@ def test_a_second_close_may_hurry_the_first(sides: Make) -> None:
         assert side.call(lambda: connection.phase) == channel.CLOSED
 
 
+@pytest.mark.holds("R12", "A26")
 def test_sockets_are_touched_on_the_loop_s_thread_only(sides: Make) -> None:
     """Two threads in one object of ``ssl`` may end the process."""
     side = sides()

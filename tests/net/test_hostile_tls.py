@@ -84,6 +84,7 @@ def give_up(peer: Peer, step: int, *, reset: bool) -> None:
         peer.sock.close()
 
 
+@pytest.mark.holds("A5")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_peers_that_leave_in_the_handshake_while_listening_stops_and_starts(
     sides: Make, version: ssl.TLSVersion
@@ -218,6 +219,7 @@ def test_a_flood_of_empty_records_ends_the_connection(sides: Make, tmp_path: Pat
 # ---------------------------------------------------------------------- sessions
 
 
+@pytest.mark.holds("R8")
 def test_a_revoked_client_does_not_come_back_by_its_session(sides: Make) -> None:
     """TLS 1.2 resumes sessions on the strength of the first handshake; new contexts know no old sessions."""
     side = sides(tls=contexts())

@@ -20,6 +20,7 @@ def rows() -> list[dict[str, Any]]:
     return json.loads(TABLE.read_text(encoding="utf-8"))["rows"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.holds("R4")
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["name"])
 def test_the_corpus_agrees(row: dict[str, Any]) -> None:
     san = row["san"] or {}
@@ -36,6 +37,7 @@ def test_the_corpus_agrees(row: dict[str, Any]) -> None:
         assert identities.covers(row["aus_domain"]) is row["expected_match"]
 
 
+@pytest.mark.holds("R4")
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
@@ -54,6 +56,7 @@ def test_names_of_a_certificate(names: list[str], expected: tuple[str, ...]) -> 
     assert Identities.from_certificate(issued.certificate).names == expected
 
 
+@pytest.mark.holds("R4")
 def test_the_common_name_counts_only_alone_and_on_request() -> None:
     bare = authority().issue(common_name="common.example").certificate
     assert Identities.from_certificate(bare).names == ()
@@ -62,6 +65,7 @@ def test_the_common_name_counts_only_alone_and_on_request() -> None:
     assert Identities.from_certificate(named, allow_common_name=True).names == ()
 
 
+@pytest.mark.holds("R4")
 def test_only_so_many_names_are_looked_at() -> None:
     names = [f"h{number}.example" for number in range(MAXIMUM_NAMES + 1)]
     identities = Identities.from_certificate(authority().issue(*names).certificate)
@@ -70,6 +74,7 @@ def test_only_so_many_names_are_looked_at() -> None:
     assert not identities.covers(names[-1])
 
 
+@pytest.mark.holds("R4")
 @pytest.mark.parametrize(
     ("host", "covered"),
     [

@@ -125,6 +125,7 @@ def records(data: bytes) -> list[int]:
 # ---------------------------------------------------------------------- TLS
 
 
+@pytest.mark.holds("R13")
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 def test_messages_go_both_ways_and_nothing_goes_in_clear(
     sides: Make, world: World, memory: MemoryNetwork, version: str
@@ -154,7 +155,7 @@ def test_messages_go_both_ways_and_nothing_goes_in_clear(
     assert 23 in records(bytes(link.to_source))
 
 
-@pytest.mark.holds("F40")
+@pytest.mark.holds("F40", "A5")
 def test_the_first_request_may_come_with_the_end_of_the_handshake(sides: Make, world: World) -> None:
     bob = sides(tls=world.contexts("b.example"))
     port = bob.listen()
@@ -176,6 +177,7 @@ def test_the_first_request_may_come_with_the_end_of_the_handshake(sides: Make, w
         assert [m.to_bytes() for _, m in bob.recorder.wait("message", 3)] == data
 
 
+@pytest.mark.holds("R6")
 @pytest.mark.parametrize("waiting", [1, 3, 100])
 def test_a_late_refusal_is_a_failure_of_tls_for_every_request(
     sides: Make, world: World, memory: MemoryNetwork, waiting: int
@@ -261,6 +263,7 @@ def test_a_peer_without_certificate_is_never_heard(sides: Make, world: World) ->
     assert bob.recorder.count("ready") == bob.recorder.count("message") == 0
 
 
+@pytest.mark.holds("A20")
 @pytest.mark.parametrize("garbage", [b"\0" * 100, message(), b"GET / HTTP/1.1\r\n\r\n"])
 def test_a_bad_handshake_touches_nobody_else(sides: Make, world: World, memory: MemoryNetwork, garbage: bytes) -> None:
     alice, bob = make_pair(sides, world, memory)
@@ -273,7 +276,7 @@ def test_a_bad_handshake_touches_nobody_else(sides: Make, world: World, memory: 
     sock.close()
 
 
-@pytest.mark.holds("F32")
+@pytest.mark.holds("R10", "F32", "A6")
 def test_another_name_on_the_same_address_is_refused(sides: Make, world: World, memory: MemoryNetwork) -> None:
     alice, bob = make_pair(sides, world, memory)
     first = alice.acquire(tls("b.example")).connection()
@@ -315,6 +318,7 @@ def test_connecting_without_roots_is_refused(sides: Make, world: World, memory: 
     assert error.failure_reason is TlsFailureReason.UNTRUSTED_REMOTE_CERTIFICATE
 
 
+@pytest.mark.holds("A25")
 def test_a_peer_that_has_gone_before_tls_begins(sides: Make, world: World) -> None:
     """What it sent before the handshake is never taken for its words (CVE-2023-40217)."""
     bob = sides(tls=world.contexts("b.example"))
@@ -341,6 +345,7 @@ def test_a_peer_that_has_gone_before_tls_begins(sides: Make, world: World) -> No
 # ---------------------------------------------------------------------- handshakes that take too long
 
 
+@pytest.mark.holds("R7", "A4")
 @pytest.mark.parametrize("drip", [False, True], ids=["silent", "byte by byte"])
 def test_an_incoming_handshake_has_ten_seconds(sides: Make, world: World, memory: MemoryNetwork, drip: bool) -> None:
     settings = ManagerSettings(handshake_timeout=10, maximum_handshakes=1)
@@ -392,6 +397,7 @@ def test_a_flood_from_one_address_leaves_the_others_served(sides: Make, world: W
         sock.close()
 
 
+@pytest.mark.holds("R7")
 def test_an_outgoing_handshake_has_ten_seconds(sides: Make, world: World) -> None:
     clock = FakeClock()
     alice = sides(tls=world.contexts("a.example"), clock=clock, hosts={"b.example": ["127.0.0.1"]})
@@ -507,6 +513,7 @@ def test_who_nobody_decides_on_is_denied(sides: Make, memory: MemoryNetwork) -> 
 # ---------------------------------------------------------------------- dates of certificates
 
 
+@pytest.mark.holds("R9")
 def test_a_connection_does_not_outlive_the_certificate_of_its_peer(
     sides: Make, world: World, memory: MemoryNetwork
 ) -> None:
@@ -559,6 +566,7 @@ def test_a_clock_on_the_wall_that_is_set_forward_ends_who_has_expired_by_it(
     assert error.failure_reason is TlsFailureReason.CERTIFICATE_EXPIRED
 
 
+@pytest.mark.holds("R9")
 def test_no_new_request_goes_to_an_expired_peer(sides: Make, world: World, memory: MemoryNetwork) -> None:
     alice, _ = make_pair(sides, world, memory)
     first = alice.acquire(tls()).connection()
@@ -584,6 +592,7 @@ class Revoking:
         )
 
 
+@pytest.mark.holds("R9")
 @pytest.mark.parametrize("which", ["leaf", "intermediate"])
 @pytest.mark.parametrize("revocation", ["available", "strict"])
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
@@ -619,6 +628,7 @@ def test_a_peer_that_is_revoked_meanwhile_is_let_go(
     assert not ours.is_connected
 
 
+@pytest.mark.holds("R9")
 def test_requests_to_a_peer_that_is_revoked_meanwhile_fail_with_the_reason(
     sides: Make, world: World, memory: MemoryNetwork
 ) -> None:
@@ -646,6 +656,7 @@ def test_lists_that_say_nothing_of_live_peers_end_none(sides: Make, world: World
     assert yours.is_connected
 
 
+@pytest.mark.holds("R9")
 def test_a_handshake_under_way_ends_under_the_new_lists(sides: Make) -> None:
     own = Revoking()
     mine, theirs = own.ca.issue("a.example"), own.ca.issue("b.example")
@@ -665,6 +676,7 @@ def test_a_handshake_under_way_ends_under_the_new_lists(sides: Make) -> None:
     assert bob.recorder.count("ready") == 0
 
 
+@pytest.mark.holds("R9")
 def test_many_live_peers_are_looked_at_a_few_at_a_time(sides: Make, world: World, memory: MemoryNetwork) -> None:
     own = Revoking()
     mine, theirs = own.ca.issue("a.example"), own.ca.issue("b.example")

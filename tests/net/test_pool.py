@@ -87,6 +87,7 @@ def test_requests_that_wait_for_the_connection_keep_their_order(
     assert peer.recorder.count("ready") == 1
 
 
+@pytest.mark.holds("R10")
 @pytest.mark.parametrize(
     "other",
     [
@@ -333,6 +334,7 @@ def test_no_more_than_the_maximum_of_connections(pair: Callable[..., Pair]) -> N
     assert error.failure_reason is OperationFailureReason.THROTTLED
 
 
+@pytest.mark.holds("R11")
 def test_tls_without_certificates_is_refused_and_never_tcp(pair: Callable[..., Pair], world: MemoryNetwork) -> None:
     side, _, _ = pair()
     error = side.acquire(Target("TLS", "b.example", 5060, "b.example")).error()

@@ -215,6 +215,7 @@ def test_order_beats_preference() -> None:
     assert shown(World(records).plan(OPEN)) == ["TCP tcp.example.com:5060"]
 
 
+@pytest.mark.holds("R11")
 def test_tls_is_never_lowered() -> None:
     records = {
         "example.com NAPTR": POINTERS[1:],
@@ -223,6 +224,7 @@ def test_tls_is_never_lowered() -> None:
     assert shown(World(records).plan(Wanted("TLS", "example.com", None, True))) == ["TLS example.com:5061"]
 
 
+@pytest.mark.holds("R11")
 def test_what_begins_over_tls_does_not_end_over_tcp() -> None:
     records = {
         "example.com NAPTR": [*POINTERS, (95, 1, "s", "SIPS+D2T", "", "_sips._tcp.other.example.")],

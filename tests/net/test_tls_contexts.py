@@ -59,6 +59,7 @@ def meet(sides: list[Any], server: TlsContexts, client: TlsContexts, identity: s
 # ---------------------------------------------------------------------- what is offered
 
 
+@pytest.mark.holds("R1")
 def test_only_strong_ciphers_and_no_dangerous_options() -> None:
     own = contexts()
     for context in (own._server, own._client):
@@ -79,6 +80,7 @@ def test_two_of_ours_speak_tls_1_3(sides: list[Any]) -> None:
     assert server.identities.covers(NAME) and client.identities.covers(NAME)
 
 
+@pytest.mark.holds("R1")
 def test_the_minimum_version(sides: list[Any]) -> None:
     client, server = tcp_pair(sides)
     other = bare(bare_context(server=False, version=TLS12, certificate=issued()), client)
@@ -107,6 +109,7 @@ def test_wrong_arguments(arguments: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------- names
 
 
+@pytest.mark.holds("R4")
 @pytest.mark.parametrize(
     ("identity", "is_good"),
     [
@@ -134,12 +137,14 @@ def test_the_name_that_was_asked_for(identity: str | None, is_good: bool, sides:
         assert client.remote_certificate == issued().local.der
 
 
+@pytest.mark.holds("R4")
 def test_no_wildcards(sides: list[Any]) -> None:
     wild = contexts(authority().issue("*.wild.example"))
     _, client = meet(sides, wild, contexts(), "a.wild.example")
     assert client.failure_reason is R.INCORRECT_NAME_IN_REMOTE_CERTIFICATE
 
 
+@pytest.mark.holds("R4")
 def test_the_common_name_only_where_it_is_allowed(sides: list[Any]) -> None:
     bare_name = contexts(issued("common_name_only"))
     _, client = meet(sides, bare_name, contexts())

@@ -80,7 +80,7 @@ def test_the_table_is_complete() -> None:
     assert set(EXPECTED) == set(DEFECTS)
 
 
-@pytest.mark.holds("R3", "F15")
+@pytest.mark.holds("R3", "R5", "F15")
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_servers_with_a_defect_are_refused_by_our_client(
@@ -107,6 +107,7 @@ def test_servers_with_a_defect_are_refused_by_our_client(
     assert is_told is (defect not in OURS_TO_FIND)
 
 
+@pytest.mark.holds("R5")
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_clients_with_a_defect_are_refused_by_our_server(
@@ -132,6 +133,7 @@ def test_clients_with_a_defect_are_refused_by_our_server(
     assert is_told is (defect not in OURS_TO_FIND)
 
 
+@pytest.mark.holds("R5")
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 @pytest.mark.parametrize("defect", SHOWN)
 def test_our_client_is_told_that_it_was_refused(defect: Defect, version: ssl.TLSVersion, sides: list[Any]) -> None:
@@ -153,6 +155,7 @@ def test_our_client_is_told_that_it_was_refused(defect: Defect, version: ssl.TLS
     assert NAME in str(error)
 
 
+@pytest.mark.holds("R5")
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 @pytest.mark.parametrize("defect", SHOWN)
 def test_our_server_is_told_that_it_was_refused(defect: Defect, version: ssl.TLSVersion, sides: list[Any]) -> None:
@@ -170,6 +173,7 @@ def test_our_server_is_told_that_it_was_refused(defect: Defect, version: ssl.TLS
     assert isinstance(ours.outcome.__cause__, ssl.SSLError)
 
 
+@pytest.mark.holds("R5")
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 @pytest.mark.parametrize("defect", SHOWN)
 @pytest.mark.parametrize("as_server", [True, False], ids=["server", "client"])
@@ -215,6 +219,7 @@ def test_strict_revocation_refuses_in_the_handshake(as_server: bool, version: ss
     assert "REVOKED" in (other.outcome.reason or "")
 
 
+@pytest.mark.holds("R6")
 @pytest.mark.parametrize("waiting", [0, 1, 3, 100])
 def test_the_late_refusal_of_tls_1_3(waiting: int, sides: list[Any]) -> None:
     """However much has been sent into it, our client learns that it was refused, and why."""

@@ -219,7 +219,7 @@ def test_a_goodbye_may_have_to_wait() -> None:
     assert (tls.finish(), tls.wants) == (False, WRITE)
 
 
-@pytest.mark.holds("F18")
+@pytest.mark.holds("R5", "F18")
 def test_errors_of_the_system_are_told_with_their_number() -> None:
     tls, _ = scripted(OSError(113, "No route to host"))
     with pytest.raises(TlsFailureException) as caught:
@@ -338,6 +338,7 @@ def test_finish_says_goodbye_and_closes_our_half(as_server: bool, version: ssl.T
 # ---------------------------------------------------------------------- nothing in clear
 
 
+@pytest.mark.holds("R13")
 @both_versions
 @both_roles
 def test_every_byte_that_leaves_is_in_a_record(as_server: bool, version: ssl.TLSVersion, sides: list[Any]) -> None:
@@ -398,7 +399,7 @@ def test_every_byte_that_leaves_is_in_a_record(as_server: bool, version: ssl.TLS
 # ---------------------------------------------------------------------- handshakes that fail
 
 
-@pytest.mark.holds("F15")
+@pytest.mark.holds("R5", "F15")
 @both_roles
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 @pytest.mark.parametrize("after", [0, 1])
@@ -423,6 +424,7 @@ def test_a_peer_that_goes_in_the_handshake(as_server: bool, how: str, after: int
     assert caught.value.failure_reason is R.REMOTE_DISCONNECTED
 
 
+@pytest.mark.holds("R5", "A25")
 def test_a_peer_that_has_gone_before_the_handshake(sides: list[Any]) -> None:
     """Bytes and a reset before TLS begins: ``ssl`` says so from wrap_socket, or in the first step."""
     client, server = tcp_pair(sides)
@@ -436,7 +438,7 @@ def test_a_peer_that_has_gone_before_the_handshake(sides: list[Any]) -> None:
     assert caught.value.failure_reason is R.REMOTE_DISCONNECTED
 
 
-@pytest.mark.holds("F15")
+@pytest.mark.holds("R5", "F15")
 @both_roles
 @pytest.mark.parametrize(
     "data",
@@ -462,6 +464,7 @@ def test_what_is_not_tls(as_server: bool, data: bytes, sides: list[Any]) -> None
     assert isinstance(ours.outcome.__cause__, ssl.SSLError)
 
 
+@pytest.mark.holds("R5")
 @both_versions
 def test_a_client_without_a_certificate(version: ssl.TLSVersion, sides: list[Any]) -> None:
     client, server = tcp_pair(sides)
@@ -588,6 +591,7 @@ def resume(sides: list[Any], own: Any, context: ssl.SSLContext, session: ssl.SSL
     return ours, other
 
 
+@pytest.mark.holds("R8")
 def test_tls_1_3_sessions_are_not_resumed(sides: list[Any]) -> None:
     own, context = contexts(), bare_context(server=False, version=TLS13, certificate=issued())
     ours, other = resume(sides, own, context, None)
@@ -597,6 +601,7 @@ def test_tls_1_3_sessions_are_not_resumed(sides: list[Any]) -> None:
     assert not other.socket.session_reused
 
 
+@pytest.mark.holds("R8")
 def test_a_resumed_session_of_tls_1_2_is_verified_again(sides: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     own, context = contexts(), bare_context(server=False, version=TLS12, certificate=issued())
     ours, other = resume(sides, own, context, None)

@@ -199,6 +199,7 @@ def test_a_revoked_intermediate(
         assert error.failure_reason is R.REMOTE_CERTIFICATE_REVOKED
 
 
+@pytest.mark.holds("R5")
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 @pytest.mark.parametrize("as_server", [True, False], ids=["server", "client"])
 @pytest.mark.parametrize(
