@@ -14,6 +14,7 @@ import pytest
 from interop_calls import AUDIO, HELD, end_of
 from interop_kamailio import KINDS, REALM, Behind, behind
 from interop_support import PATIENCE
+from scale import scaled
 
 from p2psip import (
     AuthenticationException,
@@ -235,24 +236,26 @@ def test_what_is_not_let_in(tmp_path: Path, flaw: str) -> None:
         assert path.bob.traffic.received == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_at_a_time(tmp_path: Path, kind: str) -> None:
     """Each nonce has a count, which must grow on the wire."""
+    messages, calls = scaled(5000), scaled(500)
     with challenged(tmp_path, kind, "SHA-256", wait=500) as path:
         heard: list[str | None] = []
         path.bob.endpoint.message_received += lambda sender, args: heard.append(args.text_body)
         operations = [
             path.alice.endpoint.begin_send_message(MessageType.MESSAGE, path.bob.address, body=str(number))
-            for number in range(500)
+            for number in range(messages)
         ]
         for operation in operations:
             assert operation.result(PATIENCE).response_code == 200
-        assert sorted(map(int, heard)) == list(range(500))
-        print(f"{path.alice.traffic.sent['MESSAGE']} requests for 500 messages over {kind}")
+        assert sorted(map(int, heard)) == list(range(messages))
+        print(f"{path.alice.traffic.sent['MESSAGE']} requests for {messages} messages over {kind}")
         path.bob.takes_calls(lambda session: session.accept(answer))
-        sessions = [path.alice.call(path.bob) for _ in range(50)]
+        sessions = [path.alice.call(path.bob) for _ in range(calls)]
         for begun in [session.begin_establish(AUDIO) for session in sessions]:
             assert begun.result(PATIENCE).response_code == 200
         for ended in [session.begin_terminate() for session in sessions]:
             ended.result(PATIENCE)
-        path.bob.traffic.wait_for(received={"BYE": 50})
+        path.bob.traffic.wait_for(received={"BYE": calls})

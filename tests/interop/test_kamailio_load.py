@@ -1,4 +1,4 @@
-"""Ten thousand messages and a thousand calls through Kamailio, none of them lost."""
+"""Many messages and many calls through Kamailio, none of them lost."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import pytest
 from interop_calls import AUDIO
 from interop_kamailio import BOTH, behind
 from interop_support import PATIENCE
+from scale import scaled
 
 from p2psip import MessageReceivedEventArgs, MessageType, Operation
 from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.session import SignalingSession
 from p2psip.session_events import SignalingStateChangedEventArgs
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.long]
 
-MESSAGES = {"TCP": 2000, "TLS": 10_000}
-CALLS = {"TCP": 200, "TLS": 1000}
+MESSAGES = scaled(20_000)
+CALLS = 2 * scaled(1000)
 
 
 class Window:
@@ -51,7 +52,7 @@ def test_messages(tmp_path: Path, kind: str) -> None:
         def received(sender: object, args: MessageReceivedEventArgs) -> None:
             heard.append(int(args.text_body or ""))
 
-        count = MESSAGES[kind]
+        count = MESSAGES
         path.bob.endpoint.message_received += received
         window, operations = Window(100), []
         start = time.monotonic()
@@ -71,7 +72,7 @@ def test_messages(tmp_path: Path, kind: str) -> None:
 def test_calls(tmp_path: Path, kind: str) -> None:
     """Thirty at a time, ended by the caller and by the callee in turn; each message is sent once."""
     with behind(tmp_path, kind, log=False, wait=500) as path:
-        window, count = Window(30), CALLS[kind]
+        window, count = Window(30), CALLS
         reasons: collections.Counter[SignalingTransitionReason] = collections.Counter()
 
         def state_changed(session: SignalingSession, args: SignalingStateChangedEventArgs) -> None:

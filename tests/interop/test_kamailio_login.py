@@ -78,6 +78,7 @@ def test_a_wrong_password_is_tried_once(tmp_path: Path) -> None:
         with pytest.raises(AuthenticationException, match="a proxy did not accept the credentials of alice") as caught:
             path.alice.endpoint.send_message(MessageType.MESSAGE, path.bob.address, timeout=PATIENCE)
         assert caught.value.failure_reason is AuthenticationFailureReason.INVALID_CREDENTIALS
+        path.proxy.stop()  # all that it said can be read now
         assert len(path.proxy.said("challenged MESSAGE")) == 2
 
 

@@ -10,6 +10,7 @@ import pytest
 import trustme
 from interop_link import KINDS, METHODS, THEIRS, Counter, Heard, link, make_identity
 from interop_support import PATIENCE
+from scale import scaled
 
 from p2psip import (
     ErrorEventArgs,
@@ -24,32 +25,36 @@ from p2psip import (
 pytestmark = pytest.mark.interop
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_thousand_requests_come_in_order_and_are_answered(tmp_path: Path, kind: str, method: str) -> None:
+def test_requests_come_in_order_and_are_answered(tmp_path: Path, kind: str, method: str) -> None:
+    count = scaled(10_000)
     with link(tmp_path, kind) as wire:
         heard = Heard()
         wire.endpoint.message_received += heard
-        wire.client(method, calls=1000).check()
-        assert heard.numbers == list(range(1, 1001))
+        wire.client(method, calls=count).check()
+        assert heard.numbers == list(range(1, count + 1))
         assert heard.methods == {method}
         assert heard.authenticated == {wire.is_secure}
         (connection,) = heard.connections.values()
         wire.check_connection(connection)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_connection_for_each_of_two_hundred_requests(tmp_path: Path, kind: str) -> None:
+def test_a_connection_for_each_request(tmp_path: Path, kind: str) -> None:
+    count = scaled(4000)
     with link(tmp_path, kind) as wire:
         heard, opened, closed = Heard(), Counter(), Counter()
         wire.endpoint.message_received += heard
         wire.manager.incoming_connection_added += opened
         wire.manager.incoming_connection_removed += closed
-        wire.client("MESSAGE", calls=200, in_flight=20, connection_per_call=True).check()
-        assert sorted(heard.numbers) == list(range(1, 201))
-        assert len(heard.connections) == 200
-        opened.wait(200)
-        closed.wait(200)
+        wire.client("MESSAGE", calls=count, in_flight=20, connection_per_call=True).check()
+        assert sorted(heard.numbers) == list(range(1, count + 1))
+        assert len(heard.connections) == count
+        opened.wait(count)
+        closed.wait(count)
         assert wire.manager.connections() == ()
 
 

@@ -8,6 +8,7 @@ import pytest
 from interop_calls import AUDIO, HELD, PATIENCE, Calls, Sent, at_once, end_of, sdp
 from interop_link import link
 from interop_script import Script, caller
+from scale import scaled
 
 from p2psip import MessageReceivedEventArgs
 from p2psip.enums import SignalingTransitionReason
@@ -44,16 +45,19 @@ def expect(wire_kind: str, folder: Path, script: Script, calls: Calls, count: in
     return sent
 
 
-def test_a_thousand_calls_at_fifty_a_second(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_fifty_calls_a_second(tmp_path: Path) -> None:
     """Over TCP and over TLS, at the same time. None is lost, and each message is sent once."""
+    count = scaled(10_000)
+    patience = PATIENCE + count / 40
 
     def take(kind: str) -> None:
         script = up("call").pauses(100).request("BYE").wants(200)
         folder = tmp_path / kind
         folder.mkdir()
-        sent = expect(kind, folder, script, Calls(ring_and_accept), 1000, rate=50, in_flight=500, patience=80.0)
+        sent = expect(kind, folder, script, Calls(ring_and_accept), count, rate=50, in_flight=500, patience=patience)
         sent.tally.pop("100 INVITE", None)
-        assert sent.tally == {"180 INVITE": 1000, "200 INVITE": 1000, "200 BYE": 1000}
+        assert sent.tally == {"180 INVITE": count, "200 INVITE": count, "200 BYE": count}
 
     at_once(take, KINDS)
 

@@ -10,6 +10,7 @@ import pytest
 from interop_calls import AUDIO, HELD, PATIENCE, Sent, answering, at_once, begin, call, end_of, sdp
 from interop_link import link
 from interop_script import Script, callee
+from scale import scaled
 
 from p2psip import ContentDescription, FailureResponseException, OperationFailureException, TraceEventArgs
 from p2psip.enums import SignalingState, SignalingTransitionReason
@@ -26,8 +27,10 @@ def up(name: str) -> Script:
     return callee(name).answers_first(180).answers_first(200, body=sdp()).receives("ACK")
 
 
-def test_a_thousand_calls_at_fifty_a_second(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_fifty_calls_a_second(tmp_path: Path) -> None:
     """Over TCP and over TLS, at the same time. None is lost, and each message is sent once."""
+    count = scaled(10_000)
 
     def place(kind: str) -> None:
         script = up("answer").receives("BYE").answers(200)
@@ -36,8 +39,8 @@ def test_a_thousand_calls_at_fifty_a_second(tmp_path: Path) -> None:
         with link(folder, kind) as wire:
             sent = Sent()
             wire.manager.trace += sent
-            server = answering(wire, script, calls=1000, patience=80.0)
-            sessions = [call(wire) for _ in range(1000)]
+            server = answering(wire, script, calls=count, patience=PATIENCE + count / 40)
+            sessions = [call(wire) for _ in range(count)]
             operations = []
             tick, start = threading.Event(), time.monotonic()
             for number, session in enumerate(sessions):
@@ -50,7 +53,7 @@ def test_a_thousand_calls_at_fifty_a_second(tmp_path: Path) -> None:
                 session.terminate()
                 assert session.transition_reason is SignalingTransitionReason.TERMINATED_LOCALLY
             server.sipp.check()
-            assert sent.tally == {"INVITE": 1000, "ACK": 1000, "BYE": 1000}
+            assert sent.tally == {"INVITE": count, "ACK": count, "BYE": count}
             assert not wire.endpoint._sessions
 
     at_once(place, KINDS)
