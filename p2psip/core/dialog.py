@@ -81,6 +81,7 @@ class Dialog:
     __slots__ = (
         "_engine",
         "_usages",
+        "began_at",
         "call_id",
         "flow",
         "is_early",
@@ -118,6 +119,7 @@ class Dialog:
         is_early: bool,
     ) -> None:
         self._engine = engine
+        self.began_at = engine.now
         self._usages: list[DialogUsage] = []
         self.record = record
         self.call_id = call_id

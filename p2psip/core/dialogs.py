@@ -12,19 +12,30 @@ from p2psip.message import Request
 
 
 class Dialogs:
-    """Known by what their requests bear. The engine's first finder."""
+    """Known by what their requests bear. The engine's first finder.
+
+    Attributes:
+        refused: How often there were enough.
+    """
 
     def __init__(self) -> None:
         self._dialogs: dict[tuple[str, str | None, str | None], Dialog] = {}
         self._flows: dict[Flow, dict[Dialog, None]] = {}
         self._expected: dict[tuple[str, str | None], Usage] = {}
         self._waiting: dict[DialogUsage, None] = {}
+        self.refused = 0
 
     def __len__(self) -> int:
         return len(self._dialogs)
 
     def __iter__(self) -> Iterator[Dialog]:
         return iter(list(self._dialogs.values()))
+
+    def are_enough(self, maximum: int) -> bool:
+        """One is about to be begun, and there are as many as there may be."""
+        enough = len(self._dialogs) >= maximum
+        self.refused += enough
+        return enough
 
     def usages(self) -> list[DialogUsage]:
         """Every usage of every dialog, and those that wait for one."""

@@ -6,11 +6,12 @@ to ``effects``. A transaction that is over has left no trace when the call that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from p2psip.config import ManagerSettings
 from p2psip.core.authentication import CredentialSource
+from p2psip.core.counts import Counts
 from p2psip.core.dialogs import Dialogs
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Deliver, Effect, OpenFlow, Send
@@ -28,6 +29,7 @@ from p2psip.core.transaction import (
     ServerTransaction,
 )
 from p2psip.core.uas import (
+    BUSY,
     CANCELLED_METHODS,
     KNOWN_METHODS,
     Refusal,
@@ -37,19 +39,12 @@ from p2psip.core.uas import (
     server_key,
     stateless_answer,
 )
-from p2psip.core.usage import Usage, UsageFinder
+from p2psip.core.usage import Acceptor, Usage, UsageFinder
 from p2psip.errors import MessageParsingException, RealTimeException, fresh
 from p2psip.message import Malformed, Request, Response, create_cancel
 from p2psip.timers import Timers
 
 __all__ = ["KNOWN_METHODS", "ClientRequest", "Engine", "Tokens"]
-
-RETRY_AFTER = "5"
-"""Seconds in the 503 of an overloaded engine."""
-
-
-Acceptor = Callable[[float, ServerTransaction, EndpointRecord], object]
-"""Takes a request that is the first of a dialog: the time, its transaction, whose it is."""
 
 
 class Engine:
@@ -62,6 +57,7 @@ class Engine:
         acceptors: Who takes a request outside of any dialog, by method: what begins sessions and subscriptions.
             All others are delivered to their endpoint.
         now: The time of the input that is being handled.
+        counts: What has happened so far.
     """
 
     def __init__(self, settings: ManagerSettings, tokens: Tokens, directory: Directory) -> None:
@@ -74,6 +70,7 @@ class Engine:
         self.effects: list[Effect] = []
         self.timers = Timers()
         self.now = 0.0
+        self.counts = Counts()
         self._opening: dict[ClientRequest, None] = {}
         self._clients: dict[object, ClientTransaction] = {}
         self._servers: dict[object, ServerTransaction] = {}
@@ -142,7 +139,7 @@ class Engine:
         elif self._count() > self.settings.maximum_transactions:
             self._fail_soon(
                 client_request,
-                throttled(client_request, f"{self.settings.maximum_transactions} transactions are under way"),
+                throttled(client_request, "maximum_transactions", f"{self._count()} transactions are under way"),
             )
         else:
             self.effects.append(OpenFlow(client_request, client_request.target, flow))
@@ -165,9 +162,8 @@ class Engine:
             self.send_ack(now, flow, client_request.request)
             return
         if flow.unanswered >= self.settings.maximum_unanswered_per_connection:
-            client_request.fail(
-                throttled(client_request, f"{flow.unanswered} requests on its connection wait for an answer")
-            )
+            why = f"{flow.unanswered} requests on its connection wait for an answer"
+            client_request.fail(throttled(client_request, "maximum_unanswered_per_connection", why))
             return
         request = client_request.request
         try:
@@ -289,6 +285,7 @@ class Engine:
             method = response.cseq.method
             transaction = self._clients.get((response.top_branch, method))
             if transaction is None:
+                self.counts.strays += 1
                 return
             # RFC 3261 8.1.3.3: with several Vias it went astray.
             if not response.has_one_via:
@@ -312,6 +309,7 @@ class Engine:
         method = request.method
         transaction = self._servers.get(key)
         if transaction is not None:
+            self.counts.absorbed += method != "ACK"
             transaction.take(Input.ACK if method == "ACK" else Input.REQUEST, request)
         elif method == "ACK":
             usage = self._find_usage(request, flow)
@@ -320,7 +318,7 @@ class Engine:
         elif method == "CANCEL":
             self._receive_cancel(flow, request, key)
         elif self._is_overloaded(flow):
-            self._refuse(flow, request, 503, [("Retry-After", RETRY_AFTER)])
+            self._refuse(flow, request, BUSY.status_code, BUSY.headers)
         else:
             self._begin_server(flow, request, key)
 
@@ -390,10 +388,8 @@ class Engine:
 
     def _is_overloaded(self, flow: Flow) -> bool:
         traffic = self._flows.get(flow)
-        settings = self.settings
-        return (
-            traffic is not None and traffic.unanswered >= settings.maximum_unanswered_per_connection
-        ) or self._count() >= settings.maximum_transactions
+        unanswered = 0 if traffic is None else traffic.unanswered
+        return self.counts.are_too_many(unanswered, self._count(), self.settings)
 
     def _count(self) -> int:
         return len(self._opening) + len(self._clients) + len(self._servers)
@@ -486,8 +482,10 @@ class Engine:
         self._clients[transaction.key] = transaction
         self._flows.setdefault(transaction.flow, Traffic()).clients[transaction] = None
         transaction.start()
+        self.counts.clients += 1
 
     def _start_server(self, flow: Flow, request: Request, key: object, to_tag: str) -> ServerTransaction:
+        self.counts.servers += 1
         kind = InviteServerTransaction if request.method == "INVITE" else NonInviteServerTransaction
         transaction = kind(self, flow, key, request, to_tag)
         self._servers[key] = transaction

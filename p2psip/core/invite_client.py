@@ -94,7 +94,7 @@ class OutgoingInvite(ClientUsage):
         if offer is not None:
             pairs.append(("Content-Type", offer.content_type))
         session.request = Request("INVITE", uri, pairs, b"" if offer is None else offer.body)
-        if len(session.engine.dialogs) >= session.engine.settings.maximum_dialogs:
+        if session.engine.dialogs.are_enough(session.engine.settings.maximum_dialogs):
             target = OperationFailureException(
                 f"INVITE to {uri} was not sent, because {session.engine.settings.maximum_dialogs} dialogs are open; "
                 "end some, or raise the limit in the settings.",
@@ -328,6 +328,7 @@ class OutgoingInvite(ClientUsage):
         )
 
     def _rang_too_long(self, seconds: float) -> None:
+        self._session.engine.counts.timeouts["ring_limit"] += 1
         self._ring = None
         self._abort(
             self._session.engine.now,

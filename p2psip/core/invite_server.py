@@ -45,11 +45,13 @@ class AwaitedAck:
 
     def _repeat(self) -> None:
         engine = self._session.engine
+        engine.counts.retransmitted += 1
         self._transaction.respond(self._response)
         self._interval = min(2 * self._interval, engine.settings.t2)
         self._again = engine.timers.start(engine.now, self._interval, self._repeat)
 
     def _missing(self, missing: Callable[[], object]) -> None:
+        self._session.engine.counts.timeouts["acknowledgement"] += 1
         self.stop()
         missing()
 
@@ -89,6 +91,7 @@ class IncomingInvite:
         self._ring = engine.timers.start(now, limit, self._rang_too_long, code)
 
     def _rang_too_long(self, code: int) -> None:
+        self._session.engine.counts.timeouts["ring_limit"] += 1
         self.reject(self._session.engine.now, code, None, (), None, SignalingTransitionReason.TIMEOUT)
 
     def _is_refused(self, now: float) -> bool:

@@ -12,7 +12,7 @@ from p2psip.core.event_headers import retry_after as seconds_to_retry
 from p2psip.core.events import SubscriptionEnded, SubscriptionRefreshed
 from p2psip.core.sender import Sender
 from p2psip.core.session_headers import record_route
-from p2psip.core.uas import Refusal
+from p2psip.core.uas import BUSY, Refusal
 from p2psip.core.usage import ClientUsage
 from p2psip.errors import (
     OperationFailureException,
@@ -400,8 +400,8 @@ def receive_subscribe(engine: Engine, now: float, transaction: ServerTransaction
         refusal = Refusal(423, [("Min-Expires", str(SHORTEST))])
     elif contact_uri(request) is None:
         refusal = Refusal(400)
-    elif len(engine.dialogs) >= engine.settings.maximum_dialogs:
-        refusal = Refusal(503, [("Retry-After", "5")])
+    elif engine.dialogs.are_enough(engine.settings.maximum_dialogs):
+        refusal = BUSY
     if refusal is not None:
         transaction.refuse(refusal)
         return

@@ -14,7 +14,7 @@ from p2psip.core.events import ReferEnded
 from p2psip.core.refer import LIFETIME, IncomingRefer, OutgoingRefer, refer_to_of, wants_no_progress
 from p2psip.core.session_headers import record_route
 from p2psip.core.subscribe import MAXIMUM_NOTIFIERS
-from p2psip.core.uas import Refusal
+from p2psip.core.uas import BUSY, Refusal
 from p2psip.enums import SignalingState
 from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException
 from p2psip.message import Request, Response
@@ -254,8 +254,8 @@ def receive_refer(engine: Engine, now: float, transaction: ServerTransaction, re
     refusal: Refusal | None = None
     if refer_to_of(request) is None or contact_uri(request) is None:
         refusal = Refusal(400)  # RFC 3515 2.4.2; and there would be no way back
-    elif len(engine.dialogs) >= engine.settings.maximum_dialogs:
-        refusal = Refusal(503, [("Retry-After", "5")])
+    elif engine.dialogs.are_enough(engine.settings.maximum_dialogs):
+        refusal = BUSY
     if refusal is not None:
         transaction.refuse(refusal)
         return

@@ -72,6 +72,7 @@ class ReliableSender:
     def _repeat(self) -> None:
         engine = self._session.engine
         if self._response is not None:
+            engine.counts.retransmitted += 1
             self._transaction.respond(self._response)
             self._interval *= 2
             self._again = engine.timers.start(engine.now, self._interval, self._repeat)
@@ -79,6 +80,7 @@ class ReliableSender:
     def _missing(self) -> None:
         """RFC 3262 3: the INVITE is to be refused with a 5xx."""
         session, operation = self._session, self._operation
+        session.engine.counts.timeouts["acknowledgement"] += 1
         self._operation = None
         self._stop_timers()
         error = OperationTimeoutException(

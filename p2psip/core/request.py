@@ -248,6 +248,7 @@ class ClientRequest:
 
     def timed_out(self) -> None:
         """64*T1 are over."""
+        self._engine.counts.timeouts["transaction"] += 1
         self.flow.doubt(self._engine.now - 64 * self._engine.settings.t1)
         error = self._not_answered(64 * self._engine.settings.t1)
         if not self._takes_another_way(str(error)):
@@ -320,6 +321,8 @@ class ClientRequest:
 
     def _out_of_time(self) -> None:
         """The ceiling, or the time-out of the caller, whichever was earlier."""
+        is_ceiling = self._limit_seconds >= self._engine.settings.request_ceiling
+        self._engine.counts.timeouts["request_ceiling" if is_ceiling else "caller"] += 1
         if self.flow is None:
             error = OperationTimeoutException(
                 f"{self} could not be sent: there was no connection to {self._where()} after "
@@ -394,8 +397,9 @@ def _is_alive(flow: Flow | None) -> bool:
     return flow is not None and flow.is_connected
 
 
-def throttled(client_request: ClientRequest, why: str) -> OperationFailureException:
+def throttled(client_request: ClientRequest, limit: str, why: str) -> OperationFailureException:
     """A limit of ours keeps the request back."""
+    client_request._engine.counts.refused[limit] += 1
     return OperationFailureException(
         f"{client_request} was not sent, because {why}; wait for answers before sending more, or raise the limit "
         "in the settings.",

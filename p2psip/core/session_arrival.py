@@ -10,7 +10,7 @@ from p2psip.core.effects import Arrived
 from p2psip.core.engine import Engine
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.transaction import ServerTransaction
-from p2psip.core.uas import Refusal
+from p2psip.core.uas import BUSY, Refusal
 from p2psip.enums import SignalingState
 from p2psip.message import Request
 
@@ -65,8 +65,8 @@ def _is_early_only(request: Request) -> bool:
 
 def examine(engine: Engine, request: Request) -> Refusal | None:
     """Why an INVITE outside of any dialog cannot begin a session."""
-    if len(engine.dialogs) >= engine.settings.maximum_dialogs:
-        return Refusal(503, [("Retry-After", "5")])
+    if engine.dialogs.are_enough(engine.settings.maximum_dialogs):
+        return BUSY
     if contact_uri(request) is None:
         return Refusal(400)  # RFC 3261 8.1.1.8: there would be no way back
     if request.headers.count("Replaces") + request.headers.count("Join") > 1:

@@ -156,7 +156,7 @@ class Subscriber:
         self._left.clear()
         self._retries.begun(now)
         self._change(S.SUBSCRIBING, None, None, None)
-        if len(engine.dialogs) >= engine.settings.maximum_dialogs:
+        if engine.dialogs.are_enough(engine.settings.maximum_dialogs):
             error = OperationFailureException(
                 f"SUBSCRIBE to {self._uri} was not sent, because {engine.settings.maximum_dialogs} dialogs are "
                 "open; end some, or raise the limit in the settings.",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from p2psip.config import ManagerSettings
+from p2psip.core.counts import Counts
 from p2psip.core.directory import EndpointRecord
 from p2psip.core.effects import Effect, Expired, Send
 from p2psip.core.late_response import LateResponse
@@ -41,6 +42,7 @@ class Context(Protocol):
     settings: ManagerSettings
     timers: Timers
     effects: list[Effect]
+    counts: Counts
 
     def client_ended(self, transaction: ClientTransaction) -> None: ...
     def server_answered(self, transaction: ServerTransaction) -> None: ...
@@ -360,6 +362,7 @@ class ServerTransaction(Transaction):
         self._run(self.context.settings.handler_limit - self._trying_delay(), Input.HANDLER_LIMIT)
 
     def expire(self, message: Message) -> None:
+        self.context.counts.timeouts["handler_limit"] += 1
         self.respond(self.create_response(500))
         if self.usage is None:
             self.context.effects.append(Expired(self))
@@ -476,6 +479,7 @@ class InviteServerTransaction(ServerTransaction):
             self.usage.acknowledged(self.context.now, self.flow, ack)
 
     def fail_unacknowledged(self, message: Message) -> None:
+        self.context.counts.timeouts["acknowledgement"] += 1
         if self.usage is not None:
             self.usage.transaction_failed(
                 self.context.now,

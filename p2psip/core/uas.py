@@ -69,6 +69,10 @@ class Refusal:
         self.headers = headers
 
 
+BUSY = Refusal(503, [("Retry-After", "5")])
+"""There is no room for what it asks for; seconds after which there may be."""
+
+
 def find_endpoint(request: Request, flow: Flow, directory: Directory) -> EndpointRecord | Refusal:
     """The endpoint that a request outside of any dialog is for, or why there is none (RFC 3261 8.2.2.1)."""
     if request.to_tag is not None or request.method in DIALOG_METHODS:

@@ -7,12 +7,14 @@ any dialog.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2psip.errors import RealTimeException
 from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
+    from p2psip.core.directory import EndpointRecord
     from p2psip.core.request import ClientRequest
     from p2psip.core.transaction import ServerTransaction
 
@@ -45,6 +47,10 @@ class UsageFinder(Protocol):
     """Finds the usage that a request belongs to."""
 
     def find(self, request: Request, flow: Any) -> Usage | None: ...
+
+
+Acceptor = Callable[[float, "ServerTransaction", "EndpointRecord"], object]
+"""Takes a request that is the first of a dialog: the time, its transaction, whose it is."""
 
 
 class ClientUsage:
