@@ -367,15 +367,9 @@ class ServerTransaction(Transaction):
         if self.usage is None:
             self.context.effects.append(Expired(self))
         else:
-            limit = self.context.settings.handler_limit
-            self.usage.transaction_failed(
-                self.context.now,
-                self,
-                OperationTimeoutException(
-                    f"{self.request.method} from {self._sender} was answered 500 because nobody had answered it "
-                    f"within {limit:g} s."
-                ),
-            )
+            what = f"{self.request.method} from {self._sender} was answered 500 because nobody had answered it within"
+            error = OperationTimeoutException(f"{what} {self.context.settings.handler_limit:g} s.")
+            self.usage.transaction_failed(self.context.now, self, error)
 
     def flow_closed(self, error: RealTimeException | None) -> None:
         """The flow of the request is gone. Who sent it may still wait for the answer, which finds another way."""
