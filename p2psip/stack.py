@@ -388,7 +388,7 @@ class Stack:
     ) -> None:
         """Call ``function(*args)``, which posts the request of that transaction to the strand, or answer 503 where
         the strand has too much already."""
-        if self.pressure.is_too_high(strand, transaction.flow):
+        if self.pressure.refuses(strand, transaction.flow):
             busy = transaction.create_response(503, headers=[("Retry-After", "5")])
             self.engine.respond(self.loop.now, transaction, busy)
         else:

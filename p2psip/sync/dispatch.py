@@ -14,6 +14,7 @@ from typing import Any
 
 from p2psip.sync import waiting
 from p2psip.sync.event import OnError
+from p2psip.sync.latency import Latency, LatencyFigures, together
 from p2psip.sync.strand import Item, Strand
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Dispatcher:
         self._begun = 0  # items taken so far
         self._emptied = 0  # times that the last item was taken
         self._leaving = 0  # workers inside stop()
+        self._latency = Latency()  # of workers that have ended
         self._watcher: _Watcher | None = None
 
     def strand(self, name: str, owner: object = None) -> Strand:
@@ -101,6 +103,18 @@ class Dispatcher:
     def workers(self) -> int:
         """Threads of just now."""
         return len(self._workers)
+
+    def latency(self) -> LatencyFigures:
+        """How long handlers have taken so far. Any thread."""
+        with self._lock:
+            return together([self._latency, *(worker.latency for worker in self._workers)])
+
+    def busy_strands(self) -> list[Strand]:
+        """Those that run something or have something waiting, as of just now. Any thread."""
+        with self._lock:
+            found = [worker.running for worker in self._workers]
+            found += self._ready.copy()
+        return list(dict.fromkeys(each for each in found if isinstance(each, Strand)))
 
     # ------------------------------------------------------------------ work in, work out
 
@@ -260,6 +274,8 @@ class _Worker(_Thread):
 
     def __init__(self, dispatcher: Dispatcher, number: int) -> None:
         super().__init__(dispatcher, f"{dispatcher.name} worker {number}")
+        self.latency = Latency()
+        self.running: Strand | Item | None = None
 
     def blocked(self) -> None:
         dispatcher = self.dispatcher
@@ -284,11 +300,13 @@ class _Worker(_Thread):
             again = None
             if item is None:
                 return
+            self.running = item
             if isinstance(item, Strand):
-                if item._run():
+                if item._run(self.latency):
                     again = item
             else:
                 dispatcher._call(None, *item)
+            self.running = None
             del item  # nothing is kept alive by a worker that is idle
 
     def _next(self, again: Strand | None) -> Strand | Item | None:
@@ -325,7 +343,9 @@ class _Worker(_Thread):
                 self.wake.acquire()  # somebody wanted it at the last moment
 
     def _leave(self) -> None:
-        self.dispatcher._workers.discard(self)
+        if self in self.dispatcher._workers:
+            self.dispatcher._workers.discard(self)
+            self.dispatcher._latency.join(self.latency)
         self.dispatcher._quiet.notify_all()
 
     def _not_started(self) -> None:

@@ -149,7 +149,10 @@ class Event(Generic[SenderT, ArgsT]):
             False: An ``expect`` holds ``done`` back.
         """
         hold: _Hold | None = None
+        strand = waiting.here.strand
         for handler in self._handlers:
+            if strand is not None:
+                strand.handler = handler
             try:
                 if isinstance(handler, Expectation):
                     if hold is None:

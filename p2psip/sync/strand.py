@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from p2psip.sync import waiting
 
 if TYPE_CHECKING:
     from p2psip.sync.dispatch import Dispatcher
+    from p2psip.sync.latency import Latency
 
 BATCH = 64
 """Items of one strand before another strand has its turn."""
@@ -21,7 +23,12 @@ Item = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Strand:
-    """A queue of one object: what is posted runs in order and one at a time, on any worker. Made by a dispatcher."""
+    """A queue of one object: what is posted runs in order and one at a time, on any worker. Made by a dispatcher.
+
+    Attributes:
+        running_since: When what runs now was begun (``time.monotonic``); 0 when nothing runs.
+        handler: What runs, or ran last; of an event the handler whose turn it is.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -33,7 +40,9 @@ class Strand:
         "_owner",
         "_queue",
         "_scheduled",
+        "handler",
         "name",
+        "running_since",
     )
 
     def __init__(self, dispatcher: Dispatcher, name: str, owner: object) -> None:
@@ -43,6 +52,8 @@ class Strand:
         self._queue: collections.deque[Item] = collections.deque()
         self._lock = threading.RLock()  # a finalizer may come back here
         self._scheduled = False
+        self.running_since = 0.0
+        self.handler: object = None
         self._high: tuple[int, int, Callable[[], object], Callable[[], object]] | None = None
         self._above = False
         self._low: tuple[tuple[int, Callable[[], object]], ...] = ()
@@ -131,9 +142,10 @@ class Strand:
         for function in due:
             self._dispatcher._call(None, function, ())
 
-    def _run(self) -> bool:
+    def _run(self, latency: Latency) -> bool:
         """One batch, on a worker. True: there is more, and the strand wants another turn."""
         queue, dispatcher = self._queue, self._dispatcher
+        begun = self.running_since = time.monotonic()
         owner = waiting.here.owner = self.owner
         waiting.here.strand = self
         try:
@@ -151,11 +163,16 @@ class Strand:
                     continue
                 if self._low:
                     self._lowered()
+                self.handler = function
                 try:
                     function(*args)
                 except BaseException as error:
                     dispatcher._report(owner, error, function)
                 del function, args
+                ended = time.monotonic()
+                latency.add(ended - begun)
+                begun = self.running_since = ended
             return True
         finally:
+            self.running_since, self.handler = 0.0, None
             waiting.here.owner = waiting.here.strand = None

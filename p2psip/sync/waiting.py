@@ -25,6 +25,12 @@ class Worker(Protocol):
         """It goes on."""
 
 
+class Strand(Protocol):
+    """What is being run, as the waits and events of this package see it."""
+
+    handler: object
+
+
 class _Here(threading.local):
     """What is known about the thread that looks."""
 
@@ -33,7 +39,7 @@ class _Here(threading.local):
     worker: Worker | None = None
     owner: object = None
     """Of the strand that is being run."""
-    strand: object = None
+    strand: Strand | None = None
 
 
 here = _Here()
