@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
 from collections.abc import Iterable
+from typing import Any
 
 from p2psip.errors import TlsFailureException, TlsFailureReason
 from p2psip.net import failures
@@ -23,6 +25,22 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 
 REVOCATION = ("available", "strict", "off")
 _VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+
+
+class _Socket(ssl.SSLSocket):
+    """Closes itself where ``wrap_socket`` would leave it to the garbage collector, open: the peer has gone already, and
+    what it sent before the handshake, if anything, is none of TLS (CVE-2023-40217)."""
+
+    is_made = False
+
+    def getpeername(self) -> Any:
+        try:
+            return super().getpeername()
+        except OSError as error:
+            if self.is_made:
+                raise
+            self.close()
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
 
 
 class TlsContexts:
@@ -87,6 +105,7 @@ class TlsContexts:
     ) -> ssl.SSLContext:
         """A context that verifies nobody yet."""
         context = ssl.SSLContext(protocol)
+        context.sslsocket_class = _Socket
         context.check_hostname = False  # it would take wildcards and common names; the Verifier does RFC 5922
         context.verify_mode = ssl.CERT_NONE
         context.minimum_version = minimum_version
@@ -157,7 +176,7 @@ class TlsContexts:
 
     def _wrap(self, context: ssl.SSLContext, sock: socket.socket, peer: Peer, asked: str | None) -> ssl.SSLSocket:
         try:
-            return context.wrap_socket(
+            wrapped = context.wrap_socket(
                 sock,
                 server_side=context is self._server,
                 do_handshake_on_connect=False,
@@ -167,6 +186,9 @@ class TlsContexts:
         except (OSError, ValueError) as error:
             sock.close()
             raise failures.handshake_failed(peer, error) from error
+        assert isinstance(wrapped, _Socket)
+        wrapped.is_made = True
+        return wrapped
 
 
 def _local(sock: socket.socket) -> tuple[str, int] | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import os
 import re
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +17,11 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from net_support import Side, answer, dial, message, sides
+from net_support import PATIENCE, Side, answer, dial, message, sides
 from tls_support import NAME, TLS12, TLS13, VERSIONS, bare_context, contexts, issued
 
 from p2psip.config import ManagerSettings
-from p2psip.errors import ConnectionFailureException
+from p2psip.errors import ConnectionFailureException, TlsFailureReason
 from p2psip.net.network import Target
 
 __all__ = ["sides"]
@@ -113,6 +116,41 @@ def test_peers_that_leave_in_the_handshake_while_listening_stops_and_starts(
 
 
 @pytest.mark.holds("F37")
+@pytest.mark.holds("R31")
+@pytest.mark.parametrize("said", [b"", b"MESSAGE sip:bob@b.example SIP/2.0\r\n"], ids=["silent", "hasty"])
+def test_peers_that_are_gone_before_they_are_accepted_leave_no_descriptor(sides: Make, said: bytes) -> None:
+    """``ssl`` makes a socket of its own before it looks whether there is a peer, and may leave it to the collector."""
+    side = sides(tls=contexts())
+    port = side.listen()
+
+    def lowest() -> int:
+        with open(os.devnull) as file:
+            return file.fileno()
+
+    entered, leave = threading.Event(), threading.Event()
+
+    def block() -> None:
+        entered.set()
+        leave.wait(PATIENCE)
+
+    side.loop.post(block)
+    assert entered.wait(PATIENCE)
+    before = lowest()
+    gc.disable()
+    try:
+        for _ in range(20):
+            peer = Peer(port, bare_context(server=False))
+            peer.sock.sendall(said)
+            peer.reset()
+        leave.set()
+        for _, error in side.recorder.wait("handshake failed", 20):
+            assert error.failure_reason is TlsFailureReason.REMOTE_DISCONNECTED
+        become(side, lambda: not side.network._all)
+        assert lowest() == before
+    finally:
+        gc.enable()
+
+
 def test_we_may_be_our_own_peer(sides: Make) -> None:
     side = sides(tls=contexts(), hosts={NAME: ["127.0.0.1"]})
     connection = side.acquire(Target("TLS", NAME, side.listen(), NAME)).connection()
