@@ -278,8 +278,8 @@ class Engine:
     def _receive_response(self, response: Response) -> None:
         """RFC 3261 18.1.2: what is bad or matches nothing is dropped.
 
-        The transaction is looked for first, so that strays cost little. Only a response to an INVITE, which can make
-        a dialog, is looked at as a whole; of others, what an application asks for says for itself if it is malformed.
+        The transaction is looked for first, so that strays cost little. Only a response that can make a dialog is
+        looked at as a whole; of others, what an application asks for says for itself if it is malformed.
         """
         try:
             method = response.cseq.method
@@ -290,7 +290,7 @@ class Engine:
             # RFC 3261 8.1.3.3: with several Vias it went astray.
             if not response.has_one_via:
                 return
-            if method == "INVITE":
+            if method in ("INVITE", "REFER", "SUBSCRIBE"):
                 response.validate()
             elif not 100 <= response.status_code <= 699 or response.sip_version.upper() != "SIP/2.0":
                 return

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from call_support import World
 from core_support import Target
+from subscription_support import deliver_next
 
 from p2psip.config import ManagerSettings
 from p2psip.core.refer_outside import IncomingOutsideRefer, OutsideRefer
 from p2psip.core.subscribe import MAXIMUM_NOTIFIERS
-from p2psip.errors import OperationFailureException
+from p2psip.errors import OperationFailureException, OperationTimeoutException
 from p2psip.message import Request, Response, parse_message
 
 BOB = "sip:bob@bob.example"
@@ -85,6 +86,19 @@ def test_notify_comes_before_the_202(world: World) -> None:
     asking.tell(486)
     assert asking.told[-1] == (486, True)
     asking.assert_over()
+
+
+@pytest.mark.parametrize("to", ["", "<sip:bob", '<sip:bob@bob.example>;tag="a"'])
+def test_an_answer_that_cannot_make_a_dialog_is_dropped(world: World, to: str) -> None:
+    """RFC 3261 18.1.2: a malformed response is no answer."""
+    asking = Asking(world)
+    world.held = []
+    asking.taken.accept(world.now)
+    world.run()
+    deliver_next(world, ("To: <sip:bob@bob.example>;tag=", f"To: {to}\r\nX: "))
+    world.held.clear()
+    asking.assert_over()
+    assert isinstance(asking.operation.error, OperationTimeoutException)
 
 
 def test_nobody_wants_to_know(world: World) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from call_support import World
 from core_support import Target, make_request, received
-from subscription_support import PRESENCE, S, Watch
+from subscription_support import PRESENCE, S, Watch, deliver_next
 
 from p2psip.config import ManagerSettings
 from p2psip.core.publish import Publication
@@ -168,6 +168,21 @@ def test_no_answer_in_time(world: World) -> None:
     assert isinstance(watch.operation.error, OperationTimeoutException)
     assert watch.states == [S.SUBSCRIBING, S.TERMINATED]
     over(world)
+
+
+@pytest.mark.parametrize("to", ["", "<sip:bob", '<sip:bob@bob.example>;tag="a"'])
+def test_an_answer_that_cannot_make_a_dialog_is_dropped(world: World, to: str) -> None:
+    """RFC 3261 18.1.2: a malformed response is no answer."""
+    world.held = []
+    watch = Watch(world)
+    world.release()
+    world.held = []
+    watch.accept()
+    deliver_next(world, ("To: <sip:bob@bob.example>;tag=", f"To: {to}\r\nX: "))
+    world.held.clear()
+    world.pass_time(70.0)
+    assert isinstance(watch.operation.error, OperationTimeoutException)
+    world.assert_over()
 
 
 def test_redirections_take_of_the_same_time(world: World) -> None:
