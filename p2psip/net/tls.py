@@ -186,8 +186,7 @@ class TlsContexts:
         except (OSError, ValueError) as error:
             sock.close()
             raise failures.handshake_failed(peer, error) from error
-        assert isinstance(wrapped, _Socket)
-        wrapped.is_made = True
+        wrapped.is_made = True  # type: ignore[attr-defined]
         return wrapped
 
 
