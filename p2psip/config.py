@@ -12,7 +12,8 @@ class ManagerSettings:
     """Timers and limits of one connection manager.
 
     Times are seconds. Immutable: make a changed copy with ``dataclasses.replace`` and give it to the manager.
-    All are on by default, but for the rates per second and for pings of our own: None switches them off.
+    All are on by default, but for the rates per second and for pings of our own, which None switches off, and for
+    ``strict_key_files``.
 
     Raises:
         ValueError, TypeError: A value that is none.
@@ -96,6 +97,10 @@ class ManagerSettings:
     maximum_workers: int = 256
     """Threads that run handlers; as many as handlers that block at the same time."""
 
+    # Files.
+    strict_key_files: bool = False
+    """Refuse private keys in files that other users can read (POSIX only), instead of warning of them in the log."""
+
     def __post_init__(self) -> None:
         if isinstance(self.trusted_addresses, str):
             raise TypeError(f"trusted_addresses is a set of addresses, not the text {self.trusted_addresses!r}.")
@@ -103,6 +108,10 @@ class ManagerSettings:
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), str(field.type)
             if kind.startswith("frozenset") or (value is None and "None" in kind):
+                continue
+            if kind == "bool":
+                if not isinstance(value, bool):
+                    raise TypeError(f"{field.name} is True or False, not {value!r}.")
                 continue
             if isinstance(value, bool) or not isinstance(value, int if kind.startswith("int") else int | float):
                 raise TypeError(f"{field.name} is {kind}, not {value!r}.")

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from p2psip import arguments
 from p2psip.config import ManagerSettings
 from p2psip.domains import DomainSet
 from p2psip.enums import SipTransportType
@@ -39,7 +40,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         allow_common_name: Take the common name of a certificate that has no alternative names (RFC 5922 7.1).
         minimum_tls_version: TLS 1.2 or 1.3.
         key_log_file: Where session keys are written, for a debugger such as Wireshark; None (nowhere) by default.
-        settings: Timers and limits.
+        settings: Timers and limits, and whether keys that other users can read are refused (``strict_key_files``).
         resolver: Names that are known here, for tests and labs; as for RealTimeServerTcpConnectionManager.
 
     Raises:
@@ -68,7 +69,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         store = _store(certificate_store)
         self._source: Any = (store, certificate_issuer_name, certificate_serial_number)
         self._initialize(
-            store.find(certificate_issuer_name, certificate_serial_number),
+            store.find(certificate_issuer_name, certificate_serial_number, strict=_is_strict(settings)),
             local_host,
             store.trusted if trusted_roots is None else trusted_roots,
             need_mutual_tls,
@@ -111,7 +112,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         self = cls.__new__(cls)
         self._source = (certificate, key, password)
         self._initialize(
-            LocalCertificate.from_files(certificate, key, password=password),
+            LocalCertificate.from_files(certificate, key, password=password, strict=_is_strict(settings)),
             local_host,
             trusted_roots,
             need_mutual_tls,
@@ -176,7 +177,8 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         """
         with self._certificate_lock:
             store = self._source[0] if isinstance(self._source[0], CertificateStore) else CertificateStore.default()
-            self._use(store.find(certificate_issuer_name, certificate_serial_number))
+            strict = self.settings.strict_key_files
+            self._use(store.find(certificate_issuer_name, certificate_serial_number, strict=strict))
             self._source = (store, certificate_issuer_name, certificate_serial_number)
 
     def reload_certificates(self) -> None:
@@ -190,10 +192,11 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         """
         with self._certificate_lock:
             first, second, third = self._source
+            strict = self.settings.strict_key_files
             if isinstance(first, CertificateStore):
-                self._use(first.find(second, third))
+                self._use(first.find(second, third, strict=strict))
             else:
-                self._use(LocalCertificate.from_files(first, second, password=third))
+                self._use(LocalCertificate.from_files(first, second, password=third, strict=strict))
 
     def _use(self, certificate: LocalCertificate) -> None:
         self._check_alive("change its certificate")
@@ -274,6 +277,10 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
                 "allowed_domains needs need_mutual_tls = True: without it peers show no certificate to look at."
             )
         self._stack.network.allowed_domains = domains
+
+
+def _is_strict(settings: ManagerSettings | None) -> bool:
+    return settings is not None and arguments.instance(settings, ManagerSettings, "settings").strict_key_files
 
 
 def _store(store: CertificateStore | str | os.PathLike[str] | None) -> CertificateStore:

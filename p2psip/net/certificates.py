@@ -81,6 +81,7 @@ class LocalCertificate:
         key: str | os.PathLike[str] | None = None,
         *,
         password: Password = None,
+        strict: bool = False,
     ) -> LocalCertificate:
         """From PEM, DER or PKCS#12 files.
 
@@ -88,14 +89,13 @@ class LocalCertificate:
             certificate: The certificate and, behind it, its chain; the key may lie there as well.
             key: The private key, where it has a file of its own.
             password: Of an encrypted key or PKCS#12 file.
+            strict: Refuse a key that other users can read.
 
         Raises:
             TlsFailureException: Nothing usable is there, or as for the class.
         """
         path = Path(certificate)
-        found = [_read(path, password)]
-        if key is not None:
-            found.append(_read(Path(key), password))
+        found = [_read(each, password, strict) for each in ([path] if key is None else [path, Path(key)])]
         certificates = found[0].certificates
         if not certificates:
             raise _failure(f"{path} {found[0].problems[0] if found[0].problems else 'holds no certificate'}.")
@@ -260,7 +260,7 @@ class CertificateStore:
         stored = tuple(StoredCertificate(c, path, shelf.key_of(c) is not None) for c, path in shelf.certificates())
         return Holdings(stored, tuple(shelf.problems()))
 
-    def find(self, issuer: str, serial: int | str | bytes) -> LocalCertificate:
+    def find(self, issuer: str, serial: int | str | bytes, *, strict: bool = False) -> LocalCertificate:
         """The certificate of this issuer with this serial number, with its chain and key.
 
         Args:
@@ -268,6 +268,7 @@ class CertificateStore:
                 Case and spacing do not count.
             serial: An int, hex text (colons and spaces allowed), or bytes in the order that viewers show; reversed
                 bytes, as .NET gives them, are taken when they fit exactly one certificate.
+            strict: Leave out files with a private key that other users can read.
 
         Raises:
             TlsFailureException: It is not there, has no key, or cannot be used; the sentence says what the store
@@ -277,7 +278,7 @@ class CertificateStore:
         if not isinstance(issuer, str):
             raise TypeError(f"The issuer is given as text, not as {type(issuer).__name__}.")
         wanted, numbers = IssuerName(issuer), serial_numbers(serial)
-        shelf = self._read()
+        shelf = self._read(strict)
         fitting = {c: path for c, path in shelf.certificates() if wanted.fits(c.issuer) and c.serial_number in numbers}
         if not fitting:
             number = shown_serial(numbers[0]) if numbers[0] >= 0 else str(numbers[0])
@@ -301,7 +302,7 @@ class CertificateStore:
             )
         return LocalCertificate(certificate, shelf.chain_of(certificate), key, str(path))
 
-    def _read(self) -> _Shelf:
+    def _read(self, strict: bool = False) -> _Shelf:
         try:
             paths = sorted(path for path in self.path.iterdir() if not path.name.startswith(".") and path.is_file())
         except OSError as error:
@@ -312,7 +313,7 @@ class CertificateStore:
         found, unreadable = [], []
         for path in paths:
             try:
-                found.append(files.read(path, self._password))
+                found.append(files.read(path, self._password, strict=strict))
             except UnreadableError as error:
                 unreadable.append(f"{path.name} {error}")
         shelf = _Shelf(found, unreadable, self._password)
@@ -377,7 +378,7 @@ class _Shelf:
 
     def why_no_key(self, certificate: x509.Certificate) -> str:
         """What may have hidden it."""
-        refused = [f"{path.name} {problem}" for path, problem in self._refused.items()]
+        refused = [*self._unreadable, *(f"{path.name} {problem}" for path, problem in self._refused.items())]
         return f" ({'; '.join(refused[:3])})" if refused else ""
 
     def preference(self, certificate: x509.Certificate) -> tuple[bool, datetime.datetime]:
@@ -390,9 +391,9 @@ class _Shelf:
         return _chain_of(certificate, [c for c, _ in self.certificates()])
 
 
-def _read(path: Path, password: Password) -> Contents:
+def _read(path: Path, password: Password, strict: bool) -> Contents:
     try:
-        return files.read(path, password)
+        return files.read(path, password, strict=strict)
     except UnreadableError as error:
         raise _failure(f"The certificate file {path} {error}.") from error
 

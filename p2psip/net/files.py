@@ -77,11 +77,11 @@ class Contents:
         return keys
 
 
-def read(path: Path, password: Password = None) -> Contents:
-    """Everything in a file.
+def read(path: Path, password: Password = None, *, strict: bool = False) -> Contents:
+    """Everything in a file. A private key that other users can read is warned of.
 
     Raises:
-        UnreadableError: There is no way to it.
+        UnreadableError: There is no way to it, or it is ``strict`` and other users can read a private key in it.
     """
     try:
         if path.stat().st_size > MAXIMUM_SIZE:
@@ -90,8 +90,12 @@ def read(path: Path, password: Password = None) -> Contents:
     except OSError as error:
         raise UnreadableError(f"cannot be read ({error.strerror or error})") from error
     contents = parse(data, path, password)
-    if contents.keys or contents.locked:
-        _look_at_mode(path)
+    if (contents.keys or contents.locked) and _is_open_to_others(path):
+        if strict:
+            raise UnreadableError(
+                "holds a private key that other users can read, which strict_key_files forbids: chmod 600 it"
+            )
+        _log.warning("The private key in %s can be read by other users: chmod 600 it.", path)
     return contents
 
 
@@ -173,10 +177,9 @@ def password_for(password: Password, path: Path) -> bytes | None:
     return secret.encode() if isinstance(secret, str) else secret
 
 
-def _look_at_mode(path: Path) -> None:
-    """A private key is for its owner's eyes."""
-    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        _log.warning("The private key in %s can be read by other users: chmod 600 it.", path)
+def _is_open_to_others(path: Path) -> bool:
+    """More than its owner may do something with it. Modes are POSIX's; elsewhere nothing is known."""
+    return os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077 != 0
 
 
 @contextlib.contextmanager

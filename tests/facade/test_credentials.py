@@ -132,6 +132,7 @@ def test_removed_credentials_are_used_no_more(pair: TcpPair) -> None:
     assert refusal(pair).failure_reason is AuthenticationFailureReason.MISSING_CREDENTIALS
 
 
+@pytest.mark.holds("R16")
 def test_secrets_are_never_shown(pair: TcpPair, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     traces: list[bytes] = []

@@ -326,6 +326,7 @@ def test_settings_are_checked() -> None:
         ("maximum_connections_per_pool", 0, ValueError),
         ("trusted_addresses", "10.0.0.1", TypeError),
         ("trusted_addresses", 7, TypeError),
+        ("strict_key_files", 1, TypeError),
     ],
 )
 def test_each_setting_has_its_type(name: str, value: object, error: type[Exception]) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def failing(store: CertificateStore, issuer: str = ISSUER, serial: int | str | b
 # ---------------------------------------------------------------------- finding
 
 
+@pytest.mark.holds("R14")
 @pytest.mark.parametrize(
     "issuer", [ISSUER, ISSUER.upper(), "O=p2psip tests, OU=Example  Issuing CA", "OU=Example Issuing CA,O=p2psip tests"]
 )
@@ -107,7 +109,7 @@ def test_old_pem_keys(tmp_path: Path) -> None:
     assert CertificateStore(tmp_path).find(ISSUER, SERIAL).certificate == one.certificate
 
 
-@pytest.mark.holds("F25")
+@pytest.mark.holds("R15", "F25")
 @pytest.mark.parametrize("as_pkcs12", [False, True])
 @pytest.mark.parametrize("password", [None, "hunter2"])
 def test_a_wrong_or_missing_password(tmp_path: Path, password: str | None, as_pkcs12: bool) -> None:
@@ -186,7 +188,7 @@ def test_the_same_certificate_twice_is_one(store: CertificateStore) -> None:
     assert store.find(ISSUER, SERIAL)
 
 
-@pytest.mark.holds("F25")
+@pytest.mark.holds("R14", "F25")
 def test_two_authorities_of_one_name_are_ambiguous(tmp_path: Path) -> None:
     other = authority().intermediate(ISSUER)  # the same short name, another distinguished name
     store = authority().store(tmp_path, contoso(), other.issue("fabrikam.com", serial=SERIAL))
@@ -197,6 +199,7 @@ def test_two_authorities_of_one_name_are_ambiguous(tmp_path: Path) -> None:
     assert store.find(whole, SERIAL).identities.names == ("fabrikam.com",)
 
 
+@pytest.mark.holds("R14")
 def test_a_serial_number_that_reads_both_ways_is_ambiguous(tmp_path: Path) -> None:
     reverse = int.from_bytes(SERIAL.to_bytes(4, "big"), "little")
     store = authority().store(tmp_path, contoso(), authority().issue("fabrikam.com", serial=reverse))
@@ -284,7 +287,7 @@ def test_the_key_tells_which_certificate_of_a_file_is_ours(tmp_path: Path) -> No
     assert (found.certificate, found.chain) == (one.certificate, (intermediate.certificate,))
 
 
-@pytest.mark.holds("R5")
+@pytest.mark.holds("R5", "R15")
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     one, other = issued(), contoso()
     good = one.write(tmp_path)
@@ -310,6 +313,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         assert str(key or certificate) in str(caught.value)
 
 
+@pytest.mark.holds("R16")
 def test_secrets_are_in_no_text(tmp_path: Path) -> None:
     found = LocalCertificate.from_files(issued().write(tmp_path, password="hunter2"), password="hunter2")
     key = issued().key_pem().decode().splitlines()[1]
@@ -317,6 +321,7 @@ def test_secrets_are_in_no_text(tmp_path: Path) -> None:
         assert "hunter2" not in text and key not in text
 
 
+@pytest.mark.holds("R16")
 @pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
 def test_keys_for_everybody_are_warned_of(
@@ -329,6 +334,40 @@ def test_keys_for_everybody_are_warned_of(
     assert (str(path) in caplog.text) is warned
 
 
+@pytest.mark.holds("R16")
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+@pytest.mark.parametrize(("mode", "refused"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+@pytest.mark.parametrize("password", [None, "secret"])
+def test_keys_for_everybody_are_refused_when_strict(
+    tmp_path: Path, mode: int, refused: bool, password: str | None
+) -> None:
+    one = contoso()
+    store = authority().store(tmp_path / "whole", one, password=password)
+    (whole,) = (path for path in store.path.iterdir() if path.is_file())
+    whole.chmod(mode)
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    (apart / "a.pem").write_bytes(one.pem)  # which anybody may read
+    write_private(apart / "a.key", one.key_pem(password))
+    (apart / "a.key").chmod(mode)
+    ways: list[Callable[[], LocalCertificate]] = [
+        lambda: CertificateStore(store.path, password=password).find(ISSUER, SERIAL, strict=True),
+        lambda: CertificateStore(apart, password=password).find(ISSUER, SERIAL, strict=True),
+        lambda: LocalCertificate.from_files(whole, password=password, strict=True),
+        lambda: LocalCertificate.from_files(apart / "a.pem", apart / "a.key", password=password, strict=True),
+    ]
+    for way, name in zip(ways, [whole.name, "a.key", str(whole), str(apart / "a.key")], strict=True):
+        if refused:
+            with pytest.raises(TlsFailureException) as caught:
+                way()
+            assert caught.value.failure_reason is R.LOCAL_CERTIFICATE_NOT_FOUND
+            assert f"{name} holds a private key that other users can read" in str(caught.value)
+            assert "chmod 600" in str(caught.value)
+        else:
+            assert way().certificate == one.certificate
+
+
+@pytest.mark.holds("R15")
 def test_no_key_lies_on_the_disk_in_clear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in memory files, nor in the temporary ones of systems without those."""
     seen: list[bytes] = []

@@ -285,6 +285,7 @@ def test_the_key_log_file(tmp_path: Path, sides: list[Side]) -> None:
     assert "CLIENT_TRAFFIC_SECRET_0" in path.read_text(encoding="ascii")
 
 
+@pytest.mark.holds("R16")
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 def test_session_keys_are_for_their_owner_s_eyes(tmp_path: Path) -> None:
     path = tmp_path / "keys.log"
@@ -303,5 +304,6 @@ def test_a_key_log_file_that_cannot_be_written(tmp_path: Path) -> None:
     assert os.fspath(tmp_path) in str(caught.value)
 
 
+@pytest.mark.holds("R16")
 def test_no_session_key_is_logged_by_default() -> None:
     assert contexts()._server.keylog_filename is None
