@@ -13,6 +13,7 @@ from typing import TypeVar
 from p2psip.enums import MessageType
 from p2psip.errors import MessageParsingException
 from p2psip.message import SipUri, quote_display_name
+from p2psip.message.message import REQUEST_URI
 from p2psip.values import RealTimeAddress, SignalingHeader, checked_content_type, encode_body, has_controls
 
 Headers = Sequence[SignalingHeader | tuple[str, str]]
@@ -62,6 +63,14 @@ def address(value: RealTimeAddress | str) -> RealTimeAddress:
 def _address(text: str) -> RealTimeAddress:
     """Programs send to the same few addresses again and again."""
     return RealTimeAddress(text)
+
+
+@functools.lru_cache(maxsize=1024)
+def request_uri(text: str) -> str:
+    """What stands in the first line of a request: of an address all but what stands in no URI as it is."""
+    if REQUEST_URI.fullmatch(text) is None:
+        raise ValueError(f"{text!r} cannot be a Request-URI: write what is not allowed there as %hh (RFC 3261 19.1.2).")
+    return text
 
 
 def token(value: str, what: str) -> str:

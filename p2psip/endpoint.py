@@ -26,6 +26,7 @@ from p2psip.errors import (
 from p2psip.hosting import Hosting
 from p2psip.managers import RealTimeServerConnectionManager, default_manager
 from p2psip.message import Request, SipUri, quote_display_name
+from p2psip.message.headers import checked_lines
 from p2psip.messaging import MessageReceivedEventArgs, PendingMessage, answer_message
 from p2psip.net.loop import LoopEnded
 from p2psip.net.network import Target
@@ -266,16 +267,14 @@ class RealTimeEndpoint(Capabilities, Admission, Hosting, abc.ABC):
         address = arguments.address(address)
         content_type, encoded = arguments.content(content_type, body)
         timeout = arguments.timeout(timeout)
-        pairs = self._request_headers(method, address, options)
-        if self._headers:
-            pairs += self._headers
-        if headers:
-            pairs += arguments.headers(headers)
-        if options is not None and options.headers:
-            pairs += arguments.headers(options.headers)
+        uri = arguments.request_uri(address.uri)
+        lines = self._request_lines(method, address, options)
+        if headers or self._headers or (options is not None and options.headers):
+            more = () if options is None else options.headers
+            lines += checked_lines([*self._headers, *arguments.headers(headers), *arguments.headers(more)])
         if content_type is not None:
-            pairs.append(("Content-Type", content_type))
-        request = Request(method, address.uri, pairs, encoded)
+            lines.append(f"Content-Type: {content_type}")
+        request = Request.of_lines(method, uri, lines, encoded)
         operation: Operation[SipResponseData] = Operation(
             f"{method} to {address}", callbacks=self._stack.dispatcher.submit, cancel=self._stack.cancel
         )
@@ -348,21 +347,20 @@ class RealTimeEndpoint(Capabilities, Admission, Hosting, abc.ABC):
         details = ReferDetails(headers, content_type, body, subscribe, timeout)
         return begin_refer_outside(self, address, target, details, replaces)
 
-    def _request_headers(
-        self, method: str, address: RealTimeAddress, options: SendMessageOptions | None
-    ) -> list[tuple[str, str]]:
+    def _request_lines(self, method: str, address: RealTimeAddress, options: SendMessageOptions | None) -> list[str]:
+        """The header lines that each request has. What they are made of was checked when it was given."""
         sender = self._from
         if options is not None and options.local_identity is not None:
             sender = arguments.sender(options.local_identity)
         tokens = self._stack.tokens
         receiver = f"<{address.uri}>;epid={address.endpoint_id}" if address.endpoint_id else f"<{address.uri}>"
         return [
-            ("Max-Forwards", "70"),
-            ("From", sender + tokens.tag()),
-            ("To", receiver),
-            ("Call-ID", tokens.call_id()),
-            ("CSeq", f"1 {method}"),
-            ("User-Agent", self.user_agent),
+            "Max-Forwards: 70",
+            f"From: {sender}{tokens.tag()}",
+            f"To: {receiver}",
+            f"Call-ID: {tokens.call_id()}",
+            f"CSeq: 1 {method}",
+            f"User-Agent: {self.user_agent}",
         ]
 
     @abc.abstractmethod

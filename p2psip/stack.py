@@ -21,6 +21,7 @@ from p2psip.core.engine import Engine
 from p2psip.core.request import Acknowledgement, ClientRequest
 from p2psip.core.transaction import ServerTransaction
 from p2psip.core.usages import install
+from p2psip.drains import Drains
 from p2psip.errors import (
     ConnectionFailureException,
     OperationFailureException,
@@ -42,6 +43,7 @@ from p2psip.tokens import SecretTokens
 from p2psip.trace import excerpt
 
 if TYPE_CHECKING:
+    from p2psip.endpoint import RealTimeEndpoint
     from p2psip.net.tls import TlsContexts
 
 _log = logging.getLogger(__name__)
@@ -138,8 +140,8 @@ class Stack:
         self._started = False
         self._running = False
         self.pressure = Pressure(self.loop.post, settings)
-        self._drains: list[tuple[Any, Operation[None]]] = []
-        self._recent: collections.deque[tuple[str, Connection, bytes]] = collections.deque(maxlen=RECENT)
+        self._drains = Drains(self.engine)
+        self._recent: collections.deque[tuple[str, Connection, Any]] = collections.deque(maxlen=RECENT)
         self._handlers: dict[type, Callable[[Any], None]] = {
             effects.Send: self._send_effect,
             effects.SendBack: self._send_back,
@@ -244,12 +246,14 @@ class Stack:
         if waiter.operation.done():
             return
         waiter.pending.add(waiter)
+        target = waiter.target
         waiter.client_request = self.engine.send_request(
             self.loop.now,
             waiter.request,
-            waiter.target,
+            target,
             waiter,
             timeout=waiter.timeout,
+            flow=self.network.free(target) if type(target) is Target else None,
             record=waiter.record,
             bears_contact=waiter.bears_contact,
             credentials=waiter.credentials,
@@ -288,25 +292,15 @@ class Stack:
             )
         self._run()
 
-    def drain(self, endpoint: Any, operation: Operation[None]) -> None:
+    def drain(self, endpoint: RealTimeEndpoint, operation: Operation[None]) -> None:
         """End the operation as soon as the endpoint has nothing under way."""
-        endpoint._record.accepting = False
-        self._drains.append((endpoint, operation))
+        self._drains.add(endpoint, operation)
         self._run()
-
-    def _look_at_drains(self) -> None:
-        for entry in list(self._drains):
-            endpoint, operation = entry
-            if operation.done():
-                self._drains.remove(entry)
-            elif not endpoint._pending and not self.engine.is_serving(endpoint._record):
-                self._drains.remove(entry)
-                operation.complete(None)
 
     def refresh_sent_by(self) -> None:
         """The listening port has changed, and with it what our Via says on each connection."""
         for connection in self.network.connections():
-            connection.sent_by = self._owner._sent_by(connection)
+            connection.be_called(self._owner._sent_by(connection))
 
     # ------------------------------------------------------------------ effects of the engine
 
@@ -317,8 +311,9 @@ class Stack:
         engine, handlers = self.engine, self._handlers
         self._running = True
         try:
-            while engine.effects:
-                for effect in engine.take_effects():
+            while effects := engine.effects:
+                engine.effects = []
+                for effect in effects:
                     try:
                         handlers[type(effect)](effect)
                     except Exception:
@@ -328,11 +323,14 @@ class Stack:
         finally:
             self._running = False
         if self._drains:
-            self._look_at_drains()
+            self._drains.look()
 
     def _send_effect(self, effect: effects.Send) -> None:
-        self._trace("sent", effect.flow, effect.data)
-        effect.flow.send(effect.data)
+        flow, data = effect.flow, effect.data
+        self._recent.append(("sent", flow, data))
+        if self._tracing._handlers:
+            self._traced("sent", flow, data)
+        flow.send(data)
 
     def _send_back(self, effect: effects.SendBack) -> None:
         def over(report: Callable[[float, Any], None], outcome: Any) -> None:
@@ -404,13 +402,16 @@ class Stack:
         self._owner._authorize(connection)
 
     def connection_ready(self, connection: Connection) -> None:
-        connection.sent_by = self._owner._sent_by(connection)
+        connection.be_called(self._owner._sent_by(connection))
         self._owner._connection_ready(connection)
 
     def messages_received(self, connection: Connection, messages: list[Request | Response | Malformed]) -> None:
         now, receive = self.loop.now, self.engine.receive
+        recent, tracing = self._recent, self._tracing
         for message in messages:
-            self._trace("received", connection, message)
+            recent.append(("received", connection, message))
+            if tracing._handlers:
+                self._traced("received", connection, message)
             try:
                 receive(now, connection, message)
             except Exception:
@@ -420,7 +421,9 @@ class Stack:
         self._run()
 
     def answered(self, connection: Connection, data: bytes) -> None:
-        self._trace("sent", connection, data)
+        self._recent.append(("sent", connection, data))
+        if self._tracing._handlers:
+            self._traced("sent", connection, data)
 
     def connection_closed(self, connection: Connection, error: RealTimeException | None) -> None:
         self.engine.flow_closed(self.loop.now, connection, error)
@@ -442,12 +445,11 @@ class Stack:
 
     # ------------------------------------------------------------------ what people see
 
-    def _trace(self, direction: str, connection: Connection, message: Any) -> None:
-        self._recent.append((direction, connection, message))
-        if self._tracing:
-            self._owner._traced(direction, connection, time.time(), _octets(message))
-            if direction == "received":  # those who look on may not keep up
-                self.pressure.is_too_high(self._owner._strand, connection)
+    def _traced(self, direction: str, connection: Connection, message: Any) -> None:
+        """Somebody looks on."""
+        self._owner._traced(direction, connection, time.time(), _octets(message))
+        if direction == "received":  # those who look on may not keep up
+            self.pressure.is_too_high(self._owner._strand, connection)
 
     def _log_failure(self, connection: Connection) -> None:
         """An exception of the engine is a bug of ours: what led to it helps to find it."""
@@ -485,8 +487,7 @@ class Stack:
             for effect in self.engine.take_effects():
                 if type(effect) is effects.Complete:
                     self._complete(effect)
-            for _, operation in self._drains:
-                operation.complete(None)
+            self._drains.end()
         finally:
             self._owner._loop_ended(cause)
 

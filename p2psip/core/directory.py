@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from p2psip.core.digest_demand import DigestDemand
 
 
+REMEMBERED = 1024
+"""Request-URIs whose endpoint is remembered: most requests go to the same few."""
+REMEMBERED_LENGTH = 200
+
+
 class Endpoint(Protocol):
     """What the core asks an endpoint of the facade."""
 
@@ -101,18 +106,28 @@ class Directory:
 
     Attributes:
         default: Takes what is addressed to nobody else; None unless set.
-        local_hosts: Names and addresses that are ours, as :func:`normal_host` writes them. The address that a
-            request arrived at counts as well.
     """
 
     def __init__(self) -> None:
         self.default: EndpointRecord | None = None
-        self.local_hosts: set[str] = set()
+        self._local_hosts: frozenset[str] = frozenset()
+        self._found: dict[tuple[str, str], Sequence[EndpointRecord] | int] = {}
         self._records: dict[EndpointRecord, None] = {}
         self._by_opaque: dict[object, list[EndpointRecord]] = {}
         self._by_owner: dict[object, list[EndpointRecord]] = {}
         self._by_user: dict[object, list[EndpointRecord]] = {}
         self._by_gruu: dict[object, list[EndpointRecord]] = {}
+
+    @property
+    def local_hosts(self) -> frozenset[str]:
+        """Names and addresses that are ours, as :func:`normal_host` writes them. The address that a request arrived at
+        counts as well."""
+        return self._local_hosts
+
+    @local_hosts.setter
+    def local_hosts(self, hosts: Iterable[str]) -> None:
+        self._local_hosts = frozenset(hosts)
+        self._found.clear()
 
     @property
     def records(self) -> list[EndpointRecord]:
@@ -122,6 +137,7 @@ class Directory:
     def add(self, record: EndpointRecord) -> None:
         """Let requests find it."""
         self._records[record] = None
+        self._found.clear()
         for index, key in self._places(record):
             index.setdefault(key, []).append(record)
 
@@ -130,6 +146,7 @@ class Directory:
         if record not in self._records:
             return
         del self._records[record]
+        self._found.clear()
         for index, key in self._places(record):
             index[key].remove(record)
             if not index[key]:
@@ -153,10 +170,25 @@ class Directory:
 
         RFC 3261 8.2.2.1; the order of the steps is the one that users are promised.
         """
+        place = (request.uri, flow.local[0])
+        found = self._found.get(place)
+        if found is None:
+            found = self._find(request, flow)
+            if len(request.uri) <= REMEMBERED_LENGTH:
+                if len(self._found) >= REMEMBERED:
+                    self._found.clear()
+                self._found[place] = found
+        if isinstance(found, int):
+            # Of what is no SIP URI only a telephone number can be anybody's; what other schemes mean is not known.
+            can_be_anybodys = found == 404 or request.uri[:4].lower() == "tel:"
+            return self.default if self.default is not None and can_be_anybodys else found
+        return found[0] if len(found) == 1 else _by_epid(request, found)
+
+    def _find(self, request: Request, flow: Flow) -> Sequence[EndpointRecord] | int:
+        """Whom the Request-URI names; else the status code where there is no default."""
         uri = request.request_uri
         if not isinstance(uri, SipUri):
-            # Only a telephone number can be anybody's; what other schemes mean is not known.
-            return self.default if self.default is not None and request.uri[:4].lower() == "tel:" else 416
+            return 416
         opaque = uri.parameters.get("opaque")
         found = self._by_opaque.get(opaque) if opaque is not None else None
         if not found:
@@ -164,13 +196,11 @@ class Directory:
             found = [record for record in self._by_gruu.get(place, ()) if _is_gruu(uri, record.gruu)]
             if not found:
                 found = self._by_owner.get(place)
-            if not found and (host in self.local_hosts or host == normal_host(flow.local[0])):
+            if not found and (host in self._local_hosts or host == normal_host(flow.local[0])):
                 found = self._by_user.get(user)
                 if not found and user is None and len(self._records) == 1:
                     found = list(self._records)
-        if found:
-            return found[0] if len(found) == 1 else _by_epid(request, found)
-        return 404 if self.default is None else self.default
+        return found or 404
 
 
 def _is_gruu(uri: SipUri, gruu: SipUri | None) -> bool:

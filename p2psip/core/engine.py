@@ -19,7 +19,7 @@ from p2psip.core.flow import Flow
 from p2psip.core.request import NOBODY, Acknowledgement, ClientRequest, throttled
 from p2psip.core.tables import Input
 from p2psip.core.tokens import Tokens
-from p2psip.core.traffic import Traffic, for_each
+from p2psip.core.traffic import TrafficByFlow, for_each
 from p2psip.core.transaction import (
     ClientTransaction,
     InviteClientTransaction,
@@ -75,7 +75,7 @@ class Engine:
         self._clients: dict[object, ClientTransaction] = {}
         self._servers: dict[object, ServerTransaction] = {}
         self._merges: dict[object, ServerTransaction] = {}
-        self._flows: dict[Flow, Traffic] = {}
+        self._flows = TrafficByFlow()
         self._ended: RealTimeException | None = None
 
     def take_effects(self) -> list[Effect]:
@@ -141,7 +141,10 @@ class Engine:
                 client_request,
                 throttled(client_request, "maximum_transactions", f"{self._count()} transactions are under way"),
             )
+        elif flow is not None and usage is None and flow.is_connected:
+            self.flow_opened(now, client_request, flow)
         else:
+            client_request.limit()
             self.effects.append(OpenFlow(client_request, client_request.target, flow))
         return client_request
 
@@ -244,9 +247,8 @@ class Engine:
 
     def _put_via(self, request: Request, flow: Flow) -> str:
         branch = self.tokens.branch()
-        rport = "" if flow.reliable else ";rport"  # RFC 3581; a connection is its own way back
-        via = f"SIP/2.0/{flow.transport} {flow.sent_by};branch={branch}{rport}{flow.via_parameters}"
-        request.headers.prepend("Via", via)
+        more = flow.via_parameters if flow.reliable else ";rport"  # RFC 3581; a connection is its own way back
+        request.headers.prepend_line(f"Via: SIP/2.0/{flow.transport} {flow.sent_by};branch={branch}{more}")
         return branch
 
     # ------------------------------------------------------------------ what flows bring
@@ -480,7 +482,7 @@ class Engine:
 
     def _start_client(self, transaction: ClientTransaction) -> None:
         self._clients[transaction.key] = transaction
-        self._flows.setdefault(transaction.flow, Traffic()).clients[transaction] = None
+        self._flows[transaction.flow].clients[transaction] = None
         transaction.start()
         self.counts.clients += 1
 
@@ -489,7 +491,7 @@ class Engine:
         kind = InviteServerTransaction if request.method == "INVITE" else NonInviteServerTransaction
         transaction = kind(self, flow, key, request, to_tag)
         self._servers[key] = transaction
-        traffic = self._flows.setdefault(flow, Traffic())
+        traffic = self._flows[flow]
         traffic.servers[transaction] = None
         traffic.unanswered += 1
         transaction.start()

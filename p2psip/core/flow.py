@@ -24,9 +24,9 @@ class Flow(Protocol):
     def reliable(self) -> bool: ...
     @property
     def sent_by(self) -> str: ...
-    @property
-    def via_parameters(self) -> str:
-        """What Via says besides: ``;alias`` where the peer may send requests back (RFC 5923), or nothing."""
+
+    via_parameters: str
+    """What Via says besides: ``;alias`` where the peer may send requests back (RFC 5923), or nothing."""
 
     @property
     def local(self) -> tuple[str, int]: ...

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from p2psip.core.flow import Flow
     from p2psip.core.transaction import ClientTransaction
     from p2psip.core.usage import Usage
+    from p2psip.timers import Timer
 
 
 class ClientRequest:
@@ -87,7 +88,7 @@ class ClientRequest:
         self._engine = engine
         self._limit_seconds = seconds
         self._over_at = engine.now + seconds
-        self._limit = engine.timers.start(engine.now, seconds, self._out_of_time)
+        self._limit: Timer | None = None
         self._attempt: Attempt | None = None
         self.request = request
         self._uri = request.uri
@@ -134,10 +135,19 @@ class ClientRequest:
         if self._attempt is not None:
             self._attempt.write(request, self._engine.tokens.tag())
 
+    def limit(self) -> None:
+        """Give up when all its time is over."""
+        engine = self._engine
+        engine.timers.cancel(self._limit)
+        self._limit = engine.timers.start(engine.now, self._over_at - engine.now, self._out_of_time)
+
     def leave_to_transaction(self) -> None:
         """The transaction has started. Its own timer (B or F) is enough where it is over first."""
         engine = self._engine
-        if engine.now + 64 * engine.settings.t1 <= self._limit.deadline:
+        if engine.now + 64 * engine.settings.t1 > self._over_at:
+            if self._limit is None:
+                self.limit()
+        elif self._limit is not None:
             engine.timers.cancel(self._limit)
 
     # ------------------------------------------------------------------ what its transaction tells (ClientUser)
@@ -235,8 +245,7 @@ class ClientRequest:
     def _start_over(self, flow: Flow | None) -> None:
         """Look for a flow once more, in a transaction of its own. The time counts on."""
         engine, transaction, request = self._engine, self.transaction, self.request
-        engine.timers.cancel(self._limit)
-        self._limit = engine.timers.start(engine.now, self._over_at - engine.now, self._out_of_time)
+        self.limit()
         if transaction is not None and not transaction.is_terminated:
             # It acknowledges the refusal each time that it comes, and for that keeps what it has sent.
             transaction.request = Request(request.method, request.uri, request.headers, request.body)
@@ -312,7 +321,8 @@ class ClientRequest:
 
     def _done(self) -> None:
         self.is_done = True
-        self._engine.timers.cancel(self._limit)
+        if self._limit is not None:
+            self._engine.timers.cancel(self._limit)
         if self.flow is None:
             self._engine.no_longer_opening(self)
         else:

@@ -1,8 +1,8 @@
 """The four state machines of RFC 3261 17 as amended by RFC 6026, as data.
 
 A row says: in this state, upon this input, go to that state and do these things in order. The things are methods
-of the transaction (:mod:`p2psip.core.transaction`). What happens on reliable transports only, or on unreliable
-ones only, is decided there too: a timer of 0 s fires at once, a retransmission timer is not started.
+of the transaction (:mod:`p2psip.core.transaction`). The rows are those of unreliable transports; what is left of
+them on reliable ones follows from them (:attr:`Table.reliable`).
 
 The figures leave out what they ignore; here each ignored pair is listed, so that each pair is decided exactly once.
 ``python tools/state_tables.py`` draws the tables.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -72,6 +73,11 @@ class Input(enum.Enum):
 Pair = tuple[State, Input]
 Row = tuple[State, tuple[str, ...]]
 
+# RFC 3261 table 4: what is only for transports that lose messages. Nothing is sent again on the others, and the
+# timers that wait for stray copies last 0 s there: they are over at once.
+RETRANSMISSIONS = ("start_a", "restart_a", "start_e", "restart_e", "restart_e_slow", "start_g", "restart_g")
+STRAYS = {"start_d": Input.TIMER_D, "start_i": Input.TIMER_I, "start_j": Input.TIMER_J, "start_k": Input.TIMER_K}
+
 
 class Table(NamedTuple):
     """One figure.
@@ -87,6 +93,41 @@ class Table(NamedTuple):
     start: Row
     rows: dict[Pair, Row]
     ignored: frozenset[Pair]
+
+    @property
+    def reliable(self) -> Table:
+        """The same for reliable transports: no row leads into a state that only waits for stray copies."""
+        start, actions = self.start
+        return self._replace(
+            start=(start, tuple(name for name in actions if name not in RETRANSMISSIONS)),
+            rows={pair: self._without_waiting(row) for pair, row in self.rows.items()},
+        )
+
+    def _without_waiting(self, row: Row) -> Row:
+        state, actions = row
+        for name in actions:
+            if name in STRAYS:
+                state, _ = self.rows[(state, STRAYS[name])]
+        return (state, tuple(name for name in actions if name not in RETRANSMISSIONS and name not in STRAYS))
+
+
+Actions = tuple[Callable[..., None], ...]
+
+
+class Machine:
+    """A table whose actions are methods of one class of transactions."""
+
+    __slots__ = ("rows", "start", "state")
+
+    def __init__(self, kind: type, table: Table) -> None:
+        def methods(names: tuple[str, ...]) -> Actions:
+            return tuple(getattr(kind, name) for name in names)
+
+        self.state, actions = table.start
+        self.start = methods(actions)
+        self.rows: dict[tuple[State, Input], tuple[State, Actions]] = {
+            pair: (state, methods(names)) for pair, (state, names) in table.rows.items()
+        }
 
 
 S = State

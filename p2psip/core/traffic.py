@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from p2psip.core.flow import Flow
     from p2psip.core.transaction import ClientTransaction, ServerTransaction
 
 _T = TypeVar("_T")
@@ -20,6 +21,14 @@ class Traffic:
         self.clients: dict[ClientTransaction, None] = {}
         self.servers: dict[ServerTransaction, None] = {}
         self.unanswered = 0  # requests of the peer without final answer
+
+
+class TrafficByFlow(dict["Flow", Traffic]):
+    """That of each flow; asking for a flow with ``[]`` makes it."""
+
+    def __missing__(self, flow: Flow) -> Traffic:
+        traffic = self[flow] = Traffic()
+        return traffic
 
 
 def for_each(things: Iterable[_T], function: Callable[[_T], object]) -> None:

@@ -7,7 +7,7 @@ it is terminated, and not longer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 from p2psip.config import ManagerSettings
@@ -15,7 +15,16 @@ from p2psip.core.counts import Counts
 from p2psip.core.directory import EndpointRecord
 from p2psip.core.effects import Effect, Expired, Send
 from p2psip.core.late_response import LateResponse
-from p2psip.core.tables import INVITE_CLIENT, INVITE_SERVER, NON_INVITE_CLIENT, NON_INVITE_SERVER, Input, State, Table
+from p2psip.core.tables import (
+    INVITE_CLIENT,
+    INVITE_SERVER,
+    NON_INVITE_CLIENT,
+    NON_INVITE_SERVER,
+    Input,
+    Machine,
+    State,
+    Table,
+)
 from p2psip.core.uas import Refusal, answer
 from p2psip.core.usage import Usage
 from p2psip.errors import OperationTimeoutException, RealTimeException
@@ -61,35 +70,43 @@ class ClientUser(Protocol):
 class Transaction:
     """What the four kinds have in common: a state, a table, at most one timer and one retransmission timer."""
 
-    __slots__ = ("_interval", "_retransmission", "_timer", "context", "flow", "key", "request", "state")
+    __slots__ = (
+        "_interval",
+        "_machine",
+        "_retransmission",
+        "_rows",
+        "_timer",
+        "context",
+        "flow",
+        "key",
+        "request",
+        "state",
+    )
 
     table: ClassVar[Table]
-    _start: ClassVar[tuple[Callable[..., None], ...]]
-    _rows: ClassVar[dict[tuple[State, Input], tuple[State, tuple[Callable[..., None], ...]]]]
+    _machines: ClassVar[tuple[Machine, Machine]]
 
     def __init_subclass__(cls) -> None:
         """Replace the names in the table's rows by the methods, once for all."""
         table = getattr(cls, "table", None)
         if table is not None:
-            cls._start = tuple(getattr(cls, name) for name in table.start[1])
-            cls._rows = {
-                pair: (state, tuple(getattr(cls, name) for name in names))
-                for pair, (state, names) in table.rows.items()
-            }
+            cls._machines = (Machine(cls, table), Machine(cls, table.reliable))
 
     def __init__(self, context: Context, flow: Any, key: object, request: Request) -> None:
         self.context = context
         self.flow = flow
         self.key = key
         self.request = request
-        self.state = self.table.start[0]
+        machine = self._machine = self._machines[flow.reliable]
+        self._rows = machine.rows
+        self.state = machine.state
         self._timer: Timer | None = None
         self._retransmission: Timer | None = None
         self._interval = 0.0
 
     def start(self) -> None:
         """Enter the first state."""
-        for action in self._start:
+        for action in self._machine.start:
             action(self, None)
 
     def take(self, event: Input, message: Message = None) -> None:
@@ -101,7 +118,8 @@ class Transaction:
         if state is not self.state:
             self.state = state
             if state is _TERMINATED:
-                self.stop_timers()
+                if self._timer is not None:
+                    self.stop_timers()
                 self._ended()
         for action in actions:
             action(self, message)
@@ -137,23 +155,15 @@ class Transaction:
             self._retransmission = None
 
     def _run(self, seconds: float, event: Input) -> None:
-        """Give the present state its timer. A time of 0 is over at once."""
+        """Give the present state its timer."""
         if self._timer is not None:  # without it no retransmission timer runs
             self.stop_timers()
-        if seconds > 0:
-            self._timer = self.context.timers.start(self.context.now, seconds, self.take, event)
-        else:
-            self.take(event)
+        context = self.context
+        self._timer = context.timers.start(context.now, seconds, self.take, event)
 
     def _retransmit_after(self, seconds: float, event: Input) -> None:
-        """Only unreliable transports lose messages."""
-        if not self.flow.reliable:
-            self._interval = seconds
-            self._retransmission = self.context.timers.start(self.context.now, seconds, self.take, event)
-
-    def _linger(self, seconds: float) -> float:
-        """How long to wait for stray copies: there are none on a reliable transport."""
-        return 0.0 if self.flow.reliable else seconds
+        self._interval = seconds
+        self._retransmission = self.context.timers.start(self.context.now, seconds, self.take, event)
 
 
 class ClientTransaction(Transaction):
@@ -210,7 +220,7 @@ class NonInviteClientTransaction(ClientTransaction):
         self._run(64 * self.context.settings.t1, Input.TIMER_F)
 
     def start_k(self, message: Message) -> None:
-        self._run(self._linger(self.context.settings.t4), Input.TIMER_K)
+        self._run(self.context.settings.t4, Input.TIMER_K)
 
 
 class InviteClientTransaction(ClientTransaction):
@@ -240,7 +250,7 @@ class InviteClientTransaction(ClientTransaction):
 
     def start_d(self, message: Message) -> None:
         # RFC 3261 17.1.1.2: at least 32 s, which 64*T1 is.
-        self._run(self._linger(64 * self.context.settings.t1), Input.TIMER_D)
+        self._run(64 * self.context.settings.t1, Input.TIMER_D)
 
     def start_m(self, message: Message) -> None:
         self._run(64 * self.context.settings.t1, Input.TIMER_M)
@@ -424,7 +434,7 @@ class NonInviteServerTransaction(ServerTransaction):
         return self.context.settings.provisional_delay
 
     def start_j(self, message: Message) -> None:
-        self._run(self._linger(64 * self.context.settings.t1), Input.TIMER_J)
+        self._run(64 * self.context.settings.t1, Input.TIMER_J)
 
 
 class InviteServerTransaction(ServerTransaction):
@@ -463,7 +473,7 @@ class InviteServerTransaction(ServerTransaction):
         self._run(64 * self.context.settings.t1, Input.TIMER_H)
 
     def start_i(self, message: Message) -> None:
-        self._run(self._linger(self.context.settings.t4), Input.TIMER_I)
+        self._run(self.context.settings.t4, Input.TIMER_I)
 
     def start_l(self, message: Message) -> None:
         self._run(64 * self.context.settings.t1, Input.TIMER_L)

@@ -6,6 +6,7 @@ by the endpoint (405, 501), because only there is it known who listens at that m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -113,6 +114,7 @@ def inspect(request: Request, record: EndpointRecord) -> Refusal | None:
     return None
 
 
+@functools.lru_cache(maxsize=256)
 def _is_media_type(text: str) -> bool:
     """RFC 3261 25.1: ``type/subtype``, then parameters, which are the application's."""
     kind, _, subtype = text.partition(";")[0].partition("/")

@@ -38,7 +38,7 @@ class Headers:
         if isinstance(pairs, Headers):
             self._lines = pairs._lines.copy()
         else:
-            self._lines = _checked_lines(pairs)
+            self._lines = checked_lines(pairs)
         self._changed = self._indexed = False
 
     @classmethod
@@ -135,7 +135,11 @@ class Headers:
 
     def prepend(self, name: str, value: str) -> None:
         """Put a field before all others, as a Via is."""
-        self._lines.insert(0, _checked_line(name, value))
+        self.prepend_line(_checked_line(name, value))
+
+    def prepend_line(self, line: str) -> None:
+        """The same with a line that needs no check."""
+        self._lines.insert(0, line)
         self._forget()
 
     def set(self, name: str, value: str) -> None:
@@ -178,7 +182,7 @@ def first_lines(lines: list[str]) -> dict[str, str]:
     return first
 
 
-def _checked_lines(pairs: Iterable[tuple[str, str]]) -> list[str]:
+def checked_lines(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """One look at all of them is enough where all is as usual; where it is not, each is looked at."""
     pairs = list(pairs)
     lines = [f"{name}: {value}" for name, value in pairs]

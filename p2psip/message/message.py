@@ -259,6 +259,18 @@ class Request(Message):
         self._body = body
         self._raw = None
 
+    @classmethod
+    def of_lines(cls, method: str, uri: str, lines: list[str], body: bytes = b"") -> Request:
+        """The request with these header lines. Nothing is checked: whoever made them has done that."""
+        request = cls.__new__(cls)
+        request.method = method
+        request.uri = uri
+        request.sip_version = SIP_VERSION
+        request.headers = Headers.of_lines(lines)
+        request._body = body
+        request._raw = None
+        return request
+
     @property
     def start_line(self) -> str:
         return f"{self.method} {self.uri} {self.sip_version}"

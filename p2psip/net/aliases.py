@@ -83,8 +83,7 @@ class Aliases:
             return None
         place = str(normal_identity(target.host)), target.port or DEFAULT_PORT
         for connection in self._places.get(place, ()):
-            is_good = connection.phase == OPEN and not connection.is_expired and not connection.is_doubtful
-            if connection.certifies(target.identity) and is_good and not connection.is_busy:
+            if connection.takes_requests and connection.certifies(target.identity):
                 return connection
         return None
 

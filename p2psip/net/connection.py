@@ -62,7 +62,7 @@ class Connection(Channel):
         local, remote: ``(host, port)`` of the two sides; no zones, IPv4 as IPv4.
         host: The host as it was asked for; None on incoming ones.
         is_connected: Messages may flow both ways, or will when it is authorized.
-        sent_by: What our Via says on it; its user sets it.
+        sent_by, via_parameters: What our Via says on it; see :meth:`be_called`.
         unanswered: Our requests on it without a final answer; its user counts them.
         tls: Who the peer is; None on TCP and before the handshake is over.
         matching_domain_name: The allowed domain that let an incoming peer in, or None.
@@ -99,6 +99,7 @@ class Connection(Channel):
         "pool",
         "sent_by",
         "unanswered",
+        "via_parameters",
     )
 
     _owner: ConnectionOwner
@@ -119,8 +120,8 @@ class Connection(Channel):
         self.id = number
         self.is_incoming = pool is None
         self.local = local
-        self.sent_by = host_and_port(*local)
         self.pool = pool
+        self.be_called(host_and_port(*local))
         self.unanswered = 0
         self.buffered = 0
         self.matching_domain_name: str | None = None
@@ -145,11 +146,12 @@ class Connection(Channel):
 
     # ------------------------------------------------------------------ the beginning
 
-    @property
-    def via_parameters(self) -> str:
-        """What our Via says on it besides: that we listen, too, and the peer may use it for its requests (RFC 5923)."""
+    def be_called(self, sent_by: str) -> None:
+        """What our Via says on it from now on; and whether we listen, so that the peer may use it for its requests, too
+        (RFC 5923)."""
+        self.sent_by = sent_by
         is_alias = self.pool is not None and self.transport == "TLS" and self._owner.listening_port
-        return ";alias" if is_alias else ""
+        self.via_parameters = ";alias" if is_alias else ""
 
     def await_authorization(self) -> None:
         """Nothing is read until ``authorize`` is called; without it the answer is no after a while."""
@@ -209,16 +211,21 @@ class Connection(Channel):
         self._is_doubted = self._is_doubted or self._heard <= since
 
     @property
-    def is_doubtful(self) -> bool:
-        """The peer let a request's whole time go by without a word, so another connection should be used: a NAT may have
-        forgotten this one, or the peer hangs. What it is still to answer may come all the same."""
-        return self._is_doubted
+    def is_present(self) -> bool:
+        """Requests can be sent on it, now or when it is no longer busy. Not where the certificate has run out, and not
+        where the peer let a request's whole time go by without a word: a NAT may have forgotten the connection, or the
+        peer hangs. What it is still to answer may come all the same."""
+        return self.phase == OPEN and not self._is_doubted and not self.is_expired
 
     @property
-    def is_busy(self) -> bool:
-        """Above its send mark, or above its limit of unanswered requests: another one should be used."""
+    def takes_requests(self) -> bool:
+        """It does, and is neither above its send mark nor above its limit of unanswered requests."""
         settings = self._owner.settings
-        return self._queued > settings.send_high_mark or self.unanswered >= settings.maximum_unanswered_per_connection
+        return (
+            self._queued <= settings.send_high_mark
+            and self.unanswered < settings.maximum_unanswered_per_connection
+            and self.is_present
+        )
 
     # ------------------------------------------------------------------ messages out
 

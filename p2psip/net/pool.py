@@ -14,7 +14,6 @@ from p2psip.errors import (
     TlsFailureException,
     fresh,
 )
-from p2psip.net.channel import OPEN
 from p2psip.net.dial import Dial
 from p2psip.net.reach import Remote
 from p2psip.net.sockets import host_and_port
@@ -129,20 +128,14 @@ class Pool:
         """The oldest; one to a place that did not serve lately only where there is no other."""
         second = None
         for connection in self.connections:
-            if self._is_present(connection) and not connection.is_busy:
-                if connection.remote in avoid:
-                    continue
+            if connection.takes_requests and connection.remote not in avoid:
                 if len(self.connections) == 1 or not self._network.reach.is_dead(connection.remote):
                     return connection
                 second = second or connection
         return second
 
     def _present(self) -> list[Connection]:
-        return list(filter(self._is_present, self.connections))
-
-    @staticmethod
-    def _is_present(connection: Connection) -> bool:
-        return connection.phase == OPEN and not connection.is_expired and not connection.is_doubtful
+        return [connection for connection in self.connections if connection.is_present]
 
     def _connect(self) -> None:
         if self._dial is None and len(self._present()) < self._network.settings.maximum_connections_per_pool:

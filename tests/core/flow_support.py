@@ -100,7 +100,7 @@ class Player:
             gruu = SipUri.parse(contact.strip("<>")) if contact is not None and contact.endswith(";gr>") else None
             self.record = EndpointRecord(endpoint=home, owner=owner, opaque="op", gruu=gruu, epid="e")
             self.engine.directory.add(self.record)
-            self.engine.directory.local_hosts.update(hosts)
+            self.engine.directory.local_hosts |= set(hosts)
 
     # ------------------------------------------------------------------ the engine
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from core_support import FakeFlow, incoming, make_record
 
-from p2psip.core.directory import Directory, EndpointRecord, normal_host
+from p2psip.core.directory import REMEMBERED, REMEMBERED_LENGTH, Directory, EndpointRecord, normal_host
 
 FLOW = FakeFlow(("192.0.2.1", 5061))
 
@@ -211,3 +211,28 @@ def test_users_compare_as_the_rfc_says(a: str | None, b: str | None, equal: bool
 )
 def test_hosts_have_one_form(host: str, normal: str) -> None:
     assert normal_host(host) == normal
+
+
+def test_what_was_found_is_looked_for_again_when_endpoints_or_hosts_change() -> None:
+    directory = directory_of(BOB)
+    assert find(directory, "sip:carol@b.example") == 404
+    assert find(directory, "sip:bob@host.b.example") == 404
+    directory.add(CAROL)
+    directory.local_hosts = {"host.b.example"}
+    assert find(directory, "sip:bob@host.b.example") == BOB
+    assert find(directory, "sip:carol@host.b.example") == CAROL
+    directory.default = BOB
+    assert find(directory, "sip:nobody@c.example") == BOB
+    directory.remove(CAROL)
+    assert find(directory, "sip:carol@host.b.example") == BOB
+    directory.remove(BOB)
+    assert find(directory, "sip:bob@host.b.example") == 404
+
+
+def test_no_more_is_remembered_than_is_good() -> None:
+    directory = directory_of(BOB)
+    for number in range(2 * REMEMBERED):
+        assert find(directory, f"sip:{number}@b.example") == 404
+    assert find(directory, f"sip:{'x' * 4000}@b.example") == 404
+    assert len(directory._found) <= REMEMBERED
+    assert all(len(uri) <= REMEMBERED_LENGTH for uri, _ in directory._found)

@@ -196,7 +196,7 @@ def test_not_while_it_is_busy(sides: Make, memory: MemoryNetwork) -> None:
 def test_not_when_the_peer_has_let_a_request_wait_for_ever(sides: Make, memory: MemoryNetwork) -> None:
     met = meet(sides, memory, None)
     met.bob.call(met.his.doubt, memory.clock.now())
-    assert met.his.is_doubtful and not met.finds(target())
+    assert not met.his.is_present and not met.finds(target())
 
 
 def test_who_may_only_connect_does_not_serve() -> None:

@@ -349,9 +349,9 @@ def test_who_does_not_take_answers_asks_no_more(sides: Make) -> None:
         peer.sendall(message())
         side.settle()
         assert side.recorder.count("message") == 0
-        assert side.call(lambda: connection.is_busy)
+        assert side.call(lambda: not connection.takes_requests)
         drain(side, peer)
-        assert not side.call(lambda: connection.is_busy)
+        assert side.call(lambda: connection.takes_requests)
 
 
 def drain(side: Side, peer: socket.socket) -> None:

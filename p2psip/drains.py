@@ -1,0 +1,42 @@
+"""Endpoints that take in nothing more, until what is under way has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2psip.core.engine import Engine
+from p2psip.sync import Operation
+
+if TYPE_CHECKING:
+    from p2psip.endpoint import RealTimeEndpoint
+
+
+class Drains:
+    """Those of one stack. Loop thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._waiting: list[tuple[RealTimeEndpoint, Operation[None]]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, endpoint: RealTimeEndpoint, operation: Operation[None]) -> None:
+        """End the operation as soon as the endpoint has nothing under way; see :meth:`look`."""
+        endpoint._record.accepting = False
+        self._waiting.append((endpoint, operation))
+
+    def look(self) -> None:
+        """Something has ended, perhaps."""
+        for entry in list(self._waiting):
+            endpoint, operation = entry
+            if operation.done():
+                self._waiting.remove(entry)
+            elif not endpoint._pending and not self._engine.is_serving(endpoint._record):
+                self._waiting.remove(entry)
+                operation.complete(None)
+
+    def end(self) -> None:
+        """There is no loop any more."""
+        for _, operation in self._waiting:
+            operation.complete(None)
