@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +19,7 @@ from p2psip.errors import (
     RealTimeInvalidOperationException,
 )
 from p2psip.failures import response_failure, shown
+from p2psip.logs import Log
 from p2psip.message import Request, Response
 from p2psip.net.network import Target
 from p2psip.senders import SenderEventArgs
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from p2psip.credentials import Credentials
     from p2psip.endpoint import RealTimeEndpoint
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 MESSAGE_METHODS = tuple(kind.name for kind in MessageType)
 _TYPES = {kind.name: kind for kind in MessageType}

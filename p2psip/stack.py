@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,7 @@ from p2psip.errors import (
     TlsFailureException,
     limited,
 )
+from p2psip.logs import Log
 from p2psip.message import Malformed, Request, Response
 from p2psip.net.connection import Connection
 from p2psip.net.given import Entry, ResolverNames, given_names
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from p2psip.endpoint import RealTimeEndpoint
     from p2psip.net.tls import TlsContexts
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 BACKLOG = 16
 """What waits for the loop, from which on those who send let it have the processor."""
@@ -453,11 +453,12 @@ class Stack:
 
     def _log_failure(self, connection: Connection) -> None:
         """An exception of the engine is a bug of ours: what led to it helps to find it."""
+        last = [f"{way} {excerpt(_octets(message))}" for way, _, message in list(self._recent)[-4:]]
         _log.exception(
             "A message from %s:%d could not be handled, which is an error of this library; the connection is closed. "
-            "The last messages: %s",
+            "The last messages: %s; %s; %s; %s",
             *connection.remote,
-            "; ".join(f"{way} {excerpt(_octets(message))}" for way, _, message in list(self._recent)[-4:]),
+            *(*last, "-", "-", "-", "-")[:4],
         )
 
     # ------------------------------------------------------------------ the end

@@ -15,8 +15,31 @@ def mask(data: bytes) -> bytes:
     return _SECRET.sub(rb"\1\2 ***", head) + blank + body
 
 
-def excerpt(data: bytes, limit: int = 200) -> str:
-    """The beginning of peer's bytes for a log line: secrets masked, control characters escaped, cut to ``limit``."""
-    text = mask(data[: 4 * limit]).decode("utf-8", "backslashreplace")
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+_TOLD = (
+    # What secrets look like outside of header fields, and what is left of them.
+    (
+        re.compile(
+            r"(?i)\b((?:proxy-)?(?:authorization|authentication-info)[ \t]*[:=])[^\r\n]*(?:\r?\n[ \t][^\r\n]*)*"
+        ),
+        r"\1 ***",
+    ),
+    (
+        re.compile(
+            r"(?i)\b((?:response|rspauth|password|passwd|secret)[ \t]*[=:][ \t]*)(?:\"[^\"]*\"?|'[^']*'?|[^\s,;'\"]+)"
+        ),
+        r"\1***",
+    ),
+    (re.compile(r"(?i)\b(sips?:[^@:;?\s<>\"]*):[^@\s<>\"]*@"), r"\1:***@"),
+    (re.compile(r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"), "***"),
+)
+
+
+def excerpt(data: bytes | str, limit: int = 200) -> str:
+    """The beginning of a peer's words for a log line: secrets masked, control characters escaped, cut to ``limit``."""
+    text = data[: 4 * limit]
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    for secret, rest in _TOLD:
+        text = secret.sub(rest, text)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
     return shown if len(shown) <= limit else shown[:limit] + "..."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import os
 import secrets
 import ssl
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from p2psip.errors import TlsFailureException, TlsFailureReason
+from p2psip.logs import Log
 from p2psip.net import files
 from p2psip.net.files import Contents, Password, UnreadableError
 from p2psip.net.identity import Identities
@@ -33,7 +33,7 @@ from p2psip.net.trust import TrustAnchors
 
 __all__ = ["CertificateStore", "Holdings", "LocalCertificate", "StoredCertificate", "TrustAnchors"]
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 MINIMUM_RSA_BITS = 2048
 MINIMUM_CURVE_BITS = 224

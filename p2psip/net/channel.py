@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import selectors
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException, RealTimeException, TlsFailureException, limited
+from p2psip.logs import Log
 from p2psip.net.counts import Counts
 from p2psip.net.deadlines import NEVER, Deadlines
 from p2psip.net.limits import Share
@@ -18,7 +18,7 @@ from p2psip.net.sockets import StreamSocket, discard, peer_name
 if TYPE_CHECKING:
     from p2psip.net.tls import TlsContexts, TlsInfo
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 READ_SIZE = 16384
 """Bytes: what one TLS record holds at most."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
 import re
 import stat
@@ -18,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_certificates
 
-_log = logging.getLogger(__name__)
+from p2psip.logs import Log
+
+_log = Log(__name__)
 
 MAXIMUM_SIZE = 4 * 1024 * 1024
 """Bytes: what is larger is no certificate file."""

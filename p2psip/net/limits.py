@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 from collections import Counter
-from collections.abc import Hashable
 
 from p2psip.config import ManagerSettings
 
@@ -95,22 +93,6 @@ class Share:
         part = self._each if self._each <= self._left else max(LEAST, self._left)
         self._left -= part
         return part
-
-
-class QuietLog:
-    """A logger that a stranger cannot flood: at most ten lines a second of each kind."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-        self._quotas: dict[Hashable, Quota] = {}
-
-    def warning(self, now: float, kind: str, *args: object) -> None:
-        """``kind`` is the format of the line as well."""
-        quota = self._quotas.get(kind)
-        if quota is None:
-            quota = self._quotas[kind] = Quota(10, now)
-        if quota.take(now):
-            self._logger.warning(kind, *args)
 
 
 class Admission:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import logging
 import socket
 from collections.abc import Callable
 from typing import Protocol
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException
+from p2psip.logs import Log
 from p2psip.net.channel import READ
-from p2psip.net.limits import QuietLog
 from p2psip.net.loop import Loop
 from p2psip.net.sockets import ListeningSocket, SocketAddress, SocketFactory, host_and_port, what_came_back
 from p2psip.timers import Timer
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 BACKLOG = 256
 BURST = 32
@@ -75,7 +74,6 @@ class Listener:
     def __init__(self, owner: ListenerOwner, host: str, port: int, reuse_port: bool = False) -> None:
         self._owner = owner
         self._reuse_port = reuse_port
-        self._log = QuietLog(_log)
         self._sockets: list[ListeningSocket] = []
         self._timer: Timer | None = None
         self._reserve: socket.socket | None = None
@@ -173,7 +171,7 @@ class Listener:
     def _rest(self, sock: ListeningSocket, error: OSError) -> None:
         """Turn one peer away, and accept none for a while: it would wake the loop again and again."""
         loop, pause = self._owner.loop, self._owner.settings.accept_pause
-        self._log.warning(loop.now, "Accepting rests for %g s because %s.", pause, what_came_back(error))
+        _log.warning("Accepting rests for %g s because %s.", pause, what_came_back(error))
         if self._reserve is not None:
             self._reserve.close()
             try:

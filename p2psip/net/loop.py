@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import selectors
 import socket
@@ -20,9 +19,10 @@ from p2psip.errors import (
     OperationFailureReason,
     RealTimeInvalidOperationException,
 )
+from p2psip.logs import Log
 from p2psip.timers import Timer, Timers
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 LONGEST_SLEEP = 3600.0
 """Seconds; what a selector is asked to wait at most, because some take no more than an int of milliseconds."""
@@ -263,7 +263,7 @@ class Loop:
                 self._turn()
         except BaseException as error:
             cause = error
-            _log.critical("The thread %r has ended because of an error.", self.name, exc_info=True)
+            _log.critical("The thread %r has ended because of an error.", self.name)
         self._end(cause)
 
     def _turn(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -18,13 +17,14 @@ from p2psip.errors import (
     TlsFailureReason,
     limited,
 )
+from p2psip.logs import Log
 from p2psip.message import Limits, Malformed, Request, Response
 from p2psip.net import failures
 from p2psip.net.aliases import Aliases
 from p2psip.net.connection import Connection
 from p2psip.net.counts import Counts
 from p2psip.net.deadlines import Deadlines
-from p2psip.net.limits import Admission, QuietLog, plain_host
+from p2psip.net.limits import Admission, plain_host
 from p2psip.net.listener import Listener
 from p2psip.net.loop import Loop
 from p2psip.net.observer import NetworkObserver
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Network", "SocketFactory", "Target"]
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 CERTIFICATE_CHECK = 30.0
 """Seconds between two looks at the dates of the peers' certificates."""
@@ -91,7 +91,6 @@ class Network:
         self.deadlines = Deadlines()
         self.allowed_domains: frozenset[str] = frozenset()
         self._observer = observer
-        self._log = QuietLog(_log)
         self._tls = tls
         self._listener: Listener | None = None
         self._pools: dict[Target, Pool] = {}
@@ -289,7 +288,7 @@ class Network:
         if refusal is not None:
             sock.close()
             self.counts.refused[refusal.partition(" ")[0]] += 1
-            self._log.warning(self.loop.now, "A connection from %s was turned away: %s is reached.", remote[0], refusal)
+            _log.warning("A connection from %s was turned away: %s is reached.", remote[0], refusal)
             return
         local = sock.getsockname()
         try:
@@ -408,7 +407,7 @@ class Network:
                 if isinstance(error, TlsFailureException):
                     self._observer.handshake_failed(connection, error)
                 elif error is not None:
-                    self._log.warning(self.loop.now, "A connection from a peer failed: %s", error)
+                    _log.warning("A connection from a peer failed: %s", error)
         finally:
             if pool is not None:
                 pool.connection_over(connection, error)

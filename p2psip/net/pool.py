@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +13,7 @@ from p2psip.errors import (
     TlsFailureException,
     fresh,
 )
+from p2psip.logs import Log
 from p2psip.net.dial import Dial
 from p2psip.net.reach import Remote
 from p2psip.net.sockets import host_and_port
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from p2psip.net.connection import Connection
     from p2psip.net.network import Network
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 Ready = Callable[["Connection"], object]
 Failed = Callable[[RealTimeException], object]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from p2psip.logs import Log
 from p2psip.net.loop import Loop, LoopEnded
 from p2psip.timers import Timer
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 MAXIMUM_THREADS = 16
 

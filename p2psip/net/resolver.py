@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import random
 import socket
 from collections.abc import Callable, Generator
@@ -11,6 +10,7 @@ from typing import Any
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException, RealTimeException
+from p2psip.logs import Log
 from p2psip.net import records
 from p2psip.net.addresses import Address, Ask, Lookup, NotTold, addresses_in_dns, addresses_of_system, literal
 from p2psip.net.given import GivenNames, is_local
@@ -18,7 +18,7 @@ from p2psip.net.loop import Loop
 from p2psip.net.questions import Questions
 from p2psip.net.selection import Answer, Plan, Query, Wanted, plain_name, select
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 Done = Callable[[list[Address]], object]
 Failed = Callable[[RealTimeException], object]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import os
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +15,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from p2psip.errors import TlsFailureException, TlsFailureReason
+from p2psip.logs import Log
 from p2psip.net import failures, files
 from p2psip.net.names import RelativeName, name_parts, shown_name
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 SYSTEM = "system"
 """The public roots of the operating system, for outgoing connections only."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import logging
 import os
 import threading
 import time
@@ -12,12 +11,13 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from p2psip.logs import Log
 from p2psip.sync import waiting
 from p2psip.sync.event import OnError
 from p2psip.sync.latency import Latency, LatencyFigures, together
 from p2psip.sync.strand import Item, Strand
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 KEEP_ALIVE = 10.0
 """Seconds that a thread without work stays."""

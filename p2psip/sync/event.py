@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import inspect
-import logging
 import threading
 import weakref
 from collections.abc import Callable
@@ -12,10 +11,11 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
 from p2psip.errors import OperationTimeoutException, RealTimeInvalidOperationException
+from p2psip.logs import Log
 from p2psip.sync import waiting
 from p2psip.sync.operation import Operation
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 SenderT = TypeVar("SenderT")
 ArgsT = TypeVar("ArgsT")

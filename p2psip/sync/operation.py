@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from p2psip.errors import RealTimeInvalidOperationException, fresh
+from p2psip.logs import Log
 from p2psip.sync import waiting
 
-_log = logging.getLogger(__name__)
+_log = Log(__name__)
 
 T = TypeVar("T")
 
