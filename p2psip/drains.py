@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sized
+from typing import Protocol
 
-from p2psip.core.engine import Engine
+from p2psip.core.directory import EndpointRecord
 from p2psip.sync import Operation
 
-if TYPE_CHECKING:
-    from p2psip.endpoint import RealTimeEndpoint
+
+class Serving(Protocol):
+    """What tells whether requests of others are under way."""
+
+    def is_serving(self, record: EndpointRecord) -> bool: ...
+
+
+class Drained(Protocol):
+    """An endpoint, as far as it matters here."""
+
+    @property
+    def _record(self) -> EndpointRecord: ...
+    @property
+    def _pending(self) -> Sized: ...
 
 
 class Drains:
     """Those of one stack. Loop thread."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Serving) -> None:
         self._engine = engine
-        self._waiting: list[tuple[RealTimeEndpoint, Operation[None]]] = []
+        self._waiting: list[tuple[Drained, Operation[None]]] = []
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def add(self, endpoint: RealTimeEndpoint, operation: Operation[None]) -> None:
+    def add(self, endpoint: Drained, operation: Operation[None]) -> None:
         """End the operation as soon as the endpoint has nothing under way; see :meth:`look`."""
         endpoint._record.accepting = False
         self._waiting.append((endpoint, operation))
