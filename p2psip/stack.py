@@ -20,7 +20,7 @@ from p2psip.core.engine import Engine
 from p2psip.core.request import Acknowledgement, ClientRequest
 from p2psip.core.transaction import ServerTransaction
 from p2psip.core.usages import install
-from p2psip.drains import Drains
+from p2psip.drains import Drained, Drains
 from p2psip.errors import (
     ConnectionFailureException,
     OperationFailureException,
@@ -43,7 +43,6 @@ from p2psip.tokens import SecretTokens
 from p2psip.trace import excerpt
 
 if TYPE_CHECKING:
-    from p2psip.endpoint import RealTimeEndpoint
     from p2psip.net.tls import TlsContexts
 
 _log = Log(__name__)
@@ -292,7 +291,7 @@ class Stack:
             )
         self._run()
 
-    def drain(self, endpoint: RealTimeEndpoint, operation: Operation[None]) -> None:
+    def drain(self, endpoint: Drained, operation: Operation[None]) -> None:
         """End the operation as soon as the endpoint has nothing under way."""
         self._drains.add(endpoint, operation)
         self._run()
