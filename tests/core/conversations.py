@@ -1,0 +1,107 @@
+"""Conversations in which everybody behaves: what hostile ones are made of, by change."""
+
+from __future__ import annotations
+
+from hostile_headers import EXTRAS
+from hostile_steps import Ask, Change, Do, Reply, Step, Wait
+
+
+def ask(method: str, *extras: int, call: int = 1, body: int = 0, branch: str = "new", number: str = "next") -> Ask:
+    """A request of the peer in the newest dialog, or outside of any where ``call`` is 0."""
+    first, second, third = [*extras, 0, 0, 0][:3]
+    return Ask(method, call, "sip:us@us.example", "right", "right", branch, number, first or 1, second, third, body)
+
+
+def reply(code: int, *extras: int, which: int = 0, body: int = 0) -> Reply:
+    """An answer of the peer to the newest of our requests."""
+    first, second, third = [*extras, 0, 0, 0][:3]
+    return Reply(which, code, "right", "new", "next", first or 1, second, third, body)
+
+
+def do(command: str, variant: int = 0, which: int = 0) -> Do:
+    return Do(command, which, variant)
+
+
+def extra(name: str, value: str) -> int:
+    """The first group that has that field with that value."""
+    return next(index for index, fields in enumerate(EXTRAS) if (name, value) in fields)
+
+
+ACK = ask("ACK", number="invite")
+CANCEL = ask("CANCEL", branch="invite", number="invite")
+PRACK = ask("PRACK", extra("RAck", "{rack}"))
+RELIABLE = extra("RSeq", "1")
+EVENT = extra("Subscription-State", "active;expires=3600")
+LAST = extra("Subscription-State", "terminated;reason=noresource")
+CHALLENGE = next(
+    index for index, fields in enumerate(EXTRAS) if len(fields) == 1 and fields[0][0] == "WWW-Authenticate"
+)
+TIMER = extra("Session-Expires", "90;refresher=uac")
+REFER_TO = extra("Refer-To", "<sip:c@c.example>")
+REPLACES = extra("Replaces", "{call};to-tag={ours};from-tag={theirs}")
+FORWARD = next(index for index, fields in enumerate(EXTRAS) if "sips:b@b.example" in str(fields))
+WANTED = extra("Supported", "100rel")
+PRESENCE = extra("Event", "presence")
+TAG = extra("SIP-ETag", "tag")
+
+CALL: list[Step] = [do("call"), reply(183), reply(200, body=1), do("acknowledge")]
+CALLED: list[Step] = [ask("INVITE", call=0, body=1), do("provisional"), do("accept", 1), ACK]
+SUBSCRIBED: list[Step] = [do("subscribe"), reply(200, extra("Expires", "3600")), ask("NOTIFY", EVENT)]
+
+CONVERSATIONS: dict[str, list[Step]] = {
+    "a call of ours": [*CALL, do("info"), reply(200), do("hang up"), reply(200)],
+    "a call of theirs": [*CALLED, ask("INFO"), do("respond"), ask("BYE")],
+    "refused": [do("call"), reply(486)],
+    "challenged": [do("call"), reply(401, CHALLENGE), reply(200, body=1), do("acknowledge"), ask("BYE")],
+    "redirected": [do("call"), reply(302, FORWARD), do("follow"), reply(200, body=1), do("acknowledge"), ask("BYE")],
+    "cancelled by us": [do("call"), reply(183), do("hang up"), reply(200), reply(487, which=1)],
+    "cancelled by them": [ask("INVITE", call=0, body=1), CANCEL, ACK],
+    "reliable from them": [
+        do("call"),
+        reply(183, RELIABLE, body=1),
+        reply(200),
+        reply(200, which=1),
+        do("acknowledge"),
+    ],
+    "reliable from us": [
+        ask("INVITE", WANTED, call=0, body=1),
+        do("reliable", 1),
+        PRACK,
+        do("accept"),
+        ACK,
+        ask("BYE"),
+    ],
+    "without an offer": [do("call without offer"), reply(200, body=1), do("acknowledge"), ask("BYE")],
+    "another offer": [*CALL, do("renegotiate"), reply(200, body=1), ask("INVITE", body=1), do("answer offer"), ACK],
+    "offers cross": [*CALLED, do("renegotiate"), ask("INVITE", body=1), reply(491), Wait(4.0), reply(200, body=1)],
+    "their update": [
+        *CALLED,
+        ask("UPDATE", body=1),
+        do("answer offer"),
+        ask("UPDATE"),
+        do("decline offer"),
+        ask("BYE"),
+    ],
+    "session timer": [ask("INVITE", TIMER, call=0, body=1), do("accept", 1), ACK, Wait(64.0), Wait(64.0)],
+    "refer in a call": [*CALL, do("refer"), reply(202), ask("NOTIFY", extra("Event", "refer;id={number}"), body=2)],
+    "their refer": [*CALLED, ask("REFER", REFER_TO), do("accept refer"), reply(200), do("tell refer", 2), reply(200)],
+    "refer outside": [do("refer outside"), reply(202), ask("NOTIFY", LAST, body=2)],
+    "their refer outside": [
+        ask("REFER", REFER_TO, call=0),
+        do("accept refer"),
+        reply(200),
+        do("tell refer", 2),
+        reply(200),
+    ],
+    "replaced": [*CALLED, ask("INVITE", REPLACES, call=0, body=1), do("accept", 1), ACK, reply(200)],
+    "a subscription": [*SUBSCRIBED, do("refresh"), reply(200), do("unsubscribe"), reply(200), ask("NOTIFY", LAST)],
+    "their subscription": [
+        ask("SUBSCRIBE", PRESENCE, extra("Expires", "3600"), call=0),
+        *(do("accept subscription"), reply(200), do("notify"), reply(200), ask("SUBSCRIBE", PRESENCE), reply(200)),
+        *(do("end subscription"), reply(200)),
+    ],
+    "a publication": [do("publish"), reply(200, TAG), Wait(4000.0), reply(200, TAG), do("remove"), reply(200)],
+    "messages": [do("message"), reply(200), ask("MESSAGE", call=0, body=6), do("respond"), ask("OPTIONS", call=0)],
+    "lost": [*CALL, Change("lose"), do("info"), reply(200), Change("unreachable"), Change("lose"), do("hang up")],
+    "slow": [Change("slow"), do("call"), do("message"), Change("open"), reply(200), Wait(64.0)],
+}
