@@ -44,13 +44,14 @@ def test_requests_come_in_order_and_are_answered(tmp_path: Path, kind: str, meth
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_connection_for_each_request(tmp_path: Path, kind: str) -> None:
-    count = scaled(4000)
+    count = scaled(2000)
+    patience = PATIENCE + count / 20
     with link(tmp_path, kind) as wire:
         heard, opened, closed = Heard(), Counter(), Counter()
         wire.endpoint.message_received += heard
         wire.manager.incoming_connection_added += opened
         wire.manager.incoming_connection_removed += closed
-        wire.client("MESSAGE", calls=count, in_flight=20, connection_per_call=True).check()
+        wire.client("MESSAGE", calls=count, in_flight=20, connection_per_call=True, patience=patience).check()
         assert sorted(heard.numbers) == list(range(1, count + 1))
         assert len(heard.connections) == count
         opened.wait(count)
