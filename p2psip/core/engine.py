@@ -38,6 +38,7 @@ from p2psip.core.uas import (
     merge_key,
     server_key,
     stateless_answer,
+    veil,
 )
 from p2psip.core.usage import Acceptor, Usage, UsageFinder
 from p2psip.errors import MessageParsingException, RealTimeException, fresh
@@ -336,7 +337,7 @@ class Engine:
             elif isinstance(record, EndpointRecord):
                 self._deliver(transaction, record)
             elif record is not None:
-                transaction.refuse(record)
+                transaction.refuse(veil(self.now, transaction, record, self.directory, self.tokens))
         except BaseException:
             transaction.end()
             raise

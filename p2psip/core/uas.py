@@ -87,12 +87,29 @@ def find_endpoint(request: Request, flow: Flow, directory: Directory) -> Endpoin
 def admit(now: float, transaction: ServerTransaction, record: EndpointRecord, tokens: Tokens) -> Refusal | None:
     """Why the endpoint does not take a request outside of any dialog: its sender has proved less than is demanded, or it
     demands what the endpoint does not understand. None: it does."""
-    request = transaction.request
+    return _prove(now, transaction, record, tokens) or inspect(transaction.request, record)
+
+
+def _prove(now: float, transaction: ServerTransaction, record: EndpointRecord, tokens: Tokens) -> Refusal | None:
+    """What is wrong with what its sender has proved; None when it is enough."""
     refusal = None if record.demand is None else record.demand.refusal(now, transaction, tokens)
     if refusal is None and record.sender_policy is SenderPolicy.CERTIFIED:
-        sender = Sender(request, transaction.flow, record)
+        sender = Sender(transaction.request, transaction.flow, record)
         refusal = None if sender.is_proved else Refusal(403, [UNPROVED])
-    return refusal or inspect(request, record)
+    return refusal
+
+
+def veil(now: float, transaction: ServerTransaction, refusal: Refusal, directory: Directory, tokens: Tokens) -> Refusal:
+    """How a request is refused for which there is no endpoint, or none now. Where endpoints want to know who asks, strangers
+    are told nothing else of who is not here than of who is (RFC 3261 8.2: authentication comes first)."""
+    wanted = None
+    for record in directory.records if refusal.status_code != 481 else ():
+        if record.demand is not None or record.sender_policy is SenderPolicy.CERTIFIED:
+            missing = _prove(now, transaction, record, tokens)
+            if missing is None:
+                return refusal  # no stranger
+            wanted = wanted or missing
+    return wanted or refusal
 
 
 def inspect(request: Request, record: EndpointRecord) -> Refusal | None:
