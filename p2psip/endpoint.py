@@ -383,7 +383,7 @@ class RealTimeEndpoint(Capabilities, Admission, Hosting, abc.ABC):
     # ------------------------------------------------------------------ receiving (called on the loop thread)
 
     def _deliver(self, transaction: ServerTransaction, request: Request) -> None:
-        self._strand.post(answer_message, self, transaction, request, self)
+        answer_message(self, transaction, request, self)
 
     # ------------------------------------------------------------------ states and the end
 

@@ -1,68 +1,264 @@
-"""What happens when handlers do not keep up: nothing is dropped, peers are read more slowly (design rule 8)."""
+"""What happens when handlers do not keep up: peers are read more slowly, then refused, and nothing is dropped in silence
+(design rule 8).
+
+A queue that reaches its high mark stops the reading of the connections that fill it, until it has come down to its low
+mark. Requests can be refused, so for them that lasts no longer than ``PATIENCE``: a handler that hangs must not keep the
+connection from whatever else uses it. From then on, until the queue has come down, they are answered 503.
+"""
 
 from __future__ import annotations
 
+import functools
+import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from p2psip.config import ManagerSettings
 from p2psip.net.connection import Connection
-from p2psip.net.loop import LoopEnded
+from p2psip.net.limits import Quota
+from p2psip.net.loop import Clock, LoopEnded
 from p2psip.sync import Strand
+
+PATIENCE = 0.5
+"""Seconds that requests stay unread so that handlers can catch up."""
+LOOK = 0.02
+"""Seconds between two looks at queues that are full."""
+REFUSALS = 2000.0
+"""A second. To refuse is work as well, and handlers want the processor too; what is more stays unread meanwhile."""
+YIELD = 5
+INSTANT = 1e-6
+"""After so many refusals so many seconds of sleep: else a handler that could go on waits for the interpreter's lock until
+this thread has nothing to do, or for 5 ms."""
+HEAVY = 8192
+"""Bytes of a request that counts by its size as well."""
+REFUSED = "refused"
+"""The reason not to read that has to do with no queue."""
+
+
+class Queue(Protocol):
+    """Where things wait for handlers: a strand, or the dispatcher, where strands wait for a worker."""
+
+    @property
+    def depth(self) -> int:
+        """How much waits."""
+
+
+class LoopThread(Protocol):
+    """Whose connections these are."""
+
+    now: float
+    clock: Clock
+
+    def call_later(self, delay: float, function: Callable[..., object], *args: Any) -> object:
+        """Loop thread: run it then."""
+
+    def post(self, function: Callable[..., object], *args: Any) -> None:
+        """Any thread: run it soon."""
+
+
+class Transaction(Protocol):
+    """A request that is to be answered."""
+
+    is_answered: bool
+
+    @property
+    def flow(self) -> Any:
+        """The connection that it came over."""
+
+    @property
+    def request(self) -> Any:
+        """The message."""
+
+
+class Weight:
+    """Bytes of the heavy requests that wait for handlers, in whatever strand."""
+
+    depth = 0
+
+
+class _Full:
+    """A queue that has reached its high mark and not come down since.
+
+    Attributes:
+        high, low: Its marks.
+        held: The connections that are not read because of it; whether what they bring can be refused.
+        refuses_at: From when on requests are refused; None where it has had none yet.
+    """
+
+    __slots__ = ("held", "high", "low", "refuses_at")
+
+    def __init__(self, high: int, low: int) -> None:
+        self.high = high
+        self.low = low
+        self.held: dict[Connection, bool] = {}
+        self.refuses_at: float | None = None
 
 
 class Pressure:
-    """The connections of one stack that full strands keep from being read. Loop thread.
+    """The full queues of one stack. Loop thread.
 
     Attributes:
         counts: ``"paused"``: how often reading was stopped; ``"refused"``: requests that were answered 503.
+        weight: Of what waits for handlers.
     """
 
-    def __init__(self, post: Callable[..., object], settings: ManagerSettings) -> None:
-        self._post = post  # to the loop thread
+    def __init__(self, loop: LoopThread, settings: ManagerSettings, refuse: Callable[[Any], object]) -> None:
+        """``refuse`` answers 503, on the loop thread."""
+        self._loop = loop
         self._settings = settings
-        self._held: dict[Strand, list[Connection]] = {}
+        self._refuse = refuse
+        self._held: dict[Queue, _Full] = {}
+        self._refusals = Quota(REFUSALS, loop.now)
+        self._longest = settings.handler_limit / 2
+        self.weight = Weight()
         self.counts: Counter[str] = Counter()
 
-    def is_too_high(self, strand: Strand, connection: Connection) -> bool:
-        """Something from the connection is about to be posted: it is read no more while the strand is above its high
-        mark. True when that was not enough, and the strand holds twice as much."""
-        depth, high = strand.depth, self._settings.strand_high_mark
-        if depth < high:
-            return False
-        self._hold(strand, connection)
-        return depth >= 2 * high
+    # ------------------------------------------------------------------ what comes in
 
-    def refuses(self, strand: Strand, connection: Connection) -> bool:
-        """The same for a request, which is answered 503 then."""
-        too_high = self.is_too_high(strand, connection)
-        self.counts["refused"] += too_high
-        return too_high
+    def deliver(self, strand: Strand, transaction: Transaction, function: Callable[..., object], *args: object) -> None:
+        """Have ``function(*args)``, which answers the request of that transaction, called on the strand; or answer 503
+        where too much waits there already."""
+        size = len(transaction.request.to_bytes())
+        if self._refuses(strand, transaction.flow, size):
+            self._refuse(transaction)
+            return
+        if size >= HEAVY:
+            self.weight.depth += size
+        strand.post(self._turn, self._loop.now, size, transaction, function, args)
+
+    def guard(self, acceptors: dict[str, Callable[..., object]], workers: Queue) -> None:
+        """Put in front of what takes requests that begin something with a strand of its own: they are answered 503 where
+        too many strands wait for a worker."""
+        for method, accept in acceptors.items():
+            acceptors[method] = functools.partial(self._accept, workers, accept)
+
+    def _accept(
+        self, workers: Queue, accept: Callable[..., object], now: float, transaction: Transaction, *args: object
+    ) -> None:
+        high, low = self._settings.strand_high_mark, self._settings.strand_low_mark
+        if workers.depth >= high and self._is_crowded(workers, high, low, transaction.flow, high):
+            self._refuse(transaction)
+        else:
+            accept(now, transaction, *args)
+
+    def slow_down(self, strand: Strand, connection: Connection) -> None:
+        """Something from the connection is about to be posted that cannot be refused: it is read no more while the
+        strand is above its high mark."""
+        depth, high = strand.depth, self._settings.strand_high_mark
+        # A handler may be waiting for the answer to a request of ours on that connection, but not without limit.
+        if depth >= high and (not connection.unanswered or depth >= 2 * high):
+            full = self._held.get(strand) or self._fill(strand, high, self._settings.strand_low_mark)
+            self._hold(strand, full, connection, False)
 
     def forget(self, connection: Connection) -> None:
         """The connection is closed."""
-        for held in self._held.values():
-            if connection in held:
-                held.remove(connection)
+        for full in self._held.values():
+            full.held.pop(connection, None)
 
-    def _hold(self, strand: Strand, connection: Connection) -> None:
-        """Read no more from the connection until the strand has come down to its low mark."""
-        held = self._held.get(strand)
-        if held is None:
-            held = self._held[strand] = []
-            strand.on_depth(self._settings.strand_low_mark, lambda: self._relieved(strand))
-        if connection not in held:
-            held.append(connection)
+    # ------------------------------------------------------------------ full queues
+
+    def _refuses(self, strand: Strand, connection: Connection, size: int) -> bool:
+        high, low = self._settings.strand_high_mark, self._settings.strand_low_mark
+        if strand.depth >= high and self._is_crowded(strand, high, low, connection, connection.owed):
+            return True
+        if size < HEAVY:
+            return False
+        high = self._settings.maximum_buffered // 4
+        return self.weight.depth >= high and self._is_crowded(self.weight, high, high // 2, connection, high)
+
+    def _is_crowded(self, queue: Queue, high: int, low: int, connection: Connection, share: int) -> bool:
+        """The queue is above its high mark, and at most so much in it is from that connection: which is read no more
+        for now. True: that was not enough."""
+        # One connection may fill it up to its high mark. Of several each may have as much in it as there is room left
+        # below twice that mark, so that there is always some for who comes last.
+        room = 2 * high - queue.depth
+        if share < room:
+            return False
+        now = self._loop.now
+        full = self._held.get(queue) or self._fill(queue, high, low)
+        if full.refuses_at is None:
+            full.refuses_at = now + PATIENCE
+        if room > 0 and now < full.refuses_at:
+            if not connection.unanswered:  # else a handler may be waiting for what it brings
+                self._hold(queue, full, connection, True)
+            return False
+        self.counts["refused"] += 1
+        if not self.counts["refused"] % YIELD:
+            time.sleep(INSTANT)
+        debt = self._refusals.owe(now, 1)
+        if debt:
+            connection.pause_reading(REFUSED)
+            self._loop.call_later(debt, connection.resume_reading, REFUSED)
+        return True
+
+    def _fill(self, queue: Queue, high: int, low: int) -> _Full:
+        if not self._held:
+            self._loop.call_later(LOOK, self._look)
+        full = self._held[queue] = _Full(high, low)
+        return full
+
+    def _hold(self, queue: Queue, full: _Full, connection: Connection, refusable: bool) -> None:
+        if connection not in full.held:
             self.counts["paused"] += 1
-            connection.pause_reading(f"strand {id(strand)}")
+        full.held[connection] = refusable
+        connection.pause_reading(_reason(queue))
 
-    def _relieved(self, strand: Strand) -> None:
-        """Worker thread: the strand has come down."""
+    def _look(self) -> None:
+        """Has one of them come down?"""
+        now = self._loop.now
+        for queue, full in list(self._held.items()):
+            depth = queue.depth
+            if depth <= full.low:
+                del self._held[queue]
+                released = list(full.held)
+            else:
+                refuses = full.refuses_at is not None and now >= full.refuses_at
+                released = [
+                    connection
+                    for connection, refusable in full.held.items()
+                    if (refuses and refusable) or (connection.unanswered and (refusable or depth < 2 * full.high))
+                ]
+            for connection in released:
+                del full.held[connection]
+                connection.resume_reading(_reason(queue))
+        if self._held:
+            self._loop.call_later(LOOK, self._look)
+
+    # ------------------------------------------------------------------ what has its turn
+
+    def _turn(
+        self,
+        since: float,
+        size: int,
+        transaction: Transaction,
+        function: Callable[..., object],
+        args: tuple[object, ...],
+    ) -> None:
+        """Worker thread: what was delivered then is at the head of its strand. If its sender has no answer yet, and
+        there is time enough to give one, it is handled."""
+        if size >= HEAVY:
+            self._post(self._lighten, size)
+        if transaction.is_answered:
+            return
+        if self._loop.clock.now() - since > self._longest:
+            self._post(self._refuse_late, transaction)
+        else:
+            function(*args)
+
+    def _post(self, function: Callable[..., object], *args: object) -> None:
         try:
-            self._post(self._release, strand)
+            self._loop.post(function, *args)
         except LoopEnded:
             pass
 
-    def _release(self, strand: Strand) -> None:
-        for connection in self._held.pop(strand, ()):
-            connection.resume_reading(f"strand {id(strand)}")
+    def _lighten(self, size: int) -> None:
+        self.weight.depth -= size
+
+    def _refuse_late(self, transaction: Transaction) -> None:
+        self.counts["refused"] += 1
+        self._refuse(transaction)
+
+
+def _reason(queue: Queue) -> str:
+    return f"queue {id(queue)}"

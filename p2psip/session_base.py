@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from p2psip import arguments
 from p2psip.core import events
 from p2psip.core.session import Session
-from p2psip.core.transaction import ServerTransaction
 from p2psip.enums import (
     RedirectAction,
     RouteSetStatus,
@@ -157,10 +156,10 @@ class SessionBase(SessionProperties):
         self._negotiation.offer_cancelled(event)
 
     def _request_received(self, event: events.RequestReceived) -> None:
-        self._stack.deliver(self._strand, event.transaction, self._post_message, event.transaction)
-
-    def _post_message(self, transaction: ServerTransaction) -> None:
-        self._strand.post(answer_message, self._endpoint, transaction, transaction.request, self)
+        transaction = event.transaction
+        self._stack.pressure.deliver(
+            self._strand, transaction, answer_message, self._endpoint, transaction, transaction.request, self
+        )
 
     def _refer_received(self, event: events.ReferReceived) -> None:
         self._endpoint._arrived(event.refer)

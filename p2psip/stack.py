@@ -19,6 +19,7 @@ from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.engine import Engine
 from p2psip.core.request import Acknowledgement, ClientRequest
 from p2psip.core.transaction import ServerTransaction
+from p2psip.core.uas import BUSY
 from p2psip.core.usages import install
 from p2psip.drains import Drained, Drains
 from p2psip.errors import (
@@ -138,7 +139,8 @@ class Stack:
         self._start_lock = threading.RLock()  # a signal handler may come back here
         self._started = False
         self._running = False
-        self.pressure = Pressure(self.loop.post, settings)
+        self.pressure = Pressure(self.loop, settings, self._refuse)
+        self.pressure.guard(self.engine.acceptors, self.dispatcher)
         self._drains = Drains(self.engine)
         self._recent: collections.deque[tuple[str, Connection, Any]] = collections.deque(maxlen=RECENT)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -378,18 +380,11 @@ class Stack:
 
     def _deliver(self, effect: effects.Deliver) -> None:
         endpoint: Any = effect.record.endpoint
-        self.deliver(endpoint._strand, effect.transaction, endpoint._deliver, effect.transaction, effect.request)
+        transaction = effect.transaction
+        self.pressure.deliver(endpoint._strand, transaction, endpoint._deliver, transaction, effect.request)
 
-    def deliver(
-        self, strand: Strand, transaction: ServerTransaction, function: Callable[..., object], *args: object
-    ) -> None:
-        """Call ``function(*args)``, which posts the request of that transaction to the strand, or answer 503 where
-        the strand has too much already."""
-        if self.pressure.refuses(strand, transaction.flow):
-            busy = transaction.create_response(503, headers=[("Retry-After", "5")])
-            self.engine.respond(self.loop.now, transaction, busy)
-        else:
-            function(*args)
+    def _refuse(self, transaction: ServerTransaction) -> None:
+        self._respond(transaction, transaction.create_response(BUSY.status_code, headers=BUSY.headers))
 
     # ------------------------------------------------------------------ what the network tells
 
@@ -448,7 +443,7 @@ class Stack:
         """Somebody looks on."""
         self._owner._traced(direction, connection, time.time(), _octets(message))
         if direction == "received":  # those who look on may not keep up
-            self.pressure.is_too_high(self._owner._strand, connection)
+            self.pressure.slow_down(self._owner._strand, connection)
 
     def _log_failure(self, connection: Connection) -> None:
         """An exception of the engine is a bug of ours: what led to it helps to find it."""

@@ -53,7 +53,7 @@ class Hosted:
     def _slow_down(self, flow: Any) -> None:
         """Loop thread: what that connection has brought is about to be posted. Where handlers do not keep up it is
         read no more."""
-        self._stack.pressure.is_too_high(self._strand, flow)
+        self._stack.pressure.slow_down(self._strand, flow)
 
     def _begin(self, what: str, function: Callable[..., object], *args: Any, timeout: float | None) -> Operation[Any]:
         """Any thread: ``function(now, *args, operation, timeout)`` on the loop."""

@@ -227,6 +227,11 @@ class Connection(Channel):
             and self.is_present
         )
 
+    @property
+    def owed(self) -> int:
+        """Requests of the peer that have no final answer of ours yet."""
+        return self._owed
+
     # ------------------------------------------------------------------ messages out
 
     def send(self, data: bytes) -> None:

@@ -104,6 +104,11 @@ class Dispatcher:
         """Threads of just now."""
         return len(self._workers)
 
+    @property
+    def depth(self) -> int:
+        """What waits for a worker: strands that have something to run, and callbacks."""
+        return len(self._ready)
+
     def latency(self) -> LatencyFigures:
         """How long handlers have taken so far. Any thread."""
         with self._lock:
