@@ -25,10 +25,10 @@ from p2psip.core.tables import (
     State,
     Table,
 )
-from p2psip.core.uas import Refusal, answer
+from p2psip.core.uas import Refusal, top_via
 from p2psip.core.usage import Usage
 from p2psip.errors import OperationTimeoutException, RealTimeException
-from p2psip.message import Request, Response, create_ack
+from p2psip.message import Request, Response, create_ack, create_response
 from p2psip.message.grammar import excerpt
 from p2psip.timers import Timer, Timers
 
@@ -322,12 +322,12 @@ class ServerTransaction(Transaction):
             raise ValueError(
                 f"A {self.request.method} cannot be answered {code} (RFC 4320 4): answer with another final response."
             )
-        return answer(
+        return create_response(
             self.request,
-            self.flow,
             code,
             reason,
             to_tag=self.to_tag,
+            top_via=top_via(self.request, self.flow),
             headers=headers,
             content_type=content_type,
             body=body,

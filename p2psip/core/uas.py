@@ -138,35 +138,6 @@ def _is_media_type(text: str) -> bool:
     return is_token(kind.strip(" \t")) and is_token(subtype.strip(" \t"))
 
 
-def answer(
-    request: Request,
-    flow: Flow,
-    status_code: int,
-    reason: str | None = None,
-    *,
-    to_tag: str | None = None,
-    headers: Iterable[tuple[str, str]] = (),
-    content_type: str | None = None,
-    body: bytes = b"",
-) -> Response:
-    """A response to a request that came over the flow.
-
-    The top Via says where it really came from if the sender was wrong or asked for it. RFC 3261 18.2.1 lets the
-    server write that into the request; here it is written into the responses only, so that applications see the
-    request as it was sent. For the sender that is the same.
-    """
-    return create_response(
-        request,
-        status_code,
-        reason,
-        to_tag=to_tag,
-        top_via=_top_via(request, flow),
-        headers=headers,
-        content_type=content_type,
-        body=body,
-    )
-
-
 def stateless_answer(
     request: Request, flow: Flow, status_code: int, headers: Iterable[tuple[str, str]] = ()
 ) -> Response | None:
@@ -174,16 +145,20 @@ def stateless_answer(
     is nothing that the sender could know the answer by."""
     if not all(map(request.headers.count, ("Via", "From", "To", "Call-ID", "CSeq"))):
         return None
+    tag, via = stateless_tag(request.start_line, request.headers), top_via(request, flow)
     try:
-        tag = stateless_tag(request.start_line, request.headers)
-        return answer(request, flow, status_code, to_tag=tag, headers=headers)
-    except MessageParsingException:
-        # To cannot be read, and so not be given a tag.
-        return answer(request, flow, status_code, headers=headers)
+        return create_response(request, status_code, to_tag=tag, top_via=via, headers=headers)
+    except MessageParsingException:  # To cannot be read, and so not be given a tag
+        return create_response(request, status_code, top_via=via, headers=headers)
 
 
-def _top_via(request: Request, flow: Flow) -> str | None:
-    """The first line of Via for the response; None where it goes back as it came."""
+def top_via(request: Request, flow: Flow) -> str | None:
+    """The first line of Via for the response to a request that came over the flow; None where it goes back as it came.
+
+    It says where the request really came from if the sender was wrong or asked for it. RFC 3261 18.2.1 lets the
+    server write that into the request; here it is written into the responses only, so that applications see the
+    request as it was sent. For the sender that is the same.
+    """
     try:
         via = request.top_via
     except MessageParsingException:
