@@ -105,7 +105,7 @@ def test_a_challenged_request_is_sent_again(code: int, field: str) -> None:
     client.side.assert_empty()
 
 
-@pytest.mark.holds("F34")
+@pytest.mark.holds("F34", "A17")
 def test_a_second_refusal_is_reported() -> None:
     client = Client(known())
     again = client.answered(client.send(), *challenge())

@@ -163,6 +163,7 @@ def test_on_a_reliable_transport_timer_f_counts_too() -> None:
     client.side.assert_empty()
 
 
+@pytest.mark.holds("R35")
 def test_a_response_after_the_time_out_is_a_stray() -> None:
     client = Client(RELIABLE)
     client.at(32.1)
@@ -389,6 +390,7 @@ def test_a_response_matches_by_branch_and_method() -> None:
     assert client.side.codes == [200]
 
 
+@pytest.mark.holds("R35")
 @pytest.mark.parametrize(
     "change",
     [
@@ -601,6 +603,7 @@ def test_a_time_out_of_an_invite_ends_with_its_first_provisional_response() -> N
     assert flow.unanswered == 1
 
 
+@pytest.mark.holds("R29")
 def test_too_many_unanswered_requests_on_a_flow() -> None:
     side, flow = Side("a", changed(maximum_unanswered_per_connection=2)), FakeFlow()
     requests = [make_request() for _ in range(3)]
@@ -618,6 +621,7 @@ def test_too_many_unanswered_requests_on_a_flow() -> None:
     assert len(side.errors) == 1
 
 
+@pytest.mark.holds("R29")
 def test_too_many_transactions() -> None:
     side = Side("a", changed(maximum_transactions=2))
     pending = [side.engine.send_request(0.0, make_request(), TARGET, n) for n in range(3)]

@@ -484,6 +484,7 @@ def test_the_engine_knows_whether_an_endpoint_still_serves() -> None:
     assert not pair.bob.engine.is_serving(bob)
 
 
+@pytest.mark.holds("R29")
 def test_what_is_unanswered_on_a_flow_is_counted_right() -> None:
     pair = Pair(settings=changed(maximum_unanswered_per_connection=2))
     broken = Session(pair, pair.bob, pair.back, "broken")

@@ -73,6 +73,7 @@ def test_anybody_is_taken_unless_it_is_said_otherwise() -> None:
     assert server.code() is None
 
 
+@pytest.mark.holds("A18")
 @pytest.mark.parametrize(
     ("names", "sender", "code"),
     [
@@ -109,6 +110,7 @@ def test_a_refused_sender_is_told_why() -> None:
     assert answer.headers.get_all("Warning")
 
 
+@pytest.mark.holds("A18")
 def test_over_tcp_nobody_is_certified() -> None:
     server = Server(transport="TCP")
     assert server.code() == 403

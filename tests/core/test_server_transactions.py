@@ -398,6 +398,7 @@ def test_acks_to_a_2xx_go_to_the_usage_whatever_their_branch() -> None:
     assert len(callee.acks) == 3
 
 
+@pytest.mark.holds("R35")
 def test_an_ack_that_belongs_to_nothing_is_dropped() -> None:
     server = Server(RELIABLE, "INVITE")
     server.ack("z9hG4bK-stray")
@@ -453,6 +454,7 @@ def test_a_cancel_again_is_a_copy() -> None:
     assert len(callee.cancelled_ones) == 1
 
 
+@pytest.mark.holds("R35")
 def test_a_cancel_without_transaction_is_answered_481() -> None:
     server = Server(RELIABLE, "INVITE")
     stray = create_cancel(incoming("INVITE"))

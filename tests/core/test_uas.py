@@ -68,6 +68,7 @@ def test_the_effect_names_record_transaction_and_request() -> None:
     assert (effect.record, effect.request, effect.transaction.request) == (server.record, request, request)  # type: ignore[union-attr]
 
 
+@pytest.mark.holds("R35")
 @pytest.mark.parametrize(
     ("old", "new", "code"),
     [
@@ -98,6 +99,7 @@ def test_a_request_that_cannot_be_answered_is_dropped(name: str) -> None:
     server.side.assert_empty()
 
 
+@pytest.mark.holds("R35")
 def test_a_bad_ack_is_dropped() -> None:
     server = Server()
     assert server.receive(raw(GOOD.replace("MESSAGE", "ACK").replace("CSeq: 1", "CSeq: x"))) == []
@@ -112,12 +114,14 @@ def test_a_malformed_message_is_answered_if_it_can_be() -> None:
     server.side.assert_empty()
 
 
+@pytest.mark.holds("R35")
 def test_stray_responses_are_dropped() -> None:
     server = Server()
     assert server.receive(create_response(raw(GOOD), 200, to_tag="x")) == []
     server.side.assert_empty()
 
 
+@pytest.mark.holds("R35")
 @pytest.mark.parametrize(
     ("uri", "code"),
     [("sip:nobody@b.example", "404"), ("soap.beep://192.0.2.103:3002", "416"), ("tel:+123", "416")],
@@ -175,6 +179,7 @@ def test_require_means_nothing_in_ack_and_cancel(method: str) -> None:
     assert server.receive(incoming(method, headers=[("Require", "foo")])) == ([] if method == "ACK" else ["481"])
 
 
+@pytest.mark.holds("R35")
 def test_max_forwards_0_is_no_matter_to_whom_it_reaches() -> None:
     server = Server()
     request = make_request()
@@ -238,6 +243,7 @@ def test_merged_comes_after_who_it_is_for_and_before_what_it_requires() -> None:
 # ---------------------------------------------------------------------- merged requests
 
 
+@pytest.mark.holds("R35")
 def test_a_copy_that_came_another_way_is_482() -> None:
     """RFC 3261 8.2.2.2."""
     server = Server()
@@ -272,6 +278,7 @@ def test_after_the_answer_it_is_a_request_like_another() -> None:
     assert len(server.side.delivered) == 2
 
 
+@pytest.mark.holds("R35")
 def test_a_copy_of_the_482_does_not_disturb_the_original() -> None:
     server = Server()
     server.receive(incoming("INVITE", call_id="c"))
@@ -398,6 +405,7 @@ def test_a_quoted_nul_stands_in_no_way(method: str, line: str) -> None:
 # ---------------------------------------------------------------------- limits
 
 
+@pytest.mark.holds("R29")
 def test_too_many_unanswered_requests_on_a_flow_are_503() -> None:
     server = Server(maximum_unanswered_per_connection=2)
     for _ in range(2):
@@ -411,6 +419,7 @@ def test_too_many_unanswered_requests_on_a_flow_are_503() -> None:
     assert len(server.side.delivered) == 4
 
 
+@pytest.mark.holds("R29")
 def test_an_answered_invite_that_lingers_does_not_count_as_unanswered() -> None:
     server = Server(maximum_unanswered_per_connection=1)
     for _ in range(3):
@@ -430,6 +439,7 @@ def test_a_repeated_2xx_makes_no_more_room() -> None:
     assert server.receive(incoming())[-1] == "503"
 
 
+@pytest.mark.holds("R29")
 def test_too_many_transactions_are_503() -> None:
     server = Server(maximum_transactions=2)
     for _ in range(2):
@@ -438,6 +448,7 @@ def test_too_many_transactions_are_503() -> None:
     assert len(server.engine._servers) == 2
 
 
+@pytest.mark.holds("R29")
 def test_copies_acks_and_cancels_get_through_when_there_is_no_room() -> None:
     server = Server(maximum_unanswered_per_connection=1)
     invite = incoming("INVITE", via="SIP/2.0/TLS 192.0.2.2:5061;branch=z9hG4bK-1")

@@ -94,7 +94,7 @@ def test_settings_of_an_endpoint(
         SipPeerToPeerEndpoint("sip:a@b.example", manager, settings=SipPeerToPeerEndpointSettings(**values))
 
 
-@pytest.mark.holds("F35")
+@pytest.mark.holds("R22", "F35")
 def test_what_cannot_be_in_a_header_is_refused_where_it_is_set(pair: TcpPair) -> None:
     for name in ("display_name", "application_user_agent"):
         for value, error in ((None, TypeError), (b"x", TypeError), ("a\x7f", ValueError), ("\ud800", ValueError)):

@@ -122,6 +122,7 @@ Act = Callable[[RealTimeEndpoint, str, Headers], None]
 # ---------------------------------------------------------------------- what handlers are told
 
 
+@pytest.mark.holds("A18")
 @pytest.mark.parametrize("act", KINDS)
 def test_everything_that_comes_in_says_who_sent_it(
     authority: CertificateAuthority, act: Act, transport: SipTransportType
@@ -197,6 +198,7 @@ def test_we_assert_nothing_by_ourselves(authority: CertificateAuthority) -> None
 # ---------------------------------------------------------------------- the policy
 
 
+@pytest.mark.holds("A18")
 @pytest.mark.parametrize("act", KINDS)
 def test_who_is_not_certified_is_refused_before_any_handler(
     authority: CertificateAuthority, act: Act, transport: SipTransportType

@@ -90,6 +90,7 @@ ENDS: dict[str, Callable[[EndpointPair, Any], object]] = {
 }
 
 
+@pytest.mark.holds("A23")
 @pytest.mark.parametrize("what", ENDS)
 @pytest.mark.parametrize("event", ["state_changed", "notification_received"])
 def test_a_handler_of_the_subscriber_ends(pair: EndpointPair, event: str, what: str) -> None:
@@ -104,6 +105,7 @@ def test_a_handler_of_the_subscriber_ends(pair: EndpointPair, event: str, what: 
     watch.subscription.terminate()  # as often as one likes
 
 
+@pytest.mark.holds("A23")
 @pytest.mark.parametrize("what", ENDS)
 @pytest.mark.parametrize("event", ["refreshed", "ended"])
 def test_a_handler_of_the_notifier_ends(pair: EndpointPair, event: str, what: str) -> None:
@@ -121,6 +123,7 @@ def test_a_handler_of_the_notifier_ends(pair: EndpointPair, event: str, what: st
         watch.incoming.notify("text/plain", "late")
 
 
+@pytest.mark.holds("A23")
 @pytest.mark.parametrize("what", ["the subscription", "the endpoint", "the manager"])
 def test_a_handler_that_is_offered_a_subscription_ends(pair: EndpointPair, what: str) -> None:
     ends: dict[str, Callable[[p2psip.SubscriptionReceivedEventArgs], object]] = {

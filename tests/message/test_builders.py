@@ -71,6 +71,7 @@ def test_a_response_to_a_request_that_lacks_something() -> None:
     assert [name for name, _ in response.headers] == ["Via", "From", "Call-ID", "CSeq"]
 
 
+@pytest.mark.holds("R22")
 @pytest.mark.parametrize("text", ["a\r\nEvil: 1", "a\nb", "a\0"])
 def test_nothing_can_be_smuggled_into_a_response(text: str) -> None:
     with pytest.raises(ValueError, match="CR, LF"):

@@ -110,17 +110,20 @@ def test_streams_and_datagrams_agree(lines: list[str], body: bytes) -> None:
     same_both_ways(request_bytes(*lines, body=body))
 
 
+@pytest.mark.holds("R21")
 @given(st.binary(max_size=300))
 def test_octets(data: bytes) -> None:
     look_at_everything(data)
 
 
+@pytest.mark.holds("R21")
 @given(st.lists(TEXT, max_size=6), st.binary(max_size=20))
 def test_lines(lines: list[str], body: bytes) -> None:
     look_at_everything("\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body)
     look_at_everything(request_bytes(*lines, body=body))
 
 
+@pytest.mark.holds("R21")
 @given(st.sampled_from(sorted(_PARSERS)), TEXT)
 def test_fields(name: str, value: str) -> None:
     with contextlib.suppress(MessageParsingException):
@@ -128,6 +131,7 @@ def test_fields(name: str, value: str) -> None:
     look_at_everything(request_bytes(f"{name}: {value}", without=canonical_name(name)))
 
 
+@pytest.mark.holds("R21")
 @given(TEXT)
 @example("sip:a@[::1")
 @example("sip:%")
@@ -163,6 +167,7 @@ def test_values_can_be_read_again(text: str) -> None:
         assert Via.parse(str(via)) == via
 
 
+@pytest.mark.holds("R21", "A12")
 @pytest.mark.parametrize("path", torture(), ids=lambda path: path.name)
 def test_torture_messages_truncated_at_every_byte(path: object) -> None:
     """Row 12 of what went wrong elsewhere."""
@@ -171,6 +176,7 @@ def test_torture_messages_truncated_at_every_byte(path: object) -> None:
         look_at_everything(data[:end] if end % 2 else data[:end] + b"\r\n\r\n")
 
 
+@pytest.mark.holds("R21")
 @pytest.mark.parametrize("path", torture(), ids=lambda path: path.name)
 def test_torture_messages_mutated(path: object) -> None:
     """Octets changed, removed, doubled and moved; more by raising the number."""

@@ -83,6 +83,7 @@ def test_where_a_message_begins_and_ends() -> None:
     assert not framer.close()
 
 
+@pytest.mark.holds("R24")
 def test_nothing_is_delivered_of_a_message_that_is_cut_off() -> None:
     for end in range(1, len(ONE)):
         framer = StreamFramer()
@@ -130,6 +131,7 @@ LOST = {
 }
 
 
+@pytest.mark.holds("R19", "R23", "A1", "A2")
 @pytest.mark.parametrize("size", [1, 17, 100_000])
 @pytest.mark.parametrize("kind", LOST)
 def test_framing_that_is_lost_stays_lost(kind: str, size: int) -> None:
@@ -143,6 +145,7 @@ def test_framing_that_is_lost_stays_lost(kind: str, size: int) -> None:
         framer.feed(ONE)
 
 
+@pytest.mark.holds("R23")
 @pytest.mark.parametrize("kind", ["none", "twice", "negative", "5000 digits", "2**32 + 32", "bare LF"])
 def test_the_last_word_before_the_connection_is_closed(kind: str) -> None:
     with pytest.raises(MessageParsingException) as caught:
@@ -157,6 +160,7 @@ def test_the_last_word_before_the_connection_is_closed(kind: str) -> None:
     answer.validate()
 
 
+@pytest.mark.holds("R23")
 def test_no_last_word_for_nobody() -> None:
     for data in (b"\x16\x03\x01" + b"\0" * 9000, LOST["none"].replace(b"Via:", b"Nia:"), b"SIP/2.0 200 OK\r\n\r\n"):
         with pytest.raises(MessageParsingException) as caught:
@@ -178,6 +182,7 @@ LIMITS = Limits.of(
 )
 
 
+@pytest.mark.holds("R18")
 @pytest.mark.parametrize("size", [1, 64, 100_000])
 @pytest.mark.parametrize(
     "data",
@@ -196,6 +201,7 @@ def test_limits_hold_however_the_stream_is_cut(data: bytes, size: int) -> None:
     assert error is not None
 
 
+@pytest.mark.holds("R18")
 def test_the_head_may_be_as_long_as_the_limit_and_no_longer() -> None:
     for size in (1, 100_000):
         for extra, lost in ((0, False), (1, True)):
@@ -209,6 +215,7 @@ def test_the_head_may_be_as_long_as_the_limit_and_no_longer() -> None:
             assert (len(framed), error is not None) == ((0, True) if lost else (1, False)), (size, extra)
 
 
+@pytest.mark.holds("R19")
 def test_too_large_bodies_are_refused_before_they_are_buffered() -> None:
     data = request_bytes(body=b"x" * 11)
     head = data[: data.index(b"\r\n\r\n") + 4]

@@ -8,10 +8,21 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from message_support import request_bytes
+from scale import scaled
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import MessageParsingException
-from p2psip.message import Limits, NameAddr, StreamFramer, Via, parse_field, parse_message, parse_uri, split_list
+from p2psip.message import (
+    Limits,
+    NameAddr,
+    Request,
+    StreamFramer,
+    Via,
+    parse_field,
+    parse_message,
+    parse_uri,
+    split_list,
+)
 
 SIZE = 64 * 1024
 SECONDS = 2.0
@@ -46,6 +57,7 @@ def work_of_single_octets(data: bytes) -> int:
     return buffer.work
 
 
+@pytest.mark.holds("R20")
 @pytest.mark.parametrize(
     "data",
     [
@@ -100,6 +112,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
 }
 
 
+@pytest.mark.holds("R20")
 @pytest.mark.parametrize("name", PARSERS)
 def test_values(name: str) -> None:
     for prefix in PREFIXES:
@@ -109,6 +122,7 @@ def test_values(name: str) -> None:
                     PARSERS[name](prefix + unit * (SIZE // len(unit)))
 
 
+@pytest.mark.holds("R20")
 @pytest.mark.parametrize(
     "line",
     [
@@ -126,6 +140,7 @@ def test_many_lines(line: str) -> None:
         StreamFramer(BOUNDLESS).feed(data)
 
 
+@pytest.mark.holds("R20")
 @pytest.mark.parametrize("unit", UNITS)
 def test_long_lines(unit: str) -> None:
     for line in (
@@ -139,6 +154,7 @@ def test_long_lines(unit: str) -> None:
         parse_message(request_bytes(uri=unit * (SIZE // len(unit))), BOUNDLESS).validate()
 
 
+@pytest.mark.holds("R20")
 def test_numbers_of_many_digits_are_never_made() -> None:
     """int() of many digits takes more than linear time, and above 4300 raises ValueError."""
     for digits in ("9" * SIZE, "0" * SIZE + "1"):
@@ -149,3 +165,62 @@ def test_numbers_of_many_digits_are_never_made() -> None:
             parse_uri(f"sip:a@b:{digits}")
         with bounded():
             Via.parse(f"SIP/2.0/TCP a:{digits};ttl={digits}")
+
+
+# ---------------------------------------------------------------------- in seconds
+
+PACE = 0.012
+"""Processor time of :func:`loop` on the machine for which the bounds below are meant; slower ones get more."""
+
+
+def loop() -> float:
+    begin = time.process_time()
+    total = 0
+    for number in range(200_000):
+        total += number % 7
+    return time.process_time() - begin
+
+
+def slowness() -> float:
+    return max(1.0, min(loop() for _ in range(3)) / PACE)
+
+
+@pytest.mark.holds("R20")
+@pytest.mark.parametrize(
+    ("name", "unit", "size"),
+    [
+        *(("X", "a", 8000), ("X", '"\\\x01"', 250), ("Via", ";a=b", 250), ("Contact", "<sip:a>,", 8000)),
+        *(("From", '"', 8000), ("Via", "(", 8000), ("Route", ",", 250), ("X", "\udcff", 250), ("X", "\x01", 8000)),
+    ],
+)
+def test_a_head_as_large_as_may_be_takes_less_than_fifty_milliseconds(name: str, unit: str, size: int) -> None:
+    value = (unit * size)[: size - len(name) - 4]
+    data = request_bytes(*[f"{name}: {value}"] * min(248, 62_000 // size))
+
+    def seconds() -> float:
+        begin = time.process_time()
+        with contextlib.suppress(MessageParsingException):
+            for item in StreamFramer().feed(data):
+                if isinstance(item, Request):
+                    item.validate()
+        return time.process_time() - begin
+
+    taken = seconds()
+    for _ in range(4):  # others may have had the processor's caches
+        if taken < 0.05:
+            break
+        taken = min(taken, seconds())
+    assert taken < 0.05 * slowness()
+
+
+@pytest.mark.long
+@pytest.mark.holds("R20")
+@pytest.mark.parametrize("data", [request_bytes(body=b"x" * 1000), request_bytes(body=b"x" * 1_000_000)])
+def test_a_mebibyte_in_single_octets_takes_less_than_two_seconds(data: bytes) -> None:
+    octets = scaled(2**20)
+    stream = (data * (octets // len(data) + 1))[:octets]
+    framer = StreamFramer()
+    begin = time.process_time()
+    for position in range(octets):
+        framer.feed(stream[position : position + 1])
+    assert time.process_time() - begin < max(0.1, 2.0 * octets / 2**20) * slowness()

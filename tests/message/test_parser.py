@@ -103,6 +103,7 @@ def test_a_fold_may_not_begin_the_header_fields() -> None:
     assert "continues nothing" in str(refused(b"OPTIONS sip:b SIP/2.0\r\n folded\r\n\r\n"))
 
 
+@pytest.mark.holds("R22", "A16")
 @pytest.mark.parametrize(
     "line", ["NoColon", ": no name", "To\x01: x", "Na me: x", "caf\xe9: x", "(c): x", "\x0b: x", "To[1]: x"]
 )
@@ -116,6 +117,7 @@ def test_white_space_before_the_colon() -> None:
     assert parsed(request_bytes("Subject \t : hi")).headers.get("s") == "hi"
 
 
+@pytest.mark.holds("R22")
 @pytest.mark.parametrize(
     "line", ["X: a\rb", "X: a\nb", "X: \0", "X: \x07", "X: a\x7f", 'X: "\\\n"', 'X: "a\x08"', "X: \\\x07"]
 )
@@ -169,6 +171,7 @@ def test_not_a_start_line(line: str) -> None:
     assert error.answer is None
 
 
+@pytest.mark.holds("R19", "A1", "A2")
 @pytest.mark.parametrize(
     "value",
     [
@@ -195,6 +198,7 @@ def test_content_length_that_cannot_be(value: str) -> None:
     assert error.status_code in (400, 413)
 
 
+@pytest.mark.holds("R19", "A2")
 @pytest.mark.parametrize("second", ["0", "5"])
 def test_two_content_lengths(second: str) -> None:
     assert "more than once" in str(refused(request_bytes(f"l: {second}")))
@@ -212,11 +216,13 @@ def test_refusals_come_with_an_answer_where_one_can_be_made() -> None:
     assert again.answer.to_tag == error.answer.to_tag, "RFC 3261 8.2.7"
 
 
+@pytest.mark.holds("R23")
 @pytest.mark.parametrize("without", ["Via", "From", "To", "Call-ID", "CSeq"])
 def test_no_answer_without_the_dialog_headers(without: str) -> None:
     assert refused(request_bytes("NoColon", without=without)).answer is None
 
 
+@pytest.mark.holds("R23")
 @pytest.mark.parametrize("line", ["To: <sip:other>", "From: x", "Via: x", "Call-ID: x", "CSeq: x"])
 def test_no_answer_when_the_dialog_headers_are_unclear(line: str) -> None:
     assert refused(request_bytes("NoColon", line)).answer is None
@@ -295,6 +301,7 @@ LIMITS = Limits.of(
 )
 
 
+@pytest.mark.holds("R18")
 @pytest.mark.parametrize(
     ("data", "status_code"),
     [
@@ -318,11 +325,13 @@ def test_limits(data: bytes, status_code: int) -> None:
     assert caught.value.answer.status_code == status_code
 
 
+@pytest.mark.holds("R18")
 def test_within_the_limits() -> None:
     parse_message(request_bytes(*["X: 1"] * 13, body=b"1234567890"), LIMITS)
     parse_message(request_bytes("Route: <sip:a>,<sip:a>", "Route: <sip:a>"), LIMITS)
 
 
+@pytest.mark.holds("R18", "A9")
 def test_many_values_are_refused_by_default() -> None:
     """Row 9 of what went wrong elsewhere."""
     for name, value in (("Via", "SIP/2.0/TCP a"), ("Route", "<sip:a>"), ("Record-Route", "<sip:a>")):

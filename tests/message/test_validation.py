@@ -33,6 +33,7 @@ def test_fields_that_must_be_alone(line: str) -> None:
     assert answer_to(request_bytes(line)) == 400
 
 
+@pytest.mark.holds("A15")
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -168,6 +168,7 @@ def test_requests_above_the_rate_wait(sides: Make) -> None:
 # ---------------------------------------------------------------------- framing is lost
 
 
+@pytest.mark.holds("R23")
 def test_lost_framing_is_answered_and_ends_the_connection(sides: Make) -> None:
     side = sides()
     peer, connection = incoming(side)
@@ -184,6 +185,7 @@ def test_lost_framing_is_answered_and_ends_the_connection(sides: Make) -> None:
     assert side.recorder.count("message") == 0
 
 
+@pytest.mark.holds("R23")
 def test_what_came_before_lost_framing_is_still_answered(sides: Make) -> None:
     side = sides()
     peer, connection = incoming(side)
@@ -199,6 +201,7 @@ def test_what_came_before_lost_framing_is_still_answered(sides: Make) -> None:
     assert side.recorder.count("message") == 1
 
 
+@pytest.mark.holds("R19")
 def test_a_body_that_is_too_long_is_refused_before_it_comes(sides: Make) -> None:
     side = sides(ManagerSettings(maximum_body=100))
     peer, _ = incoming(side)
@@ -660,6 +663,7 @@ def test_a_peer_that_closes_in_order_is_no_error(sides: Make) -> None:
     assert side.network.connections() == ()
 
 
+@pytest.mark.holds("R24", "A3")
 def test_a_message_that_is_cut_off_is_an_error_and_not_delivered(sides: Make) -> None:
     side = sides()
     peer, _ = incoming(side)

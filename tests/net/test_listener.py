@@ -180,7 +180,7 @@ def test_a_peer_that_was_lost_stops_nothing(sides: Make, number: int) -> None:
     assert side.recorder.count("aborted") == 0
 
 
-@pytest.mark.holds("F18")
+@pytest.mark.holds("R33", "F18")
 @pytest.mark.parametrize("number", sorted(listener.EXHAUSTED))
 def test_without_descriptors_accepting_rests(sides: Make, number: int) -> None:
     clock = FakeClock()
@@ -220,6 +220,7 @@ def test_a_dead_listener_is_told_and_let_go(sides: Make) -> None:
     assert side.network.listening_port == 0
 
 
+@pytest.mark.holds("R27")
 def test_a_burst_does_not_keep_the_others_waiting(sides: Make) -> None:
     class Endless(SystemSockets):
         accepted = 0
@@ -262,6 +263,7 @@ def test_a_burst_does_not_keep_the_others_waiting(sides: Make) -> None:
 # ---------------------------------------------------------------------- limits
 
 
+@pytest.mark.holds("R27")
 def test_surplus_connections_of_one_address_are_closed_at_once(sides: Make) -> None:
     side = sides(ManagerSettings(maximum_connections_per_address=2))
     port = side.listen()
@@ -294,6 +296,7 @@ def test_trusted_addresses_are_exempt(sides: Make) -> None:
         side.recorder.wait("ready", 3)
 
 
+@pytest.mark.holds("R27")
 def test_the_limit_of_all_counts_for_the_trusted_as_well(sides: Make) -> None:
     settings = ManagerSettings(maximum_connections=1, trusted_addresses=frozenset({"127.0.0.1"}))
     side = sides(settings)
@@ -332,6 +335,7 @@ def test_the_log_of_refusals_is_quiet(sides: Make, caplog: pytest.LogCaptureFixt
     assert "maximum_connections" in lines[0]
 
 
+@pytest.mark.holds("R27")
 def test_handshakes_are_counted_and_given_back() -> None:
     admission = Admission(ManagerSettings(maximum_handshakes=3, maximum_handshakes_per_address=2), 4096)
     for _ in range(2):
@@ -345,6 +349,7 @@ def test_handshakes_are_counted_and_given_back() -> None:
     assert admission.refusal("192.0.2.1", 0, 3) is None
 
 
+@pytest.mark.holds("R27")
 def test_ipv6_addresses_of_one_site_are_one() -> None:
     admission = Admission(ManagerSettings(maximum_connections_per_address=1), 4096)
     admission.begin("2001:db8:0:1::1")
@@ -355,6 +360,7 @@ def test_ipv6_addresses_of_one_site_are_one() -> None:
     assert admission.refusal("2001:db8:0:1:ffff::2", 0, 0) is None
 
 
+@pytest.mark.holds("R30")
 def test_handshake_rates_are_off_until_set() -> None:
     free = Admission(ManagerSettings(), 4096)
     assert all(free.refusal("192.0.2.1", 0, 0) is None for _ in range(10_000))

@@ -533,7 +533,7 @@ def test_a_connection_does_not_outlive_the_certificate_of_its_peer(
     assert bob.recorder.wait("closed")[0][1] is None  # in order
 
 
-@pytest.mark.holds("F26")
+@pytest.mark.holds("F26", "A24")
 def test_timers_do_not_hang_on_the_wall_clock(sides: Make, world: World, memory: MemoryNetwork) -> None:
     settings = ManagerSettings(idle_timeout=100, keep_alive_interval=40, pong_timeout=10)
     alice, bob = make_pair(sides, world, memory, settings=settings)

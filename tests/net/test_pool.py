@@ -361,6 +361,7 @@ def test_a_mistake_of_ours_in_the_middle_of_a_connect_leaves_nobody_waiting(
     assert side.acquire(tcp(port)).connection().is_connected
 
 
+@pytest.mark.holds("A22")
 def test_failures_never_come_from_within(pair: Callable[..., Pair]) -> None:
     side, _, _ = pair()
 

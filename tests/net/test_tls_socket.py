@@ -251,6 +251,7 @@ def test_an_orderly_end_lets_us_answer(as_server: bool, version: ssl.TLSVersion,
     assert ours.socket.finish()
 
 
+@pytest.mark.holds("R24")
 @both_versions
 @both_roles
 @pytest.mark.parametrize("how", ["FIN", "RST"])
@@ -308,6 +309,7 @@ def test_what_the_peer_said_last_can_be_read_after_a_failed_send(version: ssl.TL
         pass
 
 
+@pytest.mark.holds("R24")
 @both_versions
 def test_forged_records_end_the_connection_for_good(version: ssl.TLSVersion, sides: list[Any]) -> None:
     ours, other = connected(sides, True, version)
