@@ -7,6 +7,7 @@ by the endpoint (405, 501), because only there is it known who listens at that m
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,10 @@ UNPROVED = ("Warning", '399 p2psip "The domain in From is not one that the certi
 """What a sender is told whom nobody vouches for (RFC 3261 20.43)."""
 
 
+ASKED = 16
+"""Endpoints that are asked whether they know a sender: what a stranger's request costs must not grow with their number."""
+
+
 class Refusal:
     """The answer to a request that does not get past the UAS core."""
 
@@ -102,13 +107,15 @@ def _prove(now: float, transaction: ServerTransaction, record: EndpointRecord, t
 def veil(now: float, transaction: ServerTransaction, refusal: Refusal, directory: Directory, tokens: Tokens) -> Refusal:
     """How a request is refused for which there is no endpoint, or none now. Where endpoints want to know who asks, strangers
     are told nothing else of who is not here than of who is (RFC 3261 8.2: authentication comes first)."""
+    if refusal.status_code == 481:
+        return refusal
     wanted = None
-    for record in directory.records if refusal.status_code != 481 else ():
-        if record.demand is not None or record.sender_policy is SenderPolicy.CERTIFIED:
-            missing = _prove(now, transaction, record, tokens)
-            if missing is None:
-                return refusal  # no stranger
-            wanted = wanted or missing
+    asking = (r for r in directory.records if r.demand is not None or r.sender_policy is SenderPolicy.CERTIFIED)
+    for record in itertools.islice(asking, ASKED):
+        missing = _prove(now, transaction, record, tokens)
+        if missing is None:
+            return refusal  # no stranger
+        wanted = wanted or missing
     return wanted or refusal
 
 

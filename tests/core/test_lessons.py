@@ -9,7 +9,11 @@ import pytest
 from core_support import FakeFlow, Side, incoming, make_record
 from test_authentication import REALM, demand, proof
 
+from p2psip.core.digest_demand import DigestDemand
 from p2psip.core.directory import EndpointRecord
+from p2psip.core.tokens import Tokens
+from p2psip.core.transaction import ServerTransaction
+from p2psip.core.uas import ASKED, Refusal
 from p2psip.enums import SenderPolicy
 from p2psip.errors import MessageParsingException
 from p2psip.message import Malformed, Request, Response, StreamFramer, parse_field, parse_message
@@ -254,6 +258,25 @@ def test_who_has_proved_it_is_told_the_truth() -> None:
         assert challenge is not None
         answer = told(record, uri, "MESSAGE", (proof(challenge),))
         assert (None if answer is None else answer.status_code) == code
+
+
+@pytest.mark.holds("A19")
+def test_what_a_stranger_costs_does_not_grow_with_the_endpoints() -> None:
+    side, asked = Side("b"), []
+
+    class Counting(DigestDemand):
+        def refusal(self, now: float, transaction: ServerTransaction, tokens: Tokens) -> Refusal | None:
+            asked.append(self)
+            return super().refusal(now, transaction, tokens)
+
+    for number in range(10 * ASKED):
+        record = make_record(f"sip:{number}@b.example", f"opaque{number}")
+        record.demand = Counting("b.example", {}, ["SHA-256"], "secret")
+        side.directory.add(record)
+    side.engine.receive(0.0, FakeFlow(transport="TCP"), incoming("MESSAGE", uri=USERS[1]))
+    side.take()
+    assert side.last().status_code == 401  # type: ignore[union-attr]
+    assert len(asked) == ASKED
 
 
 @pytest.mark.holds("A19")
