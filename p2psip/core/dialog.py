@@ -144,9 +144,18 @@ class Dialog:
 
     @classmethod
     def of_response(
-        cls, engine: Engine, record: EndpointRecord, request: Request, response: Response, flow: Flow
+        cls,
+        engine: Engine,
+        record: EndpointRecord,
+        request: Request,
+        response: Response,
+        flow: Flow,
+        secure: bool = False,
     ) -> Dialog:
         """The caller's side, from a response of 101 to 299 to its request.
+
+        Args:
+            secure: The request was for a ``sips:`` target before it was redirected.
 
         RFC 3261 12.1.2.
         """
@@ -162,7 +171,7 @@ class Dialog:
             remote_sequence=None,
             route_set=_routes(response)[::-1],
             remote_target=contact_uri(response) or request.uri,
-            secure=_is_secure(request, flow),
+            secure=secure or _is_secure(request, flow),
             flow=flow,
             is_early=response.status_code < 200,
         )
@@ -194,16 +203,22 @@ class Dialog:
 
     @classmethod
     def of_notify(
-        cls, engine: Engine, record: EndpointRecord, subscribe: Request, transaction: ServerTransaction
+        cls,
+        engine: Engine,
+        record: EndpointRecord,
+        subscribe: Request,
+        transaction: ServerTransaction,
+        secure: bool = False,
     ) -> Dialog:
-        """The subscriber's side, from a NOTIFY that comes before, or instead of, the 2xx to the SUBSCRIBE.
+        """The subscriber's side, from a NOTIFY that comes before, or instead of, the 2xx to the SUBSCRIBE; ``secure`` as
+        in ``of_response``.
 
         RFC 6665 4.4.1.
         """
         dialog = cls.of_request(engine, record, transaction)
         dialog.local = subscribe.headers.get("From") or ""
         dialog.local_sequence = subscribe.cseq.number
-        dialog.secure = _is_secure(subscribe, transaction.flow)
+        dialog.secure = secure or _is_secure(subscribe, transaction.flow)
         dialog.is_early = False
         return dialog
 

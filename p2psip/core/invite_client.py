@@ -54,6 +54,7 @@ class OutgoingInvite(ClientUsage):
         self._to = ""
         self._uri = ""
         self._headers: Pairs = ()
+        self._is_secure = False  # what was called is ``sips:``, so no less will do wherever that is redirected to
         self._redirections = Redirections(session.options.maximum_redirects)
         self._redirection: Response | None = None  # waits for a decision
         self._last_redirection: Response | None = None
@@ -67,7 +68,7 @@ class OutgoingInvite(ClientUsage):
     ) -> None:
         session = self._session
         engine = session.engine
-        self._offer, self._to, self._headers = offer, to, headers
+        self._offer, self._to, self._headers, self._is_secure = offer, to, headers, is_secure(uri)
         self._from = f"{session.options.local_from or f'<{session.record.owner}>;tag='}{engine.tokens.tag()}"
         if timeout is not None:
             self._limit = engine.timers.start(now, timeout, self._out_of_time, timeout)
@@ -118,6 +119,12 @@ class OutgoingInvite(ClientUsage):
         else:
             self._rings(now, client_request, response)
 
+    def _dialog(self, client_request: ClientRequest, response: Response) -> Dialog:
+        engine, record = self._session.engine, self._session.record
+        return Dialog.of_response(
+            engine, record, client_request.request, response, client_request.flow, self._is_secure
+        )
+
     def _rings(self, now: float, client_request: ClientRequest, response: Response) -> None:
         session = self._session
         if self._is_over or self._is_won:
@@ -130,9 +137,7 @@ class OutgoingInvite(ClientUsage):
             return
         tag = response.to_tag
         if tag is not None and tag not in self._early and len(self._early) < MAXIMUM_FORKS:
-            dialog = self._early[tag] = Dialog.of_response(
-                session.engine, session.record, client_request.request, response, client_request.flow
-            )
+            dialog = self._early[tag] = self._dialog(client_request, response)
             dialog.add(session)
             session.dialog = dialog
         session.learn(response)
@@ -173,9 +178,7 @@ class OutgoingInvite(ClientUsage):
         if (self._is_won and tag == self._winner) or len(self._acks) > MAXIMUM_FORKS:
             return  # again, and the application has not answered the offer yet; or a flood
         session = self._session
-        dialog = Dialog.of_response(
-            session.engine, session.record, client_request.request, response, client_request.flow
-        )
+        dialog = self._dialog(client_request, response)
         if self._is_over or self._is_won:
             self._leave_early()
             self._end_fork(now, dialog, tag, client_request)
@@ -297,7 +300,7 @@ class OutgoingInvite(ClientUsage):
         session.engine.dialogs.wait_no_more(session)
         self._stop_guard()
         assert session.request is not None
-        target = redirected_target(session.record, uri, is_secure(session.request.uri))
+        target = redirected_target(session.record, uri, self._is_secure)
         self._headers = headers
         session.change(SignalingState.CONNECTING, SignalingTransitionReason.NONE, None)
         self._send(now, uri, target, session.request.cseq.number + 1)

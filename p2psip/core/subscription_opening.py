@@ -82,7 +82,9 @@ class Opening(ClientUsage):
         if code < 300:
             engine = subscriber.engine
             self._forks = engine.timers.start(now, 64 * engine.settings.t1, self.expect_no_more)
-            dialog = Dialog.of_response(engine, subscriber.record, self._sent, response, client_request.flow)
+            dialog = Dialog.of_response(
+                engine, subscriber.record, self._sent, response, client_request.flow, self._is_secure
+            )
             subscriber.opened(now, dialog, response)
         elif subscriber.is_waiting and subscriber.lengthen(response):
             self.send(now)
@@ -125,5 +127,5 @@ class Opening(ClientUsage):
         else:
             assert self._sent is not None
             sent = self._sent if self._request is None else self._request.request
-            dialog = Dialog.of_notify(subscriber.engine, subscriber.record, sent, transaction)
+            dialog = Dialog.of_notify(subscriber.engine, subscriber.record, sent, transaction, self._is_secure)
             subscriber.found(now, dialog, transaction)
