@@ -31,6 +31,7 @@ from p2psip.net.given import ResolverNames
 from p2psip.net.interfaces import primary_address
 from p2psip.net.loop import LoopEnded
 from p2psip.net.pool import Pool
+from p2psip.observing import Observing
 from p2psip.stack import Stack, StackOwner
 from p2psip.sync import Deadline, Event, Operation, Strand, worker_blocks
 from p2psip.trace import mask
@@ -49,7 +50,7 @@ is under way has to fail within 2."""
 _Self = TypeVar("_Self", bound="RealTimeConnectionManager")
 
 
-class RealTimeConnectionManager(abc.ABC):
+class RealTimeConnectionManager(Observing, abc.ABC):
     """Owns the connections of its endpoints. Usable from any thread.
 
     A manager is a context manager: leaving it disposes it. One that has listened or connected lives on until it is
@@ -98,6 +99,8 @@ class RealTimeConnectionManager(abc.ABC):
             on_unhandled=self._report_unhandled,
         )
         self._strand = self._stack.dispatcher.strand("connection manager", owner=self)
+        self._began_at = self._stack.loop.clock.now()
+        self._ended_at: float | None = None
         _managers.add(self)
 
     # ------------------------------------------------------------------ what it is
@@ -173,6 +176,7 @@ class RealTimeConnectionManager(abc.ABC):
                 concurrent.futures.wait([self._gone], deadline.remaining())
         finally:
             if first:  # nobody else is going to do it, also when this was interrupted
+                self._ended_at = self._stack.loop.clock.now()
                 self._stack.dispatcher.stop()
                 self._gone.complete(None)
 

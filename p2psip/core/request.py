@@ -115,6 +115,11 @@ class ClientRequest:
         self.is_cancelled = False
 
     @property
+    def began_at(self) -> float:
+        """When it was asked for."""
+        return self._over_at - self._limit_seconds
+
+    @property
     def has_other_ways(self) -> bool:
         """Where the one that it takes leads nowhere, it goes another one."""
         return bool(self._ways) or _is_alive(self.fallback)

@@ -76,6 +76,7 @@ class Transaction:
         "_retransmission",
         "_rows",
         "_timer",
+        "began_at",
         "context",
         "flow",
         "key",
@@ -94,6 +95,7 @@ class Transaction:
 
     def __init__(self, context: Context, flow: Any, key: object, request: Request) -> None:
         self.context = context
+        self.began_at = context.now
         self.flow = flow
         self.key = key
         self.request = request

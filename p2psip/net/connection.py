@@ -232,6 +232,15 @@ class Connection(Channel):
         """Requests of the peer that have no final answer of ours yet."""
         return self._owed
 
+    def idle(self, now: float) -> float:
+        """Seconds since the peer was heard, or since it was opened."""
+        return now - self._heard
+
+    @property
+    def is_paused(self) -> bool:
+        """It is not read."""
+        return bool(self._paused)
+
     # ------------------------------------------------------------------ messages out
 
     def send(self, data: bytes) -> None:
@@ -383,6 +392,7 @@ class Connection(Channel):
 
     def _unframeable(self, error: MessageParsingException) -> None:
         """Where the next message begins cannot be told: answer if possible, and close (RFC 3261 18.3)."""
+        self._owner.counts.limit_reached(error)
         if error.answer is not None:
             answer = error.answer.to_bytes()
             self.messages_sent += 1

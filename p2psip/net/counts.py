@@ -15,6 +15,7 @@ from p2psip.errors import (
 )
 from p2psip.message import Malformed, Request, Response
 
+LONGEST_KIND = 32
 MOST_KINDS = 1000
 """Methods and status codes that are told apart; a stranger could think of any number of them."""
 
@@ -77,14 +78,16 @@ class Counts:
                 kind = message.method
             else:
                 self.malformed += 1
-                self._limit_reached(message.error)
+                self.limit_reached(message.error)
                 continue
-            if kind in received or len(received) < MOST_KINDS:
+            if kind in received:
                 received[kind] += 1
+            elif len(received) < MOST_KINDS and (isinstance(kind, int) or len(kind) <= LONGEST_KIND):
+                received[kind] = 1
             else:
                 received["other"] += 1
 
-    def _limit_reached(self, error: RealTimeException) -> None:
+    def limit_reached(self, error: RealTimeException) -> None:
         """Something was refused; it counts where that was for a limit."""
         if error._limit is not None:
             self.refused[error._limit] += 1

@@ -117,6 +117,10 @@ class Network:
         """Those that are ready, oldest first."""
         return tuple(self._ready)
 
+    def every_connection(self) -> tuple[Connection, ...]:
+        """Those that are not ready yet, or not any more, as well."""
+        return tuple(self._all)
+
     def pools(self) -> tuple[Pool, ...]:
         """Those that have connections, or are getting one."""
         return tuple(self._pools.values())
