@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from p2psip.errors import MessageParsingException
 from p2psip.message import is_token, parse_field, quoted, split_list
+from p2psip.message.grammar import first_word
 
 _HASHES = {"SHA-512-256": "sha512_256", "SHA-256": "sha256", "MD5": "md5"}
 _HASHES = {name: hash_ for name, hash_ in _HASHES.items() if hash_ in hashlib.algorithms_available}  # OpenSSL's affair
@@ -92,8 +93,8 @@ def split_challenges(text: str) -> list[str]:
     """The challenges of one header field: several may stand there, with their parameters all behind commas."""
     found: list[str] = []
     for part in split_list(text):
-        word, space, rest = part.partition(" ")
-        if space and is_token(word) and not rest.lstrip(" \t").startswith("="):
+        word, rest = first_word(part)
+        if rest and is_token(word) and not rest.startswith("="):
             found.append(part)
         elif found:
             found[-1] += f", {part}"

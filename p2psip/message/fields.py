@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import (
     excerpt,
+    first_word,
     is_call_id,
     is_host,
     is_token,
@@ -300,8 +301,8 @@ def _date(text: str) -> Date:
 
 
 def _credentials(text: str) -> Credentials:
-    scheme, _, tail = text.partition(" ")
-    return Credentials(_token(scheme), _authentication_parameters(tail.strip(" \t")))
+    scheme, tail = first_word(text)
+    return Credentials(_token(scheme), _authentication_parameters(tail))
 
 
 def _authentication_parameters(text: str) -> dict[str, str]:

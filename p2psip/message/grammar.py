@@ -28,6 +28,7 @@ _PARAMETER_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[";]', re.DOTALL)
 _IPV4 = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
 _LABEL_CHARACTERS = re.compile(r"[A-Za-z0-9\-.]+")
 _WHITE_SPACE = " \t"
+_FIRST_WORD = re.compile(r"([^ \t]*)[ \t]*(.*)", re.DOTALL)
 
 
 def excerpt(text: str) -> str:
@@ -38,6 +39,13 @@ def excerpt(text: str) -> str:
 def split_words(text: str) -> list[str]:
     """What stands between spaces and tabs. (``str.split`` knows other white space as well, which SIP does not.)"""
     return [word for word in text.replace("\t", " ").split(" ") if word]
+
+
+def first_word(text: str) -> tuple[str, str]:
+    """What stands before the first space or tab, and what follows all of them."""
+    match = _FIRST_WORD.match(text)
+    assert match is not None
+    return (match[1], match[2])
 
 
 def is_token(text: str) -> bool:

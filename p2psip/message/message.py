@@ -94,7 +94,10 @@ class Message:
     def has_one_via(self) -> bool:
         """There is one Via value, and not more."""
         headers = self.headers
-        return "," not in headers._first.get("via", ",") and headers.count("Via") == 1
+        if headers.count("Via") != 1:
+            return False
+        # A comma may stand in a quoted parameter.
+        return "," not in headers._first["via"] or len(headers.get_all("Via")) == 1
 
     @property
     def via(self) -> list[Via]:

@@ -157,3 +157,11 @@ def test_what_is_written_is_read_again() -> None:
     ]
     name = 'a"b\\c'
     assert parse_field("Authorization", f"Digest username={quoted(name)}").params == {"username": name}
+
+
+@pytest.mark.parametrize("gap", ["\t", "  ", " \t "])
+def test_any_white_space_follows_the_scheme(gap: str) -> None:
+    """RFC 3261 25.1: LWS, which a tab is too."""
+    text = f'Digest{gap}realm="a", nonce="n", algorithm=SHA-256, Digest{gap}realm="b", nonce="n", algorithm=SHA-256'
+    assert [challenge.realm for challenge in challenges_of([text])] == ["a", "b"]
+    assert parse_field("Authorization", f'Digest{gap}username="x"') == ("Digest", {"username": "x"})

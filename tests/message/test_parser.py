@@ -274,6 +274,7 @@ def test_tags_are_found_without_the_rest(value: str, tag: str | None) -> None:
         (['SIP/2.0/TLS a;x=";branch=no;"'], None, True),
         (['SIP/2.0/TLS a;x="\\";branch=no;";branch=z9'], "z9", True),
         (["SIP/2.0/TLS a"], None, True),
+        (['SIP/2.0/TLS a;branch=z9;x="b, c"'], "z9", True),
     ],
 )
 def test_the_top_branch_is_found_without_the_rest(vias: list[str], branch: str | None, alone: bool) -> None:
