@@ -263,7 +263,7 @@ def test_a_burst_does_not_keep_the_others_waiting(sides: Make) -> None:
 # ---------------------------------------------------------------------- limits
 
 
-@pytest.mark.holds("R27")
+@pytest.mark.holds("R27", "A8")
 def test_surplus_connections_of_one_address_are_closed_at_once(sides: Make) -> None:
     side = sides(ManagerSettings(maximum_connections_per_address=2))
     port = side.listen()

@@ -379,6 +379,7 @@ def wait_for(side: Side, condition: Callable[[], bool]) -> None:
     raise AssertionError("it does not become so")
 
 
+@pytest.mark.holds("A8")
 def test_a_flood_from_one_address_leaves_the_others_served(sides: Make, world: World, memory: MemoryNetwork) -> None:
     settings = ManagerSettings(maximum_handshakes_per_address=5)
     alice, bob = make_pair(sides, world, memory, settings=settings)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import datetime
 import itertools
+import os
 import select
 import socket
 import ssl
+import struct
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -347,3 +349,79 @@ def test_a_hello_with_nothing_acceptable_harms_nobody(networks: Make, ciphers: s
         with dial(port) as another, good.wrap_socket(another, server_hostname=NAME) as next_one:
             next_one.sendall(message())
             side.recorder.wait("message", 2)
+
+
+@pytest.mark.holds("A7", "R31")
+def test_hundreds_of_connections_that_are_reset_at_once(networks: Make) -> None:
+    """In whatever state they are, they leave nothing behind, and the next peer is served."""
+    settings = ManagerSettings(
+        maximum_connections_per_address=1000, maximum_handshakes=1000, maximum_handshakes_per_address=1000
+    )
+    side = networks(settings, tls=contexts())
+    port = side.listen()
+    client = bare_context(server=False, certificate=issued())
+    hello = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        client.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=NAME).do_handshake()
+    flight = hello.read()
+    with dial(port) as raw, client.wrap_socket(raw, server_hostname=NAME) as canary:
+        canary.sendall(message())
+        side.recorder.wait("message")
+        with open(os.devnull) as lowest:
+            before = lowest.fileno()
+        peers: list[socket.socket] = []
+        for number in range(420):  # as many as there were
+            peers.append(dial(port))
+            if number % 60 == 0:
+                peers[-1] = client.wrap_socket(peers[-1], server_hostname=NAME)
+                peers[-1].sendall(message()[: 40 * (number % 3)] or b"\r\n\r\n")
+            else:
+                peers[-1].sendall((b"", flight, flight[:100], b"\0\0", b"INVITE")[number % 5])
+        for peer in peers:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+        canary.sendall(message())
+        side.recorder.wait("message", 2)
+        for _ in range(20_000):
+            if side.call(lambda: len(side.network._all)) == 1:
+                break
+        assert side.call(lambda: (len(side.network._all), len(side.network._shaking))) == (1, 0)
+        with open(os.devnull) as lowest:
+            assert lowest.fileno() <= before + 1
+
+
+# ---------------------------------------------------------------------- messages that are cut off
+
+
+@pytest.mark.holds("R24", "A3")
+@both_versions
+@pytest.mark.parametrize("how", ["FIN", "close_notify", "RST", "forged"])
+@pytest.mark.parametrize("missing", ["half of the body", "half of the head"])
+def test_a_message_that_is_cut_off_is_never_delivered(
+    networks: Make, missing: str, how: str, version: ssl.TLSVersion
+) -> None:
+    side = networks(tls=contexts())
+    client = bare_context(server=False, version=version, certificate=issued())
+    data = message(b"x" * 500, number=1)
+    with dial(side.listen()) as raw, client.wrap_socket(raw, server_hostname=NAME) as peer:
+        peer.sendall(data)
+        ((connection, _),) = side.recorder.wait("message")
+        side.send(connection, answer(1))
+        assert peer.recv(65536) == answer(1)
+        peer.sendall(data[:-450] if missing == "half of the body" else data[:100])
+        if how == "close_notify":
+            peer.setblocking(False)
+            with pytest.raises(ssl.SSLWantReadError):  # sent, and ours is not there yet
+                peer.unwrap()
+        elif how == "forged":
+            os.write(peer.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        elif how == "RST":
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+        else:
+            socket.socket.shutdown(peer, socket.SHUT_WR)
+        ((_, error),) = side.recorder.wait("closed")
+        assert isinstance(error, ConnectionFailureException)
+        assert side.recorder.count("message") == 1
+        side.settle()
+        assert side.call(lambda: side.network._all) == {}
