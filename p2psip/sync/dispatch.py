@@ -185,7 +185,6 @@ class Dispatcher:
             _log.info("%s is stopped: %d events of %s are dropped", self.name, dropped, strand.name)
             if self.on_dropped is not None:
                 self._call(strand.owner, self.on_dropped, (strand.owner, dropped))
-        strand._lowered()
 
     # ------------------------------------------------------------------ the end
 

@@ -32,11 +32,8 @@ class Strand:
 
     __slots__ = (
         "__weakref__",
-        "_above",
         "_dispatcher",
-        "_high",
         "_lock",
-        "_low",
         "_owner",
         "_queue",
         "_scheduled",
@@ -54,9 +51,6 @@ class Strand:
         self._scheduled = False
         self.running_since = 0.0
         self.handler: object = None
-        self._high: tuple[int, int, Callable[[], object], Callable[[], object]] | None = None
-        self._above = False
-        self._low: tuple[tuple[int, Callable[[], object]], ...] = ()
 
     @property
     def owner(self) -> object:
@@ -101,46 +95,7 @@ class Strand:
                     dispatcher._ready.append(self)
             if begin:
                 dispatcher._rouse()
-        if self._high is not None and len(queue) >= self._high[0]:
-            self._crossed()
         return True
-
-    def on_depth(self, mark: int, function: Callable[[], object]) -> None:
-        """Call ``function()`` once, as soon as at most ``mark`` items wait: on the worker, or here and now."""
-        with self._lock:
-            self._low = (*self._low, (mark, function))
-        if len(self._queue) <= mark:
-            self._lowered()
-
-    def set_marks(self, high: int, low: int, on_high: Callable[[], object], on_low: Callable[[], object]) -> None:
-        """Call ``on_high()`` each time that ``high`` items wait, ``on_low()`` when only ``low`` are left of them.
-
-        The two alternate. The first comes on the thread that posts, the second on a worker; neither may block.
-        """
-        self._high = (high, low, on_high, on_low)
-
-    def _crossed(self) -> None:
-        assert self._high is not None
-        _, low, on_high, on_low = self._high
-        with self._lock:
-            if self._above:
-                return
-            self._above = True
-
-        def fallen() -> None:
-            self._above = False
-            on_low()
-
-        on_high()
-        self.on_depth(low, fallen)
-
-    def _lowered(self) -> None:
-        depth = len(self._queue)
-        with self._lock:
-            due = [function for mark, function in self._low if depth <= mark]
-            self._low = tuple(entry for entry in self._low if depth > entry[0])
-        for function in due:
-            self._dispatcher._call(None, function, ())
 
     def _run(self, latency: Latency) -> bool:
         """One batch, on a worker. True: there is more, and the strand wants another turn."""
@@ -161,8 +116,6 @@ class Strand:
                             return False
                         self._scheduled = True
                     continue
-                if self._low:
-                    self._lowered()
                 self.handler = function
                 try:
                     function(*args)

@@ -155,66 +155,20 @@ def test_a_long_queue_lets_other_strands_have_their_turn() -> None:
     assert dispatcher.stop(BOUND)
 
 
-# ---------------------------------------------------------------------- marks
-
-
-def test_on_depth_is_called_once_when_the_strand_has_come_down(dispatcher: Dispatcher, gate: Gate) -> None:
-    strand, called = dispatcher.strand("a"), Recorder()
-    depths: list[int] = []
-    strand.post(gate)
-    for _ in range(10):
+def test_what_waits_for_a_worker_is_counted() -> None:
+    dispatcher, gate = Dispatcher("one worker", 1), Gate()
+    dispatcher.submit(gate)
+    assert gate.entered.wait(BOUND)
+    strands = [dispatcher.strand("waiting") for _ in range(3)]
+    for strand in strands:
         strand.post(int)
-    strand.on_depth(3, lambda: depths.append(strand.depth))
-    strand.on_depth(5, called)
+        strand.post(int)
+    assert dispatcher.depth == 3
     gate.open.set()
-    settle(strand)
-    assert depths == [3]
-    assert len(called.calls) == 1
-    settle(strand)
-    assert depths == [3]
-
-
-def test_on_depth_of_a_strand_that_is_low_already_is_called_at_once(dispatcher: Dispatcher) -> None:
-    called = Recorder()
-    dispatcher.strand("a").on_depth(0, called)
-    assert called.threads == [threading.current_thread()]
-
-
-def test_marks_alternate(dispatcher: Dispatcher) -> None:
-    strand = dispatcher.strand("a")
-    crossings: list[tuple[str, int]] = []
-    strand.set_marks(
-        10, 5, lambda: crossings.append(("high", strand.depth)), lambda: crossings.append(("low", strand.depth))
-    )
-    for _ in range(2):
-        gate = Gate()
-        strand.post(gate)
-        assert gate.entered.wait(BOUND)
-        for _i in range(9):
-            strand.post(int)
-        assert crossings == []
-        for _i in range(20):
-            strand.post(int)
-        assert crossings == [("high", 10)]
-        gate.open.set()
+    for strand in strands:
         settle(strand)
-        assert crossings == [("high", 10), ("low", 5)]
-        crossings.clear()
-
-
-def test_a_mark_callback_that_raises_harms_nobody(dispatcher: Dispatcher, gate: Gate) -> None:
-    strand, errors = dispatcher.strand("a"), Recorder()
-    dispatcher.on_error = errors
-    strand.post(gate)
-    strand.post(int)
-
-    def bad() -> None:
-        raise ValueError("mark")
-
-    strand.on_depth(0, bad)
-    gate.open.set()
-    settle(strand)
-    assert len(errors.calls) == 1
+    assert dispatcher.depth == 0
+    assert dispatcher.stop(BOUND)
 
 
 # ---------------------------------------------------------------------- exceptions
@@ -442,7 +396,7 @@ def test_stop_drops_what_waits_and_lets_what_runs_finish() -> None:
     class Owner:
         pass
 
-    owner, dropped, called, gate, low = Owner(), Recorder(), Recorder(), Gate(), Recorder()
+    owner, dropped, called, gate = Owner(), Recorder(), Recorder(), Gate()
     dispatcher = Dispatcher("stopping", 8, on_dropped=dropped)
     running, waiting = dispatcher.strand("running", owner), dispatcher.strand("waiting", owner)
 
@@ -454,7 +408,6 @@ def test_stop_drops_what_waits_and_lets_what_runs_finish() -> None:
     assert gate.entered.wait(BOUND)
     for _ in range(3):
         running.post(called, "dropped")
-    running.on_depth(0, low)
     with dispatcher._lock:  # nobody may take it before the stop
         waiting._scheduled = True
         waiting._queue.append((called, ("dropped",)))
@@ -468,7 +421,6 @@ def test_stop_drops_what_waits_and_lets_what_runs_finish() -> None:
     assert dispatcher.stop(BOUND)
     assert called.calls == [("finished",)]
     assert sorted(dropped.calls, key=str) == [(owner, 1), (owner, 3)]
-    assert len(low.calls) == 1
     assert running.depth == waiting.depth == 0
     assert dispatcher.workers == 0
 
