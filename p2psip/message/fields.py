@@ -319,6 +319,19 @@ def _authentication_parameters(text: str) -> dict[str, str]:
     return params
 
 
+def _secret(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """The same, but its errors do not say what it read."""
+
+    def read(text: str) -> _T:
+        try:
+            return parse(text)
+        except MessageParsingException:
+            pass
+        raise MessageParsingException("What proves who somebody is is malformed, and is not shown.")
+
+    return read
+
+
 _tokens = list_of(_token)
 _tokens_or_none = list_of(_token, empty=True)
 _bracketed_addresses = list_of(_bracketed_address)
@@ -333,8 +346,8 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "alert-info": _bracketed_uris,
     "allow": _tokens_or_none,
     "allow-events": list_of(_event_type),
-    "authentication-info": _authentication_parameters,
-    "authorization": _credentials,
+    "authentication-info": _secret(_authentication_parameters),
+    "authorization": _secret(_credentials),
     "call-id": _call_id,
     "call-info": _bracketed_uris,
     "contact": _contacts,
@@ -361,7 +374,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "priority": _token,
     "privacy": _privacy,
     "proxy-authenticate": _credentials,
-    "proxy-authorization": _credentials,
+    "proxy-authorization": _secret(_credentials),
     "proxy-require": _tokens,
     "rack": _rack,
     "reason": list_of(_with_parameters(_token)),

@@ -28,12 +28,14 @@ _PARAMETER_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[";]', re.DOTALL)
 _IPV4 = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
 _LABEL_CHARACTERS = re.compile(r"[A-Za-z0-9\-.]+")
 _WHITE_SPACE = " \t"
+_SECRET = re.compile(r"(?i)authori[sz]ation|authentication-info")
 _FIRST_WORD = re.compile(r"([^ \t]*)[ \t]*(.*)", re.DOTALL)
 
 
 def excerpt(text: str) -> str:
-    """The text as it may stand in an error or a log line: ASCII, quoted, not too long."""
-    return ascii(text if len(text) <= 80 else text[:80] + "...")
+    """The text as it may stand in an error or a log line: ASCII, quoted, not too long, and without credentials."""
+    secret = _SECRET.search(text, 0, 80)
+    return ascii(text if len(text) <= 80 and secret is None else text[: 80 if secret is None else secret.end()] + "...")
 
 
 def split_words(text: str) -> list[str]:

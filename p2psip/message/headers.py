@@ -196,10 +196,11 @@ def checked_lines(pairs: Iterable[tuple[str, str]]) -> list[str]:
 def _checked_line(name: str, value: str) -> str:
     if not field_key(name):
         raise ValueError(f"{excerpt(name)} is not the name of a header field.")
-    if "\r" in value or "\n" in value or "\0" in value:
-        raise ValueError(f"The value of {name} contains CR, LF or NUL: {excerpt(value)}.")
-    check_encodable(value)
-    return f"{name}: {value}"
+    line = f"{name}: {value}"
+    if "\r" in line or "\n" in line or "\0" in line:
+        raise ValueError(f"{excerpt(line)} contains CR, LF or NUL.")
+    check_encodable(line)
+    return line
 
 
 def check_encodable(text: str) -> None:

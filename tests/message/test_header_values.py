@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import pytest
+from message_support import request_bytes
 
 from p2psip.errors import MessageParsingException
 from p2psip.message import (
     CSeq,
     Date,
+    Headers,
     MediaType,
     NameAddr,
     Parameterised,
     SipUri,
     Via,
     parse_field,
+    parse_message,
     quote_display_name,
     split_list,
     unquote,
@@ -269,3 +272,35 @@ def test_addresses_do_not_share_their_parameters() -> None:
     one, other = (NameAddr.parse("<sip:a@b.example>;x=1") for _ in range(2))
     one.params["x"] = "2"
     assert other.params == {"x": "1"} == NameAddr.parse("<sip:a@b.example>;x=1").params
+
+
+@pytest.mark.holds("R16")
+@pytest.mark.parametrize(
+    "line",
+    [
+        'Authorization: Digest username="a", response="hunter2',
+        'Authorization: Digest username="a", response="hunter2"\x01',
+        "Proxy-Authorization: Digest hunter2",
+        "authorization : Basic hunter2, hunter2",
+        "Authorization\x01: hunter2",
+        "X Authorization: hunter2",
+        "Authentication-Info: hunter2",
+        f"{'x' * 60} Authorization: hunter2",
+    ],
+)
+def test_errors_tell_no_secrets(line: str) -> None:
+    """Not in themselves, nor in what they come from."""
+    name, _, value = line.partition(":")
+    for attempt in (
+        lambda: parse_message(request_bytes(line)).validate(),
+        lambda: parse_field(name.strip(), value),
+        lambda: Headers([(name, value + "\0")]),
+        lambda: Headers([(name, value + "\ud800")]),
+    ):
+        try:
+            attempt()
+        except (MessageParsingException, ValueError) as error:
+            told: BaseException | None = error
+            while told is not None:
+                assert "hunter2" not in str(told)
+                told = told.__cause__ or told.__context__
