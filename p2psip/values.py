@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from p2psip.errors import MessageParsingException
 from p2psip.message import NameAddr, Request, Response, SipUri
+from p2psip.message.names import shown_value
 
 if TYPE_CHECKING:
     from p2psip.credentials import Credentials
@@ -89,7 +90,7 @@ class SignalingHeader:
         return hash((self._name.lower(), self._value))
 
     def __repr__(self) -> str:
-        return f"SignalingHeader({self._name!r}, {self._value!r})"
+        return f"SignalingHeader({self._name!r}, {shown_value(self._name, self._value)!r})"
 
 
 class RealTimeAddress:

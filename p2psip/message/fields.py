@@ -115,6 +115,9 @@ class Credentials(NamedTuple):
     scheme: str
     params: dict[str, str]
 
+    def __repr__(self) -> str:
+        return f"<Credentials {self.scheme}: {', '.join(self.params)}>"
+
 
 def parse_field(name: str, value: str) -> Any:
     """The value of one header field (one line, unfolded), by the grammar of its name.

@@ -7,7 +7,7 @@ from typing import Any
 
 from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import excerpt, split_list
-from p2psip.message.names import EMPTY_FIELDS, KEYS, LIST_FIELDS, field_key
+from p2psip.message.names import EMPTY_FIELDS, KEYS, LIST_FIELDS, field_key, shown_value
 
 
 class Headers:
@@ -87,7 +87,7 @@ class Headers:
         return isinstance(name, str) and field_key(name) in self._first
 
     def __repr__(self) -> str:
-        return f"Headers({list(self)!r})"
+        return f"Headers({[(name, shown_value(name, value)) for name, value in self]!r})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):

@@ -58,6 +58,9 @@ DIALOG_FIELDS = ("from", "to", "call-id", "cseq")
 SINGLE_FIELDS = ("content-length", "content-type", "max-forwards")
 """Keys of others with two of which a message has no clear meaning."""
 
+SECRET_FIELDS = frozenset({"authorization", "proxy-authorization", "authentication-info", "proxy-authentication-info"})
+"""Keys of the fields that are not shown, because they prove who somebody is."""
+
 _LONG = {name.lower(): name for name in (*_LISTS.split(), *_OTHERS.split())}
 
 KEYS: dict[str, str] = {}
@@ -77,6 +80,11 @@ def field_key(name: str) -> str:
         key = name.lower()
         key = KEYS.get(key, key)
     return key
+
+
+def shown_value(name: str, value: str) -> str:
+    """The value of a field for people: ``***`` where it is a secret."""
+    return "***" if field_key(name) in SECRET_FIELDS else value
 
 
 def canonical_name(name: str) -> str:

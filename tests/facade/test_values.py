@@ -142,3 +142,10 @@ def test_a_codec_that_is_no_charset_is_not_used(charset: str) -> None:
     assert decode_body(content_type, b"abc") is None
     with pytest.raises(ValueError, match="charset"):
         encode_body(content_type, "abc")
+
+
+@pytest.mark.holds("R16")
+def test_headers_do_not_show_what_proves_who_somebody_is() -> None:
+    assert "hunter2" not in repr(SignalingHeader("Authorization", "Digest hunter2"))
+    assert SignalingHeader("Authorization", "Digest hunter2").value == "Digest hunter2"
+    assert repr(SignalingHeader("X", "1")) == "SignalingHeader('X', '1')"

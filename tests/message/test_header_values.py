@@ -304,3 +304,19 @@ def test_errors_tell_no_secrets(line: str) -> None:
             while told is not None:
                 assert "hunter2" not in str(told)
                 told = told.__cause__ or told.__context__
+
+
+@pytest.mark.holds("R16")
+@pytest.mark.parametrize(
+    "name", ["Authorization", "proxy-authorization", "Authentication-Info", "Proxy-Authentication-Info"]
+)
+def test_secrets_are_not_in_what_is_shown_of_values(name: str) -> None:
+    value = 'Digest username="a", response="hunter2"'
+    shown = [Headers([("X", "1"), (name, value)]), parse_field("Authorization", value)]
+    message = parse_message(request_bytes(f"{name}: {value}"))
+    shown += [message, message.headers]
+    for item in shown:
+        assert "hunter2" not in repr(item) + str(item)
+    assert "('X', '1')" in repr(shown[0]) and name in repr(shown[0])
+    assert "username" in repr(shown[1])
+    assert Headers([(name, value)]).get(name) == value
