@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hostile_headers import EXTRAS
-from hostile_steps import Ask, Change, Do, Reply, Step, Wait
+from hostile_steps import CHOICES, LONGEST, Ask, Change, Do, Reply, Step, Wait, steps_of
 
 
 def ask(method: str, *extras: int, call: int = 1, body: int = 0, branch: str = "new", number: str = "next") -> Ask:
@@ -37,6 +39,9 @@ CHALLENGE = next(
     index for index, fields in enumerate(EXTRAS) if len(fields) == 1 and fields[0][0] == "WWW-Authenticate"
 )
 TIMER = extra("Session-Expires", "90;refresher=uac")
+OUR_TIMER = extra("Session-Expires", "90;refresher=uac")
+PROOF = extra("Authorization", "{proof}")
+MINIMUM = extra("Min-Expires", "7200")
 REFER_TO = extra("Refer-To", "<sip:c@c.example>")
 REPLACES = extra("Replaces", "{call};to-tag={ours};from-tag={theirs}")
 FORWARD = next(index for index, fields in enumerate(EXTRAS) if "sips:b@b.example" in str(fields))
@@ -103,5 +108,67 @@ CONVERSATIONS: dict[str, list[Step]] = {
     "a publication": [do("publish"), reply(200, TAG), Wait(4000.0), reply(200, TAG), do("remove"), reply(200)],
     "messages": [do("message"), reply(200), ask("MESSAGE", call=0, body=6), do("respond"), ask("OPTIONS", call=0)],
     "lost": [*CALL, Change("lose"), do("info"), reply(200), Change("unreachable"), Change("lose"), do("hang up")],
+    "a proof": [do("demand digest"), ask("MESSAGE", call=0), ask("MESSAGE", PROOF, call=0), do("respond")],
+    "certified": [
+        Change("certified"),
+        ask("INVITE", 1, extra("P-Asserted-Identity", "<sip:ceo@us.example>, <tel:+1>"), call=0),
+    ],
+    "few": [Change("few"), *CALLED, do("message"), do("message"), do("message"), ask("INVITE", call=0), do("call")],
+    "by proxies": [
+        do("message", which=2),
+        reply(503),
+        reply(503),
+        do("call", which=1),
+        reply(503),
+        do("call", which=3),
+    ],
+    "refreshed by us": [
+        do("call", 1),
+        reply(200, OUR_TIMER, body=1),
+        do("acknowledge"),
+        Wait(64.0),
+        reply(200, OUR_TIMER),
+    ],
+    "shut down": [*CALL, do("refer"), do("subscribe"), do("publish"), *CALLED, Change("shut down"), do("message")],
+    "shut down early": [do("call"), ask("INVITE", call=0), do("reliable"), do("refer outside"), Change("shut down")],
+    "begun again": [
+        *(
+            *SUBSCRIBED,
+            ask("NOTIFY", extra("Subscription-State", "terminated;reason=deactivated")),
+            reply(423, MINIMUM),
+        ),
+        *(reply(503, extra("Retry-After", "1")), Wait(64.0), reply(200)),
+    ],
     "slow": [Change("slow"), do("call"), do("message"), Change("open"), reply(200), Wait(64.0)],
 }
+
+
+def spoiled(octets: bytes) -> list[Step]:
+    """Some of these conversations, one after the other, and a step here and there changed, left out, said twice or put
+    in between: by octets, so that none of them means a sound conversation."""
+    known = list(CONVERSATIONS.values())
+    left = iter(octets)
+
+    def number(below: int) -> int:
+        return next(left, 0) % below
+
+    steps: list[Step] = []
+    for _ in range(1 + number(3)):
+        for step in known[number(len(known))]:
+            fate = number(16)
+            if fate == 15:
+                continue
+            if fate in (12, 13):
+                step = changed_part(step, number)
+            elif fate == 14:
+                steps += steps_of(bytes(number(256) for _ in range(12)))[:1]
+            steps += [step, step] if fate == 11 else [step]
+    return steps[:LONGEST]
+
+
+def changed_part(step: Step, number: Callable[[int], int]) -> Step:
+    """Another choice in one of its parts."""
+    choices = CHOICES[type(step)]
+    part = number(len(choices))
+    other = choices[part][number(len(choices[part]))]
+    return type(step)(*(other if index == part else value for index, value in enumerate(step)))  # type: ignore[arg-type]

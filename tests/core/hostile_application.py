@@ -25,7 +25,9 @@ from p2psip.core.refer import IncomingRefer, OutgoingRefer
 from p2psip.core.refer_outside import IncomingOutsideRefer, OutsideRefer
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.subscribe import Subscriber
+from p2psip.core.ways import Way, Ways
 from p2psip.enums import ExtensionFeatureSupport
+from p2psip.errors import ConnectionFailureException
 from p2psip.message import Request
 
 if TYPE_CHECKING:
@@ -34,6 +36,16 @@ if TYPE_CHECKING:
 
 OFFER = Content("application/sdp", b"v=0\r\ns=us\r\n")
 TARGET = Target("TLS", "them.example", 5061, "them.example")
+NAMED = Target("TLS", "them.example", None, "them.example")  # type: ignore[arg-type]
+"""A name that the DNS may know several servers of."""
+
+
+def targets() -> tuple[Any, ...]:
+    """Where requests go: a place, a name, by two proxies in turn, and nowhere."""
+    ways = Ways([Way(TARGET, ("<sip:p.example;lr>",)), Way(NAMED, ("<sip:strict.example>",))])
+    return (TARGET, NAMED, ways, ConnectionFailureException("There is no such place."))
+
+
 THEM = "sip:them@them.example"
 
 
@@ -84,7 +96,8 @@ class Application:
         self.usages.append(session)
         offer = None if step.command == "call without offer" else OFFER
         timeout = 5.0 if step.which == 3 else None
-        session.establish(self.now, THEM, f"<{THEM}>", TARGET, offer, (), self.operation(step), timeout)
+        target = targets()[step.which]
+        session.establish(self.now, THEM, f"<{THEM}>", target, offer, (), self.operation(step), timeout)
 
     do_call_without_offer = do_call
 
@@ -151,7 +164,7 @@ class Application:
             event="presence",
             uri=THEM,
             to=f"<{THEM}>",
-            target=TARGET,
+            target=targets()[step.which],
             expires=(3600, 60, 5, 1)[step.variant],
             is_query=step.command == "query",
         )
@@ -190,7 +203,9 @@ class Application:
     def do_publish(self, step: Do) -> None:
         publication = None if step.variant == 3 else self.usage(Publication, step)
         if publication is None:
-            publication = Publication(self.engine, self.record, self, event="presence", uri=THEM, target=TARGET)
+            publication = Publication(
+                self.engine, self.record, self, event="presence", uri=THEM, target=targets()[step.which]
+            )
             self.usages.append(publication)
         timeout = (None, 2.0)[step.variant % 2]
         publication.publish(self.now, OFFER, (), self.operation(step), timeout)
@@ -211,7 +226,13 @@ class Application:
         request = Request("MESSAGE", THEM, pairs, b"hello")
         timeout = (None, 2.0)[step.variant % 2]
         self.engine.send_request(
-            self.now, request, TARGET, self.operation(step), timeout=timeout, record=self.record, bears_contact=True
+            self.now,
+            request,
+            targets()[step.which],
+            self.operation(step),
+            timeout=timeout,
+            record=self.record,
+            bears_contact=True,
         )
 
     def do_respond(self, step: Do) -> None:

@@ -16,20 +16,23 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from call_support import AnyRealm, Home
-from core_support import CountingTokens, FakeFlow, Target
+from core_support import CountingTokens, FakeFlow, Target, changed
 from hostile_application import THEM, Application
 from hostile_headers import BODIES, EXTRAS, PIECES, our_headers
 from hostile_steps import Ask, Change, Mangle, Pieces, Repeat, Reply, Step, Wait
 
 from p2psip.config import ManagerSettings
+from p2psip.core.digest import challenges_of, credentials_text, secret_of
 from p2psip.core.directory import Directory, EndpointRecord
 from p2psip.core.effects import Arrived, Complete, Deliver, Expired, OpenFlow, Provisional, Send, SendBack, Tell
 from p2psip.core.engine import Engine
 from p2psip.core.events import ReferReceived
 from p2psip.core.notify import receive_subscribe
 from p2psip.core.refer_outside import receive_refer
+from p2psip.core.sender import Sender
 from p2psip.core.session_arrival import receive_invite
-from p2psip.errors import ConnectionFailureException, MessageParsingException
+from p2psip.enums import SenderPolicy
+from p2psip.errors import ConnectionFailureException, MessageParsingException, RealTimeInvalidOperationException
 from p2psip.message import Limits, Malformed, Ping, Pong, Request, Response, SipUri, StreamFramer, parse_message
 
 
@@ -46,8 +49,8 @@ BOUNDLESS = Limits(start_line=2**24, header=2**24, head=2**24, headers=2**24, va
 """An answer may be longer than what we take: it gives back what it was sent."""
 LONG = 60_000.0
 """Seconds after which nothing may be left that nobody wants any more."""
-MOST_AT_ONCE = 40
-"""Messages that one message of a peer may make us send at once: a 200 to a re-INVITE, an ACK for each fork."""
+MOST_AT_ONCE = 4
+"""Messages that one message of a peer may make us send at once: an answer, an ACK and a BYE, say."""
 
 
 class Us(Home):
@@ -90,6 +93,8 @@ class Conversation(Application):
         self.number = self.invite_number = 1
         self.count = 0
         self.mangle: Mangle | None = None
+        self.asking = ""
+        self.proofs = 0
         # What must hold
         self.asked: set[tuple[str | None, ...]] = set()
         self.numbers: dict[tuple[str | None, str | None, str | None], tuple[int, str | None]] = {}
@@ -137,6 +142,7 @@ class Conversation(Application):
     def request(self, step: Ask) -> bytes:
         line = self.line(step.call)
         self.count += 1
+        self.asking = step.method
         self.branch = {
             "new": f"z9hG4bK-them{self.count}",
             "last": self.branch,
@@ -229,10 +235,31 @@ class Conversation(Application):
             "{call}": line.call_id,
             "{ours}": line.ours,
             "{theirs}": line.theirs,
+            "{proof}": self.proof(),
         }
         for name, text in known.items():
             value = value.replace(name, text or "x")
         return value
+
+    def proof(self) -> str | None:
+        """What answers our last challenge, if there was one."""
+        for octets in reversed(self.all_of_ours):
+            asked = parse_message(octets, BOUNDLESS).headers.get("WWW-Authenticate")
+            if asked is not None:
+                (challenge,) = challenges_of([asked])
+                secret = secret_of(challenge.algorithm, "them", challenge.realm, "secret")
+                self.proofs += 1
+                return credentials_text(
+                    challenge,
+                    "them",
+                    secret,
+                    method=self.asking,
+                    uri="sip:us@us.example",
+                    body=b"",
+                    nc=self.proofs,
+                    cnonce="c",
+                )
+        return None
 
     def last_rseq(self) -> int:
         for octets in reversed(self.all_of_ours):
@@ -303,6 +330,15 @@ class Conversation(Application):
             self.is_slow = not self.is_slow
         elif what == "open":
             self.open_what_waits()
+        elif what == "certified":
+            self.record.sender_policy = SenderPolicy.CERTIFIED
+            self.record.trusted_peers = frozenset(["them.example"])
+        elif what == "few":
+            self.engine.settings = changed(
+                maximum_transactions=3, maximum_unanswered_per_connection=2, maximum_dialogs=1
+            )
+        elif what == "shut down":
+            self.engine.shutdown(self.now, RealTimeInvalidOperationException("It is over."))
 
     def close(self, flow: FakeFlow, error: Exception | None) -> None:
         if flow.is_connected:
@@ -366,6 +402,7 @@ class Conversation(Application):
         elif isinstance(effect, Arrived):
             effect.usage.user = self
             self.usages.append(effect.usage)
+            look_at(effect.usage.sender)
         elif isinstance(effect, Tell):
             repr(effect.event)
             self.told.append((effect.usage, effect.event))
@@ -377,6 +414,7 @@ class Conversation(Application):
             assert len(effect.user.ends) == 1, f"ended twice: {effect.user}"
         elif isinstance(effect, Deliver):
             self.transactions.append(effect.transaction)
+            look_at(Sender(effect.request, effect.transaction.flow, effect.record))
         else:
             assert isinstance(effect, Provisional | Expired), effect
 
@@ -406,11 +444,12 @@ class Conversation(Application):
         assert (request.top_branch or "").startswith("z9hG4bK-us")
         if request.method in ("ACK", "CANCEL"):
             return
-        # RFC 3261 12.2.1.1: each request has a higher number than the one before; the same one only comes again
-        # because it is sent again.
+        # RFC 3261 12.2.1.1: in a dialog each has a higher number than the one before, or is the same once more. Outside
+        # it may go to another server as it is, but for its branch (RFC 3263 4.3).
         line = (request.call_id, request.from_tag, request.to_tag)
         number, branch = self.numbers.get(line, (-1, None))
-        assert request.cseq.number > number or request.top_branch == branch, (request, number)
+        is_again = request.top_branch == branch or request.to_tag is None
+        assert request.cseq.number >= number + (not is_again), (request, number)
         self.numbers[line] = (request.cseq.number, request.top_branch)
 
     def learn(self, message: Request | Response) -> None:
@@ -450,6 +489,12 @@ class Conversation(Application):
         assert not engine.dialogs._flows and not engine.dialogs._expected
         assert len(engine.timers) == 0, [t for queue in engine.timers._queues.values() for t in queue]
         assert all(flow.unanswered == 0 for flow in self.framers), [flow.unanswered for flow in self.framers]
+
+
+def look_at(sender: Sender) -> None:
+    """As an application would."""
+    assert isinstance(sender.is_proved, bool)
+    assert not set("\r\n") & set(f"{sender.user}{sender.asserted_identity}")
 
 
 def name_of(message: Request | Response) -> tuple[str | None, ...]:

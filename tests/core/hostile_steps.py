@@ -58,6 +58,7 @@ NUMBERS = mostly("next", "same", "invite", "invite", "invite", "lower", "higher"
 CALLS = (0, 1, 1, 1, 2, 2, 3, 4)
 PLACES = (0, 0, 0, 0, 1, 1, 2, 3)
 WAITS = (0.0, 0.4, 0.5, 1.0, 4.0, 32.0, 64.0, 200.0, 1900.0, 4000.0)
+CHANGES = ("close", "lose", "connect", "unreachable", "reachable", "slow", "open", "certified", "few", "shut down")
 COMMANDS = (
     *("call", "call without offer", "accept", "provisional", "reliable", "reject", "redirect", "renegotiate"),
     *("cancel", "info", "refer", "refer outside", "hang up", "subscribe", "query", "refresh", "unsubscribe"),
@@ -120,7 +121,7 @@ class Pieces(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Something happens to connections."""
+    """Something happens to connections, or to what the engine is told to be."""
 
     what: str
 
@@ -150,7 +151,7 @@ CHOICES: dict[Callable[..., Step], tuple[Sequence[Any], ...]] = {
     Repeat: (PLACES, (False, True)),
     Mangle: (range(256), (0, 1, 2, 5, 20, 200), range(len(PIECES))),
     Pieces: (range(len(PIECES)), range(len(PIECES))),
-    Change: (("close", "lose", "connect", "unreachable", "reachable", "slow", "open"),),
+    Change: (CHANGES,),
     Wait: (WAITS,),
     Do: (COMMANDS, PLACES, range(4)),
 }
