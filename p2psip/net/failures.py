@@ -259,6 +259,19 @@ def disconnected(peer: Peer, code: int = 0) -> TlsFailureException:
     )
 
 
+def outlived(
+    peer: str, local: tuple[str, int], remote: tuple[str, int], certificate: bytes | None
+) -> TlsFailureException:
+    """A connection is still there when the certificate of its peer is over."""
+    return TlsFailureException(
+        f"The certificate of {peer} has expired while it was connected, so the connection was closed.",
+        _Reason.CERTIFICATE_EXPIRED,
+        local_endpoint=local,
+        remote_endpoint=remote,
+        remote_certificate=certificate,
+    )
+
+
 def lost(peer: Peer, error: OSError | ValueError) -> ConnectionFailureException:
     """A connection that had worked is no more. Chain it with ``from``."""
     if isinstance(error, ssl.SSLError) and not is_disconnect(error):

@@ -363,9 +363,11 @@ class Network:
 
     def connection_open(self, connection: Connection) -> None:
         self._ready[connection] = None
-        if connection.tls is not None and not self._checks_certificates:
-            self._checks_certificates = True
-            self.loop.call_later(CERTIFICATE_CHECK, self._check_certificates)
+        if connection.tls is not None:
+            self._end_expired(connection)
+            if not self._checks_certificates:
+                self._checks_certificates = True
+                self.loop.call_later(CERTIFICATE_CHECK, self._check_certificates)
         self._observer.connection_ready(connection)
         if connection.pool is not None:
             connection.pool.connected(connection)
@@ -436,17 +438,18 @@ class Network:
         if tls:
             self.loop.call_later(CERTIFICATE_CHECK, self._check_certificates)
         for connection in tls:
-            if connection.is_expired:
-                connection.close(
-                    TlsFailureException(
-                        f"The certificate of {connection.peer} has expired while it was connected, so the connection "
-                        "was closed.",
-                        TlsFailureReason.CERTIFICATE_EXPIRED,
-                        local_endpoint=connection.local,
-                        remote_endpoint=connection.remote,
-                        remote_certificate=None if connection.tls is None else connection.tls.certificate,
-                    )
-                )
+            self._end_expired(connection)
+
+    def _end_expired(self, connection: Connection) -> None:
+        """At the moment when the certificate runs out, where that is before the next look at all of them."""
+        if connection.tls is None or connection not in self._ready:
+            return
+        left = connection.tls.not_after - self.loop.clock.time()
+        if 0 <= left < CERTIFICATE_CHECK:
+            self.loop.call_later(left + 0.01, self._end_expired, connection)
+        elif left < 0:
+            error = failures.outlived(connection.peer, connection.local, connection.remote, connection.tls.certificate)
+            connection.close(error)
 
     # ------------------------------------------------------------------ the end
 

@@ -554,6 +554,27 @@ def test_timers_do_not_hang_on_the_wall_clock(sides: Make, world: World, memory:
     bob.recorder.wait("message")
 
 
+@pytest.mark.holds("R9")
+@pytest.mark.parametrize("hours", [1.0, 0.001])
+def test_a_connection_ends_with_the_certificate_of_its_peer_and_not_half_a_minute_later(
+    sides: Make, world: World, memory: MemoryNetwork, hours: float
+) -> None:
+    """Nothing goes over it any more then, in dialogs either, which keep to their connection."""
+    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=hours)
+    settings = ManagerSettings(idle_timeout=1e6, first_message_timeout=1e6)
+    mine, theirs = world.contexts("a.example", not_after=end), world.contexts("b.example")
+    alice, bob = make_pair(sides, world, memory, settings=settings, mine=mine, theirs=theirs)
+    alice.acquire(tls()).connection()
+    ((connection,),) = bob.recorder.wait("ready")
+    left = connection.tls.not_after - memory.clock.time()  # type: ignore[attr-defined]
+    memory.clock.advance(left - 0.1)  # type: ignore[attr-defined]
+    assert connection.is_connected and not connection.is_expired
+    memory.clock.advance(0.2)  # type: ignore[attr-defined]
+    ((closed, error),) = bob.recorder.wait("closed")
+    assert closed is connection
+    assert error.failure_reason is TlsFailureReason.CERTIFICATE_EXPIRED
+
+
 @pytest.mark.holds("F26")
 def test_a_clock_on_the_wall_that_is_set_forward_ends_who_has_expired_by_it(
     sides: Make, world: World, memory: MemoryNetwork
