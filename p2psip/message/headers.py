@@ -111,7 +111,7 @@ class Headers:
             MessageParsingException: Such a list has an unclosed quote or bracket, or an empty value.
         """
         key = field_key(name)
-        values = [line.partition(":")[2].strip(" \t") for line in self._lines_of(key)]
+        values = [line_value(line) for line in self._lines_of(key)]
         if key not in LIST_FIELDS:
             return values
         return [value for text in values if text or key not in EMPTY_FIELDS for value in split_list(text)]
@@ -173,6 +173,11 @@ def line_key(line: str) -> str:
     """The key of the field that the line is."""
     name = line.partition(":")[0]
     return KEYS.get(name) or field_key(name.rstrip(" \t"))
+
+
+def line_value(line: str) -> str:
+    """The value of the field that the line is."""
+    return line.partition(":")[2].strip(" \t")
 
 
 def first_lines(lines: list[str]) -> dict[str, str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import excerpt, is_call_id, is_token, parse_number, split_list
-from p2psip.message.headers import Headers, check_encodable, line_key, missing
+from p2psip.message.headers import Headers, check_encodable, line_key, line_value, missing
 from p2psip.message.names import DIALOG_FIELDS, SINGLE_FIELDS, canonical_name
 from p2psip.message.uri import SipUri, parse_uri
-from p2psip.message.values import CSeq, NameAddr, Via, parse_contact
+from p2psip.message.values import CSeq, NameAddr, Via, cseq_of, known_address, max_forwards_of, parse_contact
 
 SIP_VERSION = "SIP/2.0"
 
@@ -77,8 +77,8 @@ class Message:
             line = headers._first.get("via")
             if line is None:
                 raise missing("Via")
-            text = line.partition(":")[2].strip(" \t")
-            via = headers._views["via"] = Via.parse(split_list(text)[0] if "," in text else text)
+            one = Via.parse(split_list(line_value(line))[0]) if "," in line else Via.of(line)
+            via = headers._views["via"] = one
         return via
 
     @property
@@ -106,21 +106,21 @@ class Message:
 
     @property
     def from_(self) -> NameAddr:
-        return self._name_addr("from")
+        return NameAddr._of(*self._address("from"))
 
     @property
     def to(self) -> NameAddr:
-        return self._name_addr("to")
+        return NameAddr._of(*self._address("to"))
 
     @property
     def from_tag(self) -> str | None:
-        """The tag of From, without a look at the rest where that is possible."""
-        return self._tag("from")
+        found = self.headers._views.get("from") or self._address("from")
+        return found[1]
 
     @property
     def to_tag(self) -> str | None:
-        """The tag of To, without a look at the rest where that is possible."""
-        return self._tag("to")
+        found = self.headers._views.get("to") or self._address("to")
+        return found[1]
 
     @property
     def contact(self) -> list[NameAddr] | str:
@@ -139,24 +139,21 @@ class Message:
     @property
     def call_id(self) -> str | None:
         """As it stands there; None when there is none."""
-        return self.headers._value("call-id")
+        line = self.headers._first.get("call-id")
+        return None if line is None else line.partition(":")[2].strip(" \t")
 
     @property
     def cseq(self) -> CSeq:
-        headers = self.headers
-        cseq: CSeq | None = headers._views.get("cseq")
-        if cseq is None:
-            text = headers._value("cseq")
-            if text is None:
-                raise missing("CSeq")
-            cseq = headers._views["cseq"] = CSeq.parse(text)
-        return cseq
+        line = self.headers._first.get("cseq")
+        if line is None:
+            raise missing("CSeq")
+        return cseq_of(line)
 
     @property
     def max_forwards(self) -> int | None:
         """0 to 255 (RFC 3261 20.22); None when there is none."""
-        text = self.headers._value("max-forwards")
-        return None if text is None else parse_number(text, 255)
+        line = self.headers._first.get("max-forwards")
+        return None if line is None else max_forwards_of(line)
 
     @property
     def expires(self) -> int | None:
@@ -187,19 +184,22 @@ class Message:
     def _validate_dialog_headers(self) -> None:
         """Via, From, To, Call-ID and CSeq are there, once each where they must be, and sound."""
         headers = self.headers
-        via, call_id = headers._first.get("via"), headers._value("call-id")
+        first = headers._first
+        via, call_id = first.get("via"), self.call_id
         if via is None:
             raise missing("Via")
         if call_id is None:
             raise missing("Call-ID")
         if not is_call_id(call_id):
             raise MessageParsingException(f"{excerpt(call_id)} is not a Call-ID.")
-        if len(headers._first) == len(headers._lines) and "," not in via:
+        if len(first) == len(headers._lines) and "," not in via:
             self.top_via  # noqa: B018 - parsed for its errors, as the others are
         else:
             self._refuse_repeated(DIALOG_FIELDS)
             self.via  # noqa: B018
-        self.from_, self.to, self.cseq  # noqa: B018
+        self._address("from")
+        self._address("to")
+        self.cseq  # noqa: B018
 
     def _refuse_repeated(self, keys: Iterable[str]) -> None:
         headers = self.headers
@@ -208,29 +208,14 @@ class Message:
                 if len(headers._lines_of(key)) > 1:
                     raise MessageParsingException(f"{canonical_name(key)} comes more than once.")
 
-    def _name_addr(self, key: str) -> NameAddr:
+    def _address(self, key: str) -> tuple[NameAddr, str | None]:
+        """The address of From or To, perhaps without its tag, and the tag."""
         headers = self.headers
-        address: NameAddr | None = headers._views.get(key)
-        if address is None:
-            text = headers._value(key)
-            if text is None:
-                raise missing(canonical_name(key))
-            address = headers._views[key] = NameAddr.parse(text)
-        return address
-
-    def _tag(self, key: str) -> str | None:
-        headers = self.headers
-        if key not in headers._views and key in headers._first:
-            line = headers._first[key]
-            if line[-1:] == ">":
-                return None  # of a well-formed value that is the end of the URI, and no parameters follow
-            before, found, tag = line.rpartition(";tag=")
-            if found and tag.isalnum() and tag.isascii():
-                # It is a parameter of the field if no quote and no bracket is open where it stands.
-                between = before[before.rfind(">") + 1 :]
-                if '"' not in between and "<" not in between:
-                    return tag
-        return self._name_addr(key).params.get("tag")
+        line = headers._first.get(key)
+        if line is None:
+            raise missing(canonical_name(key))
+        found = headers._views[key] = known_address(line)
+        return found
 
 
 class Request(Message):

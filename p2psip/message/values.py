@@ -27,6 +27,7 @@ from p2psip.message.grammar import (
     split_words,
     unquote,
 )
+from p2psip.message.headers import line_value
 from p2psip.message.uri import SipUri, parse_uri
 
 _QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
@@ -55,6 +56,16 @@ def _parse_cseq(text: str) -> CSeq:
 
 
 _cached_cseq = functools.lru_cache(maxsize=1024)(_parse_cseq)
+
+
+def cseq_of(line: str) -> CSeq:
+    """The value of a line of CSeq. Of the same line it is found without taking it apart again."""
+    return _known_cseq(line) if len(line) <= CACHED_LENGTH else _parse_cseq(line_value(line))
+
+
+@functools.lru_cache(maxsize=1024)
+def _known_cseq(line: str) -> CSeq:
+    return CSeq.parse(line_value(line))
 
 
 class NameAddr:
@@ -89,18 +100,14 @@ class NameAddr:
         Raises:
             MessageParsingException: It is no name-addr or addr-spec with parameters.
         """
-        if brackets or len(text) > CACHED_LENGTH:
-            return cls._parse(text, brackets)
-        # Most come again and again, with another tag: what stands before the tag is remembered.
-        before, found, tag = text.rpartition(";tag=")
-        if not found:
-            known = _cached_address(text)
-            return cls(known.uri, known.display_name, known.params.copy())
-        if tag.isalnum() and tag.isascii():
-            known = _cached_address(before)
-            if "tag" not in known.params:
-                return cls(known.uri, known.display_name, {**known.params, "tag": tag})
-        return cls._parse(text, False)
+        return cls._parse(text, True) if brackets else cls._of(*known_address(":" + text))
+
+    @classmethod
+    def _of(cls, known: NameAddr, tag: str | None) -> NameAddr:
+        params = known.params.copy()
+        if tag is not None:
+            params["tag"] = tag
+        return cls(known.uri, known.display_name, params)
 
     @classmethod
     def _parse(cls, text: str, brackets: bool) -> NameAddr:
@@ -157,9 +164,27 @@ class NameAddr:
         return hash(self.uri)
 
 
+def known_address(line: str) -> tuple[NameAddr, str | None]:
+    """The address that is the value of a line, and its tag.
+
+    Most come again and again, each time with another tag: what stands before the tag is remembered. So the address
+    may lack it, and belongs to everybody: nobody is to change it.
+    """
+    before, found, tag = line.rpartition(";tag=")
+    if found and tag.isalnum() and tag.isascii() and len(before) <= CACHED_LENGTH:
+        known = _known_address(before)
+        if "tag" not in known.params:
+            return (known, tag)
+    elif not found and len(line) <= CACHED_LENGTH:
+        known = _known_address(line)
+        return (known, known.params.get("tag"))
+    address = NameAddr._parse(line_value(line), False)
+    return (address, address.params.get("tag"))
+
+
 @functools.lru_cache(maxsize=1024)
-def _cached_address(text: str) -> NameAddr:
-    return NameAddr._parse(text, False)
+def _known_address(line: str) -> NameAddr:
+    return NameAddr._parse(line_value(line), False)
 
 
 def _check_tag(params: dict[str, str | None]) -> None:
@@ -251,9 +276,14 @@ class Via:
         Raises:
             MessageParsingException: It is no Via value of SIP 2.0.
         """
-        sender, semicolon, tail = text.partition(";")
+        return cls.of(":" + text)
+
+    @classmethod
+    def of(cls, line: str) -> Via:
+        """The same of a line that holds one value."""
+        sender, semicolon, tail = line.partition(";")
         via = cls.__new__(cls)
-        via._sender = _cached_sender(sender) if len(sender) <= CACHED_LENGTH else _parse_sender(sender)
+        via._sender = _known_sender(sender) if len(sender) <= CACHED_LENGTH else _parse_sender(line_value(sender))
         name, _, branch = tail.partition("=")
         if name == "branch" and branch.isalnum() and branch.isascii():
             via.params = {"branch": branch}  # most have a branch and nothing else
@@ -320,7 +350,9 @@ def _parse_sender(text: str) -> _Sender:
     return _Sender.of(protocol, version, transport, host, port)
 
 
-_cached_sender = functools.lru_cache(maxsize=1024)(_parse_sender)
+@functools.lru_cache(maxsize=1024)
+def _known_sender(line: str) -> _Sender:
+    return _parse_sender(line_value(line))
 
 
 def _check_via_parameters(params: dict[str, str | None]) -> None:
@@ -335,3 +367,13 @@ def _check_via_parameters(params: dict[str, str | None]) -> None:
     rport = params.get("rport")
     if rport is not None and not parse_number(rport, 65535):
         raise MessageParsingException("rport cannot be 0.")
+
+
+def max_forwards_of(line: str) -> int:
+    """The value of a line of Max-Forwards, 0 to 255 (RFC 3261 20.22)."""
+    return _known_max_forwards(line) if len(line) <= CACHED_LENGTH else parse_number(line_value(line), 255)
+
+
+@functools.lru_cache(maxsize=1024)
+def _known_max_forwards(line: str) -> int:
+    return parse_number(line_value(line), 255)
