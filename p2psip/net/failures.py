@@ -190,18 +190,17 @@ def refused(
     peer: Peer, code: int, certificate: bytes | None, message: str = "", *, how: str = "refused in the TLS handshake"
 ) -> TlsFailureException:
     """We refuse the peer's certificate; ``code`` is OpenSSL's verification code, ``message`` its text for it."""
-    unknown = (
-        _Reason.UNTRUSTED_REMOTE_CERTIFICATE,
-        "OpenSSL finds fault with its certificate",
-        message or f"code {code}",
-    )
-    reason, why, advice = _VERIFICATION.get(code, unknown)
-    is_client = peer.identity is None
-    because = (f"{why}: {advice}" if advice else why).format(
-        trust=peer.trust,
-        role="client" if is_client else "server",
-        usage="clientAuth" if is_client else "serverAuth",
-    )
+    if code in _VERIFICATION:
+        reason, why, advice = _VERIFICATION[code]
+        is_client = peer.identity is None
+        because = f"{why}: {advice}".format(
+            trust=peer.trust,
+            role="client" if is_client else "server",
+            usage="clientAuth" if is_client else "serverAuth",
+        )
+    else:
+        reason = _Reason.UNTRUSTED_REMOTE_CERTIFICATE
+        because = f"OpenSSL finds fault with its certificate: {message or f'code {code}'}"
     sentence = f"{_subject(peer)} was {how} because {because}."
     return peer.failure(sentence, reason, code, certificate)
 

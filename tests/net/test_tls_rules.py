@@ -26,6 +26,7 @@ from tls_support import (
     Bare,
     Ours,
     authority,
+    bare,
     bare_context,
     contexts,
     drive,
@@ -38,6 +39,8 @@ from tls_support import (
 import p2psip
 from p2psip.config import ManagerSettings
 from p2psip.errors import ConnectionFailureException, TlsFailureException, TlsFailureReason
+from p2psip.net import failures, tls_socket
+from p2psip.net.failures import Peer
 from p2psip.net.network import Target
 from p2psip.net.tls import TlsContexts
 from p2psip.net.trust import Revocation, TrustAnchors
@@ -425,3 +428,43 @@ def test_a_message_that_is_cut_off_is_never_delivered(
         assert side.recorder.count("message") == 1
         side.settle()
         assert side.call(lambda: side.network._all) == {}
+
+
+@pytest.mark.holds("R5")
+@pytest.mark.parametrize("identity", [NAME, None])
+def test_each_code_of_verification_has_one_reason(identity: str | None) -> None:
+    """Those that OpenSSL may invent as well."""
+    reasons = {9: R.CERTIFICATE_EXPIRED, 10: R.CERTIFICATE_EXPIRED, 23: R.REMOTE_CERTIFICATE_REVOKED}
+    reasons[26] = R.REMOTE_CERTIFICATE_INVALID_USAGE
+    peer = Peer(identity, identity, ("127.0.0.1", 5061), ("127.0.0.2", 5061), "the test")
+    names = {62, 63, 64}  # it is not asked to look at them: we do
+    for code in set(range(2, 120)) - names:
+        cause = ssl.SSLCertVerificationError(1, "certificate verify failed")
+        cause.verify_code, cause.verify_message = code, "in OpenSSL's words, { odd ones } with {0}"
+        error = failures.handshake_failed(peer, cause, b"certificate")
+        assert error.failure_reason is reasons.get(code, R.UNTRUSTED_REMOTE_CERTIFICATE), code
+        assert (error.error_code, error.remote_certificate) == (code, b"certificate")
+        assert (identity or "127.0.0.2") in str(error)
+
+
+@pytest.mark.holds("R5", "R37")
+@both_versions
+@pytest.mark.parametrize("as_server", [True, False], ids=["server", "client"])
+def test_a_certificate_that_only_openssl_can_read(
+    as_server: bool, version: ssl.TLSVersion, sides: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(der: bytes) -> None:
+        raise ValueError("error parsing asn1 value: ParseError { kind: InvalidValue }")
+
+    tls_socket._read.cache_clear()
+    monkeypatch.setattr(tls_socket.x509, "load_der_x509_certificate", unreadable)
+    client, server = tcp_pair(sides)
+    context = bare_context(server=not as_server, version=version, certificate=issued())
+    other = bare(context, client if as_server else server)
+    ours = ours_as_server(contexts(), server) if as_server else ours_as_client(contexts(), client)
+    sides += [ours, other]
+    drive(ours, other)
+    assert isinstance(ours.outcome, TlsFailureException)
+    assert ours.outcome.failure_reason is R.UNTRUSTED_REMOTE_CERTIFICATE
+    assert "kind: InvalidValue" in str(ours.outcome)
+    assert isinstance(ours.outcome.__cause__, ValueError)
