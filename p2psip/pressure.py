@@ -145,9 +145,8 @@ class Pressure:
     def slow_down(self, strand: Strand, connection: Connection) -> None:
         """Something from the connection is about to be posted that cannot be refused: it is read no more while the
         strand is above its high mark."""
-        depth, high = strand.depth, self._settings.strand_high_mark
-        # A handler may be waiting for the answer to a request of ours on that connection, but not without limit.
-        if depth >= high and (not connection.unanswered or depth >= 2 * high):
+        high = self._settings.strand_high_mark
+        if strand.depth >= high:
             full = self._held.get(strand) or self._fill(strand, high, self._settings.strand_low_mark)
             self._hold(strand, full, connection, False)
 
@@ -180,8 +179,7 @@ class Pressure:
         if full.refuses_at is None:
             full.refuses_at = now + PATIENCE
         if room > 0 and now < full.refuses_at:
-            if not connection.unanswered:  # else a handler may be waiting for what it brings
-                self._hold(queue, full, connection, True)
+            self._hold(queue, full, connection, True)
             return False
         self.counts["refused"] += 1
         if not self.counts["refused"] % YIELD:
@@ -214,6 +212,7 @@ class Pressure:
                 released = list(full.held)
             else:
                 refuses = full.refuses_at is not None and now >= full.refuses_at
+                # A handler may be waiting for the answer to a request of ours, and the queue for that handler.
                 released = [
                     connection
                     for connection, refusable in full.held.items()

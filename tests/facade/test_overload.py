@@ -1,0 +1,307 @@
+"""More than handlers can take: reading rests, then 503 with Retry-After, and nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from facade_support import BOUND
+
+import p2psip
+from p2psip import ManagerSettings, MessageReceivedEventArgs, RealTimeServerTcpConnectionManager, SipPeerToPeerEndpoint
+from p2psip import pressure as pressure_module
+from p2psip.message import Request, Response, StreamFramer, create_response
+from p2psip.pressure import Pressure
+
+SETTINGS = ManagerSettings(strand_high_mark=8, strand_low_mark=4)
+_numbers = itertools.count(1)
+
+
+class Peer:
+    """Sends what it wants over one connection, and sorts the answers by Call-ID."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sock.settimeout(BOUND)
+        self._framer = StreamFramer()
+        self.requests: list[Request] = []
+        self.answers: dict[str, Response] = {}
+
+    def send(self, to: str, *, method: str = "MESSAGE", body: bytes = b"") -> str:
+        """One request; its Call-ID."""
+        name = str(next(_numbers))
+        self.say(
+            Request(
+                method,
+                f"sip:{to}@bob.example",
+                [
+                    ("Via", f"SIP/2.0/TCP peer.example;branch=z9hG4bK{name}"),
+                    ("Max-Forwards", "70"),
+                    ("From", f"<sip:peer@peer.example>;tag={name}"),
+                    ("To", f"<sip:{to}@bob.example>"),
+                    ("Call-ID", name),
+                    ("CSeq", f"1 {method}"),
+                    ("Contact", "<sip:peer@peer.example;transport=tcp>"),
+                    *([("Content-Type", "application/octet-stream")] if body else ()),
+                ],
+                body,
+            )
+        )
+        return name
+
+    def say(self, message: Request | Response) -> None:
+        self._sock.sendall(message.to_bytes())
+
+    def hear(self) -> None:
+        """Wait for something."""
+        data = self._sock.recv(65536)
+        assert data, "the connection was closed"
+        for message in self._framer.feed(data):
+            if isinstance(message, Request):
+                self.requests.append(message)
+            elif isinstance(message, Response) and message.status_code >= 200:
+                assert message.call_id not in self.answers
+                self.answers[message.call_id] = message
+
+    def code(self, name: str) -> int:
+        """Wait for the answer to that one."""
+        while name not in self.answers:
+            self.hear()
+        response = self.answers[name]
+        if response.status_code == 503:
+            assert response.headers.get("Retry-After") == "5"
+        return response.status_code
+
+    def codes(self, names: list[str]) -> list[int]:
+        return [self.code(name) for name in names]
+
+
+@dataclasses.dataclass
+class Busy:
+    """A manager with an endpoint whose handler waits to be released, and one beside it."""
+
+    manager: RealTimeServerTcpConnectionManager
+    slow: SipPeerToPeerEndpoint
+    quick: SipPeerToPeerEndpoint
+    release: threading.Event
+    begun: threading.Event
+    handled: list[str]
+    stack: contextlib.ExitStack
+
+    def peer(self) -> Peer:
+        sock = socket.create_connection(("127.0.0.1", self.manager.listening_port))
+        self.stack.callback(sock.close)
+        return Peer(sock)
+
+    @property
+    def pressure(self) -> Pressure:
+        return self.manager._stack.pressure
+
+    def look(self, function: Callable[[], Any]) -> Any:
+        """What it says on the loop's thread."""
+        return self.manager._stack.call("a look", function).result(BOUND)
+
+    def wait(self, function: Callable[[], Any]) -> None:
+        """Until it is so, which takes some turns of the loop and nothing else."""
+        for _ in range(100_000):
+            if self.look(function):
+                return
+        pytest.fail("it never came to that")
+
+
+@contextlib.contextmanager
+def busy(settings: ManagerSettings = SETTINGS) -> Iterator[Busy]:
+    release, begun, handled = threading.Event(), threading.Event(), []
+    with (
+        RealTimeServerTcpConnectionManager("bob.example", settings=settings) as manager,
+        contextlib.ExitStack() as stack,
+    ):
+        manager.start_listening(("127.0.0.1", 0))
+        slow, quick = (SipPeerToPeerEndpoint(f"sip:{name}@bob.example", manager) for name in ("slow", "quick"))
+
+        def handler(sender: object, args: MessageReceivedEventArgs) -> None:
+            begun.set()
+            release.wait(BOUND)
+            handled.append(args.request_data.call_id)
+
+        slow.message_received += handler
+        quick.message_received += lambda sender, args: None
+        stack.callback(release.set)
+        yield Busy(manager, slow, quick, release, begun, handled, stack)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading hardly rests."""
+    monkeypatch.setattr(pressure_module, "PATIENCE", 0.0)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading rests for longer than any test takes."""
+    monkeypatch.setattr(pressure_module, "PATIENCE", 10 * BOUND)
+
+
+def test_each_request_is_handled_in_order_or_refused_and_never_both(impatient: None) -> None:
+    with busy() as bob:
+        peer = bob.peer()
+        names = [peer.send("slow") for _ in range(200)]
+        bob.wait(lambda: bob.pressure.counts["refused"] >= 150)
+        bob.release.set()
+        codes = dict(zip(names, peer.codes(names), strict=True))
+        assert set(codes.values()) == {200, 503}
+        assert bob.handled == [name for name in names if codes[name] == 200]
+        assert len(bob.handled) >= 8
+        assert bob.pressure.counts["refused"] == list(codes.values()).count(503)
+        bob.wait(lambda: not bob.pressure._held)
+        assert peer.code(peer.send("slow")) == 200
+
+
+def test_a_burst_that_handlers_catch_up_with_is_handled_to_the_last(patient: None) -> None:
+    with busy(ManagerSettings(strand_high_mark=100, strand_low_mark=50)) as bob:
+        peer = bob.peer()
+        names = [peer.send("slow") for _ in range(110)]
+        bob.wait(lambda: bob.pressure.counts["paused"] == 1)
+        (connection,) = bob.manager._stack.network.connections()
+        read = bob.look(lambda: connection.messages_received)
+        names += [peer.send("slow") for _ in range(200)]
+        for _ in range(50):
+            assert bob.look(lambda: connection.messages_received) == read
+        bob.release.set()
+        assert peer.codes(names) == [200] * len(names)
+        assert bob.handled == names
+        assert bob.pressure.counts["refused"] == 0
+
+
+def test_others_have_room_while_one_connection_floods(impatient: None) -> None:
+    with busy() as bob:
+        flood, other = bob.peer(), bob.peer()
+        flooded = [flood.send("slow") for _ in range(100)]
+        bob.wait(lambda: bob.pressure.counts["refused"] >= 50)
+        polite = [other.send("slow") for _ in range(3)]
+        assert other.code(other.send("quick")) == 200
+        bob.release.set()
+        assert other.codes(polite) == [200] * 3
+        assert 503 in flood.codes(flooded)
+
+
+def test_a_handler_that_hangs_keeps_nobody_else_from_the_connection() -> None:
+    with busy() as bob:
+        peer = bob.peer()
+        names = [peer.send("slow") for _ in range(30)]
+        assert peer.code(peer.send("quick")) == 200
+        refused = [name for name in names if name in peer.answers]
+        assert peer.codes(refused) == [503] * len(refused)
+        assert len(refused) > 5
+        assert bob.pressure.counts["paused"] == 1
+        bob.release.set()
+        peer.codes(names)
+
+
+def test_what_was_answered_for_a_handler_that_hangs_is_not_handled_later(impatient: None) -> None:
+    with busy(dataclasses.replace(SETTINGS, handler_limit=0.05)) as bob:
+        peer = bob.peer()
+        names = [peer.send("slow") for _ in range(4)]
+        assert peer.codes(names) == [500] * 4
+        bob.release.set()
+        assert peer.code(peer.send("slow")) == 200
+        assert len(bob.handled) == 2, "the one that hung, and the one that came after it"
+        assert bob.pressure.counts["refused"] == 0
+
+
+def test_what_has_waited_for_half_of_its_time_is_refused(patient: None) -> None:
+    with busy() as bob:
+        peer = bob.peer()
+        first = peer.send("slow")
+        assert bob.begun.wait(BOUND)
+        second = peer.send("slow")
+        bob.wait(lambda: bob.slow._strand.depth == 1)
+        bob.pressure._longest = 0.0
+        bob.release.set()
+        assert peer.codes([first, second]) == [200, 503]
+        assert bob.handled == [first]
+        assert bob.pressure.counts["refused"] == 1
+
+
+def test_a_handler_hears_the_answer_to_its_own_request_over_the_connection_that_floods(patient: None) -> None:
+    with busy() as bob, socket.create_server(("127.0.0.1", 0)) as server:
+        results: list[int] = []
+        paused = threading.Event()
+        address = f"sip:peer@127.0.0.1:{server.getsockname()[1]};transport=tcp"
+
+        def ask(sender: SipPeerToPeerEndpoint, args: MessageReceivedEventArgs) -> None:
+            if not results:
+                assert paused.wait(BOUND)
+                results.append(sender.send_message("INFO", address).response_code)
+
+        bob.quick.message_received += ask
+        opening = bob.slow.begin_send_message("OPTIONS", address)
+        sock, _ = server.accept()
+        bob.stack.callback(sock.close)
+        peer = Peer(sock)
+        while not peer.requests:
+            peer.hear()
+        peer.say(create_response(peer.requests.pop(), 200, to_tag="peer"))
+        assert opening.result(BOUND).response_code == 200
+        names = [peer.send("quick") for _ in range(14)]
+        bob.wait(lambda: bob.pressure.counts["paused"] == 1)
+        paused.set()
+        while not peer.requests:
+            peer.hear()
+        peer.say(create_response(peer.requests.pop(), 202, to_tag="peer"))
+        assert peer.codes(names) == [200] * 14
+        assert results == [202]
+
+
+def test_what_waits_is_limited_by_its_bytes_as_well(impatient: None) -> None:
+    with busy(ManagerSettings(maximum_buffered=400_000)) as bob:
+        peer = bob.peer()
+        names = [peer.send("slow", body=b"x" * 20_000) for _ in range(20)]
+        bob.wait(lambda: bob.pressure.counts["refused"] >= 10)
+        assert 80_000 <= bob.look(lambda: bob.pressure.weight.depth) <= 200_000
+        light = peer.send("slow")
+        bob.release.set()
+        codes = peer.codes(names)
+        assert peer.code(light) == 200
+        assert codes.count(200) == len(bob.handled) - 1
+        assert codes[:4] == [200] * 4
+        bob.wait(lambda: bob.pressure.weight.depth == 0)
+
+
+def test_calls_that_find_no_worker_are_refused(impatient: None) -> None:
+    with busy(dataclasses.replace(SETTINGS, maximum_workers=1)) as bob:
+        seen: list[str] = []
+
+        def ring(sender: object, args: p2psip.SessionReceivedEventArgs) -> None:
+            bob.begun.set()
+            bob.release.wait(BOUND)
+            seen.append(args.request_data.call_id)
+            args.session.terminate_with_rejection(486)
+
+        bob.slow.session_received += ring
+        peer = bob.peer()
+        names = [peer.send("slow", method="INVITE") for _ in range(40)]
+        bob.wait(lambda: bob.pressure.counts["refused"] >= 20)
+        bob.release.set()
+        codes = dict(zip(names, peer.codes(names), strict=True))
+        assert set(codes.values()) == {486, 503}
+        assert sorted(seen) == sorted(name for name, code in codes.items() if code == 486)
+
+
+def test_who_refuses_lets_handlers_work(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is above REFUSALS a second stays unread for so long."""
+    monkeypatch.setattr(pressure_module, "REFUSALS", 50.0)
+    with busy() as bob:
+        peer = bob.peer()
+        names = [peer.send("slow") for _ in range(80)]
+        bob.wait(lambda: bob.pressure.counts["refused"] >= 51)
+        (connection,) = bob.manager._stack.network.connections()
+        bob.wait(lambda: pressure_module.REFUSED in connection._paused)
+        bob.release.set()
+        assert set(peer.codes(names)) == {200, 503}
