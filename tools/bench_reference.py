@@ -1,4 +1,4 @@
-"""What bench.py compares with: blobs over bare ssl and selectors, without any SIP. As plain as it can be.
+"""What bench.py compares with: blobs over bare ssl or sockets, and selectors, without any SIP. As plain as it can be.
 
 A blob has a fixed size, so that counting bytes is all the framing there is.
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 REQUEST = b"q" * 800
 ANSWER = b"a" * 400
 BACKLOG = 512
+CANNOT_READ = (ssl.SSLWantReadError, BlockingIOError)
+CANNOT_WRITE = (ssl.SSLWantWriteError, BlockingIOError)
 
 
 def tls_context(folder: Path, server: bool) -> ssl.SSLContext:
@@ -28,14 +30,14 @@ def tls_context(folder: Path, server: bool) -> ssl.SSLContext:
 
 
 class Link:
-    """One connection: handshakes, then counts the blobs that come and sends those that are asked for."""
+    """One connection: handshakes over TLS, then counts the blobs that come and sends those that are asked for."""
 
     __slots__ = ("blob_size", "drain", "on_blobs", "on_end", "on_open", "partial", "selector", "sock", "step", "unsent")
 
     def __init__(
         self,
         selector: selectors.BaseSelector,
-        sock: ssl.SSLSocket,
+        sock: socket.socket,
         blob_size: int,
         on_open: Callable[[Link], object],
         on_blobs: Callable[[Link, int], object],
@@ -54,10 +56,11 @@ class Link:
 
     def handshake(self) -> None:
         try:
-            self.sock.do_handshake()
-        except ssl.SSLWantReadError:
+            if isinstance(self.sock, ssl.SSLSocket):
+                self.sock.do_handshake()
+        except CANNOT_READ:
             self.selector.modify(self.sock, selectors.EVENT_READ, self)
-        except ssl.SSLWantWriteError:
+        except CANNOT_WRITE:
             self.selector.modify(self.sock, selectors.EVENT_WRITE, self)
         except OSError:
             self.end()
@@ -73,7 +76,7 @@ class Link:
         while True:
             try:
                 data = self.sock.recv(65536)  # at most one TLS record
-            except ssl.SSLWantReadError:
+            except CANNOT_READ:
                 break
             except OSError:
                 data = b""
@@ -93,7 +96,7 @@ class Link:
             return
         try:
             sent = self.sock.send(blob)
-        except ssl.SSLWantWriteError:
+        except CANNOT_WRITE:
             sent = 0
         if sent < len(blob):
             self.unsent = blob[sent:]
@@ -102,7 +105,7 @@ class Link:
     def flush(self) -> None:
         try:
             self.unsent = self.unsent[self.sock.send(self.unsent) :]
-        except ssl.SSLWantWriteError:
+        except CANNOT_WRITE:
             return
         if not self.unsent:
             self.selector.modify(self.sock, selectors.EVENT_READ, self)
@@ -116,8 +119,16 @@ class Link:
 class ReferenceServer:
     """Answers each blob with another one, on a thread of its own."""
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1", *, joined: bool = False, drain: bool = False) -> None:
-        self._context = tls_context(folder, server=True)
+    def __init__(
+        self,
+        folder: Path,
+        host: str = "127.0.0.1",
+        *,
+        transport: str = "TLS",
+        joined: bool = False,
+        drain: bool = False,
+    ) -> None:
+        self._context = tls_context(folder, server=True) if transport == "TLS" else None
         self._joined = joined
         self._drain = drain
         self._selector = selectors.DefaultSelector()
@@ -143,11 +154,12 @@ class ReferenceServer:
         sock, _ = self._listener.accept()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wrapped = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        if self._context is not None:
+            sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         answer = self._answer_joined if self._joined else self._answer
-        link = Link(self._selector, wrapped, len(REQUEST), _nothing, answer, _nothing)
+        link = Link(self._selector, sock, len(REQUEST), _nothing, answer, _nothing)
         link.drain = self._drain
-        self._selector.register(wrapped, selectors.EVENT_READ, link)
+        self._selector.register(sock, selectors.EVENT_READ, link)
 
     @staticmethod
     def _answer(link: Link, blobs: int) -> None:
@@ -162,8 +174,8 @@ class ReferenceServer:
 class ReferenceClient:
     """Sends blobs and waits for their answers. One thread, the caller's."""
 
-    def __init__(self, folder: Path, *, joined: bool = False, drain: bool = False) -> None:
-        self._context = tls_context(folder, server=False)
+    def __init__(self, folder: Path, *, transport: str = "TLS", joined: bool = False, drain: bool = False) -> None:
+        self._context = tls_context(folder, server=False) if transport == "TLS" else None
         self._joined = joined
         self._drain = drain
         self._selector = selectors.DefaultSelector()
@@ -211,11 +223,10 @@ class ReferenceClient:
         return done, taken
 
     def tls(self) -> tuple[str, str]:
-        """Version and cipher of the connection that :meth:`exchange` uses."""
+        """Version and cipher of the connection that :meth:`exchange` uses; empty without TLS."""
         assert self._link is not None
-        cipher = self._link.sock.cipher()
-        assert cipher is not None
-        return cipher[1], cipher[0]
+        cipher = self._link.sock.cipher() if isinstance(self._link.sock, ssl.SSLSocket) else None
+        return ("", "") if cipher is None else (cipher[1], cipher[0])
 
     def _turn(self) -> None:
         for key, _ in self._selector.select():
@@ -225,10 +236,11 @@ class ReferenceClient:
         sock = socket.create_connection(("127.0.0.1", port))  # at once, on loopback
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wrapped = self._context.wrap_socket(sock, server_hostname="127.0.0.1", do_handshake_on_connect=False)
-        link = Link(self._selector, wrapped, answer_size, lambda link: link.send(request), on_blobs, _refused)
+        if self._context is not None:
+            sock = self._context.wrap_socket(sock, server_hostname="127.0.0.1", do_handshake_on_connect=False)
+        link = Link(self._selector, sock, answer_size, lambda link: link.send(request), on_blobs, _refused)
         link.drain = self._drain
-        self._selector.register(wrapped, selectors.EVENT_WRITE, link)
+        self._selector.register(sock, selectors.EVENT_WRITE, link)
         return link
 
     def _first(self, link: Link, blobs: int) -> None:
