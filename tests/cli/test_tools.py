@@ -124,7 +124,7 @@ def test_a_broken_environment_is_made_anew(checkout: Checkout, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("tool", "extras", "command"),
-    [("demo.py", [], ["p2psip", "demo", "--more"]), ("test.py", ["test"], ["python", "-m", "pytest", "--more"])],
+    [("demo.py", [], ["p2psip", "demo", "more"]), ("test.py", ["test"], ["python", "-m", "pytest", "more"])],
 )
 def test_what_newcomers_call_runs_what_it_says(
     environment: ModuleType,
@@ -148,7 +148,7 @@ def test_what_newcomers_call_runs_what_it_says(
     monkeypatch.setattr(environment, "prepare", prepare)
     monkeypatch.setattr(environment, "run", run)
     monkeypatch.setitem(sys.modules, "environment", environment)
-    monkeypatch.setattr(sys, "argv", [tool, "--more"])
+    monkeypatch.setattr(sys, "argv", [tool, "more"])
     monkeypatch.chdir(TOOLS)
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(TOOLS / tool), run_name="__main__")
@@ -157,3 +157,26 @@ def test_what_newcomers_call_runs_what_it_says(
     ((program, *words),) = ran
     assert Path(program).parent == environment.FOLDER / ("Scripts" if os.name == "nt" else "bin")
     assert [Path(program).stem, *words] == command
+
+
+@pytest.mark.parametrize("failing", ["", "cli/test_one", "net/test_two"])
+def test_the_suite_is_run_in_two_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], failing: str
+) -> None:
+    """Each test once, both halves are shown, and the exit code tells of a failure of either."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool = runpy.run_path(str(TOOLS / "test.py"), run_name="tool")
+    for folder in tool["FIRST"]:
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("cli/test_one", "net/test_two"):
+        path = tmp_path / "tests" / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"def test_it():\n    print('ran', {name!r})\n    assert {name != failing}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    code = tool["side_by_side"](sys.executable, ["-q", "-s", "-p", "no:cacheprovider"])
+    out = capfd.readouterr().out
+    assert code == (1 if failing else 0)
+    assert [out.count(f"ran {name}\n") for name in ("cli/test_one", "net/test_two")] == [1, 1]
+    assert out.count("1 passed") == (1 if failing else 2)
+    assert ("A test failed" in out) is bool(failing)
