@@ -92,6 +92,7 @@ def take_in(octets: bytes, as_datagram: bool) -> str:
     return "lost" if framer.error is not None else "unfinished"
 
 
+@pytest.mark.holds("R20", "R21")
 @pytest.mark.long
 def test_a_million_mutated_messages() -> None:
     source, known = random.Random(3261), seeds()
