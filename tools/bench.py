@@ -52,6 +52,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench_beside import beside
 from bench_calls import calls
 from bench_codec import codec, parse, serialise
 from bench_exchanges import exchanges, exchanges_tcp, processor, round_trip, threads
@@ -75,6 +76,7 @@ MEASUREMENTS: dict[str, Callable[[Plan, Path], list[Row]]] = {
     "idle": idle,
     "transactions": transactions,
     "dialogs": dialogs,
+    "beside": beside,
 }
 
 
