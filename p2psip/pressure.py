@@ -120,7 +120,7 @@ class Pressure:
         """Have ``function(*args)``, which answers the request of that transaction, called on the strand; or answer 503
         where too much waits there already."""
         size = len(transaction.request.to_bytes())
-        if self._refuses(strand, transaction.flow, size):
+        if self._is_full(strand, transaction.flow, size):
             self._refuse(transaction)
             return
         if size >= HEAVY:
@@ -136,11 +136,18 @@ class Pressure:
     def _accept(
         self, workers: Queue, accept: Callable[..., object], now: float, transaction: Transaction, *args: object
     ) -> None:
-        high, low = self._settings.strand_high_mark, self._settings.strand_low_mark
-        if workers.depth >= high and self._is_crowded(workers, high, low, transaction.flow, high):
+        if self.refuses(workers, transaction.flow):
             self._refuse(transaction)
         else:
             accept(now, transaction, *args)
+
+    def refuses(self, queue: Queue, connection: Connection) -> bool:
+        """A request has come that is answered before its handler runs, or is the first one of a queue of its own. True:
+        it is to be answered 503, since too much waits there."""
+        high = self._settings.strand_high_mark
+        return queue.depth >= high and self._is_crowded(
+            queue, high, self._settings.strand_low_mark, connection, queue.depth
+        )
 
     def slow_down(self, strand: Strand, connection: Connection) -> None:
         """Something from the connection is about to be posted that cannot be refused: it is read no more while the
@@ -157,7 +164,7 @@ class Pressure:
 
     # ------------------------------------------------------------------ full queues
 
-    def _refuses(self, strand: Strand, connection: Connection, size: int) -> bool:
+    def _is_full(self, strand: Strand, connection: Connection, size: int) -> bool:
         high, low = self._settings.strand_high_mark, self._settings.strand_low_mark
         if strand.depth >= high and self._is_crowded(strand, high, low, connection, connection.owed):
             return True

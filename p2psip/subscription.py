@@ -107,6 +107,7 @@ class SipSubscription(Hosted):
             local_from=endpoint._from if local_identity is None else arguments.sender(local_identity),
             maximum_redirects=redirects(maximum_redirects),
         )
+        self._core.is_busy = self._is_busy
 
     # ------------------------------------------------------------------ what it is
 
@@ -199,7 +200,6 @@ class SipSubscription(Hosted):
 
     def _happened(self, event: Any) -> None:
         if isinstance(event, events.NotificationReceived):
-            self._slow_down(event.flow)
             self._raise(
                 self.notification_received,
                 NotificationReceivedEventArgs(
@@ -249,7 +249,7 @@ class IncomingSubscription(Hosted):
         """Made by the library; see ``subscription_received``."""
         super().__init__(endpoint, f"the subscription of {core.dialog.remote} to {core.event.package}")
         self._core: Notifier = core
-        core.user = self
+        core.user, core.is_busy = self, self._is_busy
 
     @property
     def event_package(self) -> str:
@@ -385,7 +385,6 @@ class IncomingSubscription(Hosted):
 
     def _happened(self, event: Any) -> None:
         if isinstance(event, events.SubscriptionRefreshed):
-            self._slow_down(event.flow)
             self._raise(self.refreshed, SubscriptionRefreshedEventArgs(SipRequestData(event.request), event.expires))
         elif isinstance(event, events.SubscriptionEnded):
             self._endpoint._release(self)

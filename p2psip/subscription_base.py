@@ -50,10 +50,9 @@ class Hosted:
     def _raise(self, event: Event[Any, Any], args: Any) -> None:
         self._strand.post(event.raise_event, self, args, self._endpoint._manager._report_unhandled)
 
-    def _slow_down(self, flow: Any) -> None:
-        """Loop thread: what that connection has brought is about to be posted. Where handlers do not keep up it is
-        read no more."""
-        self._stack.pressure.slow_down(self._strand, flow)
+    def _is_busy(self, flow: Any) -> bool:
+        """Loop thread: handlers do not keep up, and what that connection has brought is to be refused."""
+        return self._stack.pressure.refuses(self._strand, flow)
 
     def _begin(self, what: str, function: Callable[..., object], *args: Any, timeout: float | None) -> Operation[Any]:
         """Any thread: ``function(now, *args, operation, timeout)`` on the loop."""

@@ -148,23 +148,21 @@ class SubscriptionStateChanged:
 @dataclasses.dataclass(slots=True)
 class NotificationReceived:
     """A NOTIFY, which has been answered 200. ``state`` is ``active``, ``pending`` or ``terminated``; ``to_tag`` tells
-    apart the notifiers of a forked SUBSCRIBE; ``flow`` brought it."""
+    apart the notifiers of a forked SUBSCRIBE."""
 
     request: Request
     state: str
     reason: str | None
     remaining: int | None
     to_tag: str | None
-    flow: Any
 
 
 @dataclasses.dataclass(slots=True)
 class SubscriptionRefreshed:
-    """The subscriber has asked for more time; 200 was sent, and the last state again. ``flow`` brought it."""
+    """The subscriber has asked for more time; 200 was sent, and the last state again."""
 
     request: Request
     expires: int
-    flow: Any
 
 
 @dataclasses.dataclass(slots=True)

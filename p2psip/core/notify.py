@@ -13,7 +13,7 @@ from p2psip.core.events import SubscriptionEnded, SubscriptionRefreshed
 from p2psip.core.sender import Sender
 from p2psip.core.session_headers import record_route
 from p2psip.core.uas import BUSY, Refusal
-from p2psip.core.usage import ClientUsage
+from p2psip.core.usage import ClientUsage, never_busy
 from p2psip.errors import (
     OperationFailureException,
     OperationFailureReason,
@@ -75,6 +75,7 @@ class Notifier(ClientUsage):
         self.engine = engine
         self.record = record
         self.user: Any = None
+        self.is_busy = never_busy
         self.request = request
         self.event = event_name(request.headers.get("Event"))
         self.expires = _asked(request)
@@ -188,6 +189,9 @@ class Notifier(ClientUsage):
         if 0 < seconds < SHORTEST:
             transaction.respond(transaction.create_response(423, headers=[("Min-Expires", str(SHORTEST))]))
             return
+        if seconds > 0 and self.is_busy(transaction.flow):
+            transaction.refuse(BUSY)
+            return
         self.dialog.refresh_target(request)
         self._answer(transaction, seconds, ())
         if seconds == 0:
@@ -196,7 +200,7 @@ class Notifier(ClientUsage):
             return
         self.expires = seconds
         self._run(now, seconds)
-        self._tell(SubscriptionRefreshed(request, seconds, transaction.flow))
+        self._tell(SubscriptionRefreshed(request, seconds))
         self.engine.timers.cancel(self._pause)
         self._pause = None
         if self._waiting:  # which tells it (RFC 6665 4.2.1.2)

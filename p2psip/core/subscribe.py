@@ -19,6 +19,7 @@ from p2psip.core.redirection import MAXIMUM_REDIRECTS
 from p2psip.core.subscription_leg import Leg
 from p2psip.core.subscription_opening import Opening
 from p2psip.core.subscription_retry import IS_GONE, RETRY_DELAY, Retries, delay_after_answer, delay_after_end
+from p2psip.core.usage import never_busy
 from p2psip.enums import SubscriptionSignalingState
 from p2psip.errors import (
     OperationFailureException,
@@ -73,6 +74,7 @@ class Subscriber:
         self.engine = engine
         self.record = record
         self.user = user
+        self.is_busy = never_busy
         self.event = event_name(event)
         self.state = S.IDLE
         self.expires = 0 if is_query else expires
@@ -333,7 +335,7 @@ class Subscriber:
             self._change(S.SUBSCRIBED, None, request, None)
         tag = leg.dialog.remote_tag
         self.engine.effects.append(
-            Tell(self, NotificationReceived(request, state.state, state.reason, state.expires, tag, transaction.flow))
+            Tell(self, NotificationReceived(request, state.state, state.reason, state.expires, tag))
         )
         if state.state == "terminated" or self.is_query:  # a query has one NOTIFY, whatever that says
             self._leg_over(now, leg, state, request)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.event_headers import event_name, subscription_state
+from p2psip.core.uas import BUSY
 from p2psip.core.usage import ClientUsage
 from p2psip.errors import RealTimeException
 from p2psip.message import Request, Response
@@ -84,6 +85,9 @@ class Leg(ClientUsage):
         transaction.usage = None
         if state is None:
             transaction.respond(transaction.create_response(400, "Missing Subscription-State"))
+            return
+        if self.subscriber.is_busy(transaction.flow):  # RFC 6665 4.2.2: the notifier tells it later
+            transaction.refuse(BUSY)
             return
         contact = self.dialog.record.endpoint._contact(transaction.flow, request.uri)
         transaction.respond(transaction.create_response(200, headers=[("Contact", contact)]))

@@ -53,6 +53,11 @@ Acceptor = Callable[[float, "ServerTransaction", "EndpointRecord"], object]
 """Takes a request that is the first of a dialog: the time, its transaction, whose it is."""
 
 
+def never_busy(flow: Any) -> bool:
+    """What comes over that flow always finds somebody to handle it."""
+    return False
+
+
 class ClientUsage:
     """Base of a usage that has only a request of ours: what it is told of the peer's requests does not occur."""
 

@@ -14,10 +14,17 @@ import pytest
 from facade_support import BOUND
 
 import p2psip
-from p2psip import ManagerSettings, MessageReceivedEventArgs, RealTimeServerTcpConnectionManager, SipPeerToPeerEndpoint
+from p2psip import (
+    ManagerSettings,
+    MessageReceivedEventArgs,
+    RealTimeServerTcpConnectionManager,
+    SipPeerToPeerEndpoint,
+    SipTransportType,
+)
 from p2psip import pressure as pressure_module
 from p2psip.message import Request, Response, StreamFramer, create_response
 from p2psip.pressure import Pressure
+from p2psip.testing import endpoint_pair
 
 SETTINGS = ManagerSettings(strand_high_mark=8, strand_low_mark=4)
 _numbers = itertools.count(1)
@@ -305,3 +312,46 @@ def test_who_refuses_lets_handlers_work(impatient: None, monkeypatch: pytest.Mon
         bob.wait(lambda: pressure_module.REFUSED in connection._paused)
         bob.release.set()
         assert set(peer.codes(names)) == {200, 503}
+
+
+@pytest.mark.parametrize("who", ["subscriber", "notifier"])
+def test_a_subscription_whose_handler_hangs_refuses_and_keeps_its_connection(
+    who: str, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pressure_module, "LOOK", 0.001)
+    with endpoint_pair(SipTransportType.TCP, settings=SETTINGS) as pair:
+        incoming: list[p2psip.IncomingSubscription] = []
+        release = threading.Event()
+
+        def arrived(sender: object, args: p2psip.SubscriptionReceivedEventArgs) -> None:
+            incoming.append(args.subscription)
+            args.subscription.refreshed += hang
+            args.subscription.accept()
+
+        def hang(sender: object, args: object) -> None:
+            release.wait(BOUND)
+
+        pair.bob.subscription_received += arrived
+        pair.alice.message_received += lambda sender, args: None
+        pair.bob.message_received += lambda sender, args: None
+        subscription = p2psip.SipSubscription(pair.alice, pair.bob.uri, "presence")
+        with subscription.notification_received.expect(BOUND):
+            subscription.subscribe()
+        here, there = (pair.alice, pair.bob) if who == "notifier" else (pair.bob, pair.alice)
+        if who == "subscriber":
+            subscription.notification_received += hang
+        codes: list[int] = []
+        while 503 not in codes:
+            assert len(codes) < 50
+            try:
+                answer = incoming[0].notify("text/plain", "x") if who == "subscriber" else subscription.refresh()
+                assert answer is not None
+                codes.append(answer.response_code)
+            except p2psip.FailureResponseException as error:
+                assert error.retry_after == 5
+                codes.append(int(error.response_data.response_code))
+        assert codes[:8] == [200] * 8
+        assert here.send_message("MESSAGE", there.uri, timeout=BOUND).response_code == 200
+        release.set()
+        assert incoming[0].is_active and subscription.is_active
+        subscription.terminate()
