@@ -117,6 +117,27 @@ def test_s_client_without_a_certificate_is_not_let_in(ends: Ends, version: str) 
     assert ends.manager.connections() == ()
 
 
+@pytest.mark.holds("R1")
+def test_nobody_renegotiates(ends: Ends) -> None:
+    """Who asks for it in TLS 1.2 gets no second handshake, and costs nobody else anything."""
+    ends.manager.start_listening((LOOPBACK, 0))
+    command = ["s_client", "-tls1_2", "-connect", f"{LOOPBACK}:{ends.manager.listening_port}", *shown(ends.theirs)]
+    with openssl(*command, "-quiet") as friend, openssl(*command) as client:
+        assert client.stdin is not None and friend.stdin is not None
+        client.stdin.write(OPTIONS)
+        client.stdin.flush()
+        read_until(client, b"SIP/2.0 200 OK\r\n")
+        read_until(client, b"\r\n\r\n")
+        client.stdin.write(b"R\n")
+        client.stdin.flush()
+        assert client.stdout is not None
+        client.stdout.read()
+        assert client.wait(PATIENCE) == 1  # it gives up by itself
+        friend.stdin.write(OPTIONS.replace(b"z9hG4bKopenssl", b"z9hG4bKfriend"))
+        friend.stdin.flush()
+        assert read_until(friend, b"\r\n\r\n").startswith(b"SIP/2.0 200 OK\r\n")
+
+
 @VERSIONS
 def test_we_ask_s_server(ends: Ends, version: str) -> None:
     port = free_port()
