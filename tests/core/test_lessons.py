@@ -283,3 +283,22 @@ def test_what_a_stranger_costs_does_not_grow_with_the_endpoints() -> None:
 def test_where_nobody_wants_to_know_the_truth_is_told_at_once() -> None:
     answer = told(make_record(), USERS[1], "MESSAGE")
     assert answer is not None and answer.status_code == 404
+
+
+# ---------------------------------------------------------------------- many values
+
+
+@pytest.mark.holds("A9")
+@pytest.mark.parametrize("method", ["MESSAGE", "INVITE", "SUBSCRIBE", "OPTIONS"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("Accept", "a/b"), ("Contact", "<a:>"), ("Allow", "A"), ("Supported", "a")),
+        *(("Record-Route", "<sip:a>"), ("Warning", '1 a ""'), ("Require", "a"), ("Unknown", "a")),
+    ],
+)
+@pytest.mark.parametrize("in_one_line", [True, False])
+def test_a_thousand_values(name: str, value: str, in_one_line: bool, method: str) -> None:
+    line = f"{name}: " + ",".join([value] * 1000)[:8000].rpartition(",")[0]
+    lines = [line] if in_one_line else [f"{name}: {value}"] * 1000
+    assert answer_to(stream(*lines, method=method)) in (200, 400, 420)
