@@ -7,6 +7,7 @@ Everything that applications need is importable from here. The codec is ``p2psip
 from __future__ import annotations
 
 from p2psip._version import __version__
+from p2psip.capture_file import CaptureFile
 from p2psip.config import ManagerSettings
 from p2psip.connections import (
     CollectionChangedEventArgs,
@@ -111,6 +112,7 @@ from p2psip.subscription_events import (
 )
 from p2psip.sync import Event, Operation
 from p2psip.tls_manager import RealTimeServerTlsConnectionManager
+from p2psip.trace_file import TraceFile
 from p2psip.values import (
     ConnectionContext,
     ContentDescription,
@@ -128,6 +130,7 @@ from p2psip.values import (
 __all__ = [
     "AuthenticationException",
     "AuthenticationFailureReason",
+    "CaptureFile",
     "CertificateStore",
     "CollectionChangedEventArgs",
     "ConnectionAuthorizationRequestedEventArgs",
@@ -230,6 +233,7 @@ __all__ = [
     "TlsFailureException",
     "TlsFailureReason",
     "TraceEventArgs",
+    "TraceFile",
     "TransactionSnapshot",
     "TransactionStatistics",
     "UnhandledExceptionEventArgs",

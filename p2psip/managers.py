@@ -32,6 +32,7 @@ from p2psip.net.interfaces import primary_address
 from p2psip.net.loop import LoopEnded
 from p2psip.net.pool import Pool
 from p2psip.observing import Observing
+from p2psip.recording import Recording
 from p2psip.stack import Stack, StackOwner
 from p2psip.sync import Deadline, Event, Operation, Strand, worker_blocks
 from p2psip.trace import mask
@@ -101,6 +102,7 @@ class RealTimeConnectionManager(Observing, abc.ABC):
         self._strand = self._stack.dispatcher.strand("connection manager", owner=self)
         self._began_at = self._stack.loop.clock.now()
         self._ended_at: float | None = None
+        self._recordings: list[Recording] = []
         _managers.add(self)
 
     # ------------------------------------------------------------------ what it is
@@ -177,6 +179,7 @@ class RealTimeConnectionManager(Observing, abc.ABC):
         finally:
             if first:  # nobody else is going to do it, also when this was interrupted
                 self._ended_at = self._stack.loop.clock.now()
+                self._close_recordings()
                 self._stack.dispatcher.stop()
                 self._gone.complete(None)
 

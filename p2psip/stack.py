@@ -136,6 +136,9 @@ class Stack:
         self.loop.add_clock(self)
         self._owner = owner
         self._tracing = owner.trace
+        self.traces: tuple[
+            Callable[[str, Connection, float, bytes], object], ...
+        ] = ()  # told of each message, on the loop
         self._start_lock = threading.RLock()  # a signal handler may come back here
         self._started = False
         self._running = False
@@ -329,7 +332,7 @@ class Stack:
     def _send_effect(self, effect: effects.Send) -> None:
         flow, data = effect.flow, effect.data
         self._recent.append(("sent", flow, data))
-        if self._tracing._handlers:
+        if self._tracing._handlers or self.traces:
             self._traced("sent", flow, data)
         flow.send(data)
 
@@ -404,7 +407,7 @@ class Stack:
         recent, tracing = self._recent, self._tracing
         for message in messages:
             recent.append(("received", connection, message))
-            if tracing._handlers:
+            if tracing._handlers or self.traces:
                 self._traced("received", connection, message)
             try:
                 receive(now, connection, message)
@@ -416,7 +419,7 @@ class Stack:
 
     def answered(self, connection: Connection, data: bytes) -> None:
         self._recent.append(("sent", connection, data))
-        if self._tracing._handlers:
+        if self._tracing._handlers or self.traces:
             self._traced("sent", connection, data)
 
     def connection_closed(self, connection: Connection, error: RealTimeException | None) -> None:
@@ -441,9 +444,13 @@ class Stack:
 
     def _traced(self, direction: str, connection: Connection, message: Any) -> None:
         """Somebody looks on."""
-        self._owner._traced(direction, connection, time.time(), _octets(message))
-        if direction == "received":  # those who look on may not keep up
-            self.pressure.slow_down(self._owner._strand, connection)
+        when, octets = time.time(), _octets(message)
+        for trace in self.traces:
+            trace(direction, connection, when, octets)
+        if self._tracing:
+            self._owner._traced(direction, connection, when, octets)
+            if direction == "received":  # those who look on may not keep up
+                self.pressure.slow_down(self._owner._strand, connection)
 
     def _log_failure(self, connection: Connection) -> None:
         """An exception of the engine is a bug of ours: what led to it helps to find it."""

@@ -141,6 +141,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         self._trusted_roots = trusted_roots
         self._need_mutual_tls = need_mutual_tls
         self._tls_options = tls_options
+        self._keys_to: str | None = None  # a file for Wireshark
         self._local_host_given = local_host is not None
         self._allowed_domains = DomainSet("allowed_domains", self._domains_changed)
         self._certificate_lock = threading.RLock()
@@ -152,8 +153,24 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
             self._certificate,
             TrustAnchors.load(self._trusted_roots),
             need_mutual_tls=self._need_mutual_tls,
-            **self._tls_options,
+            **(self._tls_options if self._keys_to is None else {**self._tls_options, "key_log_file": self._keys_to}),
         )
+
+    @property
+    def _given_key_log(self) -> str | None:
+        given = self._tls_options["key_log_file"]
+        return None if given is None else os.fspath(given)
+
+    def _keys_go_to(self, path: str | None) -> None:
+        with self._certificate_lock:
+            previous, self._keys_to = self._keys_to, path
+            if (path or self._given_key_log) == (previous or self._given_key_log):
+                return
+            try:
+                self._swap(self._contexts())
+            except BaseException:
+                self._keys_to = previous
+                raise
 
     # ------------------------------------------------------------------ our certificate
 

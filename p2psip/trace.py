@@ -43,3 +43,9 @@ def excerpt(data: bytes | str, limit: int = 200) -> str:
         text = secret.sub(rest, text)
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
     return shown if len(shown) <= limit else shown[:limit] + "..."
+
+
+def readable(data: bytes) -> str:
+    """All of it for people, line ends and tabs kept; what could steer a terminal is escaped."""
+    text = data.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text)

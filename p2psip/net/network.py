@@ -40,6 +40,7 @@ from p2psip.net.sockets import (
     find_the_dead,
     peer_name,
 )
+from p2psip.net.tap import Tapping
 
 if TYPE_CHECKING:
     from p2psip.net.tls import TlsContexts
@@ -69,6 +70,7 @@ class Network:
             Another thread may assign a new set.
         reach: What could not be reached lately.
         counts: What has happened so far.
+        tapping: Who sees what new connections carry.
         maximum_connections: The setting, or what the system can do where that is less.
     """
 
@@ -88,6 +90,7 @@ class Network:
         self.factory: SocketFactory = SystemSockets() if factory is None else factory
         self.limits = Limits.of(settings)
         self.counts = Counts()
+        self.tapping = Tapping()
         self.deadlines = Deadlines()
         self.allowed_domains: frozenset[str] = frozenset()
         self._observer = observer
@@ -203,6 +206,7 @@ class Network:
         """Make a connection of a connected socket. Raises TlsFailureException, and ValueError for a bad name."""
         target = pool.target
         address = (plain_host(remote[0]), remote[1])
+        sock = self.tapping.on(sock, local, remote, False)
         find_the_dead(sock, self.settings.send_timeout)
         if transport == "TLS":
             assert self._tls is not None
@@ -300,6 +304,7 @@ class Network:
         except OSError:  # not TCP: a test's network, or a peer that has gone already
             pass
         find_the_dead(sock, self.settings.send_timeout)
+        sock = self.tapping.on(sock, local, address, True)
         refused: TlsFailureException | None = None
         wrapped: StreamSocket = PlainSocket(sock, peer_name(None, remote))
         if self._tls is not None:

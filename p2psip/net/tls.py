@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from p2psip.errors import TlsFailureException, TlsFailureReason
 from p2psip.net import failures
@@ -15,6 +15,7 @@ from p2psip.net.certificates import LocalCertificate
 from p2psip.net.failures import Peer
 from p2psip.net.identity import server_name
 from p2psip.net.limits import plain_host
+from p2psip.net.tap import TappedSocket
 from p2psip.net.tls_socket import TlsInfo, TlsSocket, Verifier
 from p2psip.net.trust import Revocation, TrustAnchors
 
@@ -176,6 +177,9 @@ class TlsContexts:
 
     def _wrap(self, context: ssl.SSLContext, sock: socket.socket, peer: Peer, asked: str | None) -> ssl.SSLSocket:
         try:
+            if isinstance(sock, TappedSocket):
+                sock.begin_tls(context, server_side=context is self._server, server_hostname=asked)
+                return cast(ssl.SSLSocket, sock)  # it has those methods that matter
             wrapped = context.wrap_socket(
                 sock,
                 server_side=context is self._server,

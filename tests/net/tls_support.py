@@ -12,12 +12,16 @@ from typing import Any
 
 from p2psip.errors import RealTimeException
 from p2psip.net.certificates import LocalCertificate
+from p2psip.net.tap import Tapping
 from p2psip.net.tls import TlsContexts
 from p2psip.net.tls_socket import TlsSocket
 from p2psip.testing import CertificateAuthority, Defect, IssuedCertificate
 
 BOUND = 10.0
 """Seconds: no wait is longer, and none that passes takes it."""
+
+TAPPING = Tapping()
+"""Of our sockets; nobody looks on unless a test says so."""
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 VERSIONS = (TLS12, TLS13)
@@ -208,8 +212,11 @@ def drive(*sides: Side, until: Callable[[], bool] | None = None) -> None:
 
 
 def ours_as_client(own: TlsContexts, sock: socket.socket, identity: str | None = NAME, **how: Any) -> Ours:
-    return Ours(own.wrap_client(sock, identity, identity or "127.0.0.1", sock.getpeername()), **how)
+    remote = sock.getpeername()
+    sock = TAPPING.on(sock, sock.getsockname(), remote, False)
+    return Ours(own.wrap_client(sock, identity, identity or "127.0.0.1", remote), **how)
 
 
 def ours_as_server(own: TlsContexts, sock: socket.socket, **how: Any) -> Ours:
-    return Ours(own.wrap_server(sock, sock.getpeername()), **how)
+    remote = sock.getpeername()
+    return Ours(own.wrap_server(TAPPING.on(sock, sock.getsockname(), remote, True), remote), **how)
