@@ -7,8 +7,8 @@ import operator
 from collections.abc import Iterable
 
 from p2psip.message.grammar import excerpt, is_token, split_list
-from p2psip.message.headers import Headers, first_lines
-from p2psip.message.message import SIP_VERSION, Request, Response, check_reason, check_status_code
+from p2psip.message.headers import Headers
+from p2psip.message.message import Request, Response, check_reason, check_status_code
 
 _REASONS = {
     100: "Trying",
@@ -90,6 +90,7 @@ _CLASSES = {1: "Trying", 2: "OK", 3: "Multiple Choices", 4: "Bad Request", 5: "S
 
 _COPIED = ("via", "from", "to", "call-id", "cseq")
 _copied = operator.itemgetter(*_COPIED)
+_WHITE_SPACE = " \t"
 
 
 def reason_phrase(status_code: int) -> str:
@@ -122,43 +123,37 @@ def create_response(
 
     RFC 3261 8.2.6.
     """
+    known = _REASONS.get(status_code)
+    if known is None:
+        check_status_code(status_code)
     if reason is None:
-        reason = _REASONS.get(status_code, "")
+        reason = known or ""
     else:
         check_reason(reason)
-    check_status_code(status_code)
     asked = request.headers
+    first = asked._first or asked._index()
     try:
-        via, sender, to, call_id, cseq = _copied(asked._first)
+        lines = [*_copied(first)]
     except KeyError:  # the request lacks one; so does the response then
         lines = [line for key in _COPIED for line in asked._lines_of(key)]
-        first = first_lines(lines)
     else:
-        if to_tag is not None and status_code > 100 and (to[-1:] == ">" or request.to_tag is None):
-            if not is_token(to_tag):
-                raise ValueError(f"{excerpt(to_tag)} is not a tag.")
-            to = to.rstrip(" \t") + ";tag=" + to_tag
-        lines = [via, sender, to, call_id, cseq]
-        first = {"via": via, "from": sender, "to": to, "call-id": call_id, "cseq": cseq}
-        if len(asked._first) != len(asked._lines):
+        if to_tag is not None and status_code > 100:
+            to = lines[2]
+            if to[-1] == ">" or request.to_tag is None:
+                if not is_token(to_tag):
+                    raise ValueError(f"{excerpt(to_tag)} is not a tag.")
+                lines[2] = f"{to.rstrip(_WHITE_SPACE)};tag={to_tag}"
+        if len(first) != len(asked._lines):
             lines[:1] = asked._lines_of("via")
     if top_via is not None and "via" in first:
-        first["via"] = lines[0] = "Via: " + top_via
-    if status_code == 100 and "timestamp" in asked._first:
-        first["timestamp"] = asked._first["timestamp"]
+        lines[0] = "Via: " + top_via
+    if status_code == 100 and "timestamp" in first:
         lines.append(first["timestamp"])
-    copied = Headers.of_lines(lines, first)
+    response = Response.of_lines(status_code, reason, lines, body)
     for name, value in headers:
-        copied.add(name, value)
+        response.headers.add(name, value)
     if content_type is not None:
-        copied.add("Content-Type", content_type)
-    response = Response.__new__(Response)
-    response.sip_version = SIP_VERSION
-    response.status_code = status_code
-    response.reason = reason
-    response.headers = copied
-    response._body = body
-    response._raw = None
+        response.headers.add("Content-Type", content_type)
     return response
 
 

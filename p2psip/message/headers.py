@@ -9,6 +9,8 @@ from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import excerpt, split_list
 from p2psip.message.names import EMPTY_FIELDS, KEYS, LIST_FIELDS, field_key, shown_value
 
+_GROUPED = ""
+
 
 class Headers:
     """An ordered multi-map of header fields. Names compare without regard to case, compact forms are the long ones.
@@ -20,26 +22,25 @@ class Headers:
         ValueError: A name that is no token, or a value with CR, LF or NUL, or one that cannot be written as UTF-8.
     """
 
-    __slots__ = ("_changed", "_first", "_grouped", "_indexed", "_lines", "_views")
+    __slots__ = ("_changed", "_first", "_lines", "_views")
 
     _lines: list[str]
-    _first: dict[str, str]
-    """The key of each field and the first line of that key: nearly all questions are for that one. Made when the
-    first question comes, unless the parser has made it."""
-    _grouped: dict[str, list[str]]
-    """All lines of each key; made when a question about one of several comes."""
+    _first: dict[str, str] | None
+    """The key of each field and the first line of that key: nearly all questions are for that one. None until
+    the first question comes, unless the parser has made it."""
     _views: dict[str, Any]
-    """Values that the views of the message have parsed; made for the first of them."""
+    """What was made of the lines when it was asked for: the values that the views of the message have parsed, by key,
+    and all lines by key where there are several of one."""
     _changed: bool
-    _indexed: bool
-    """One of these three is there."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         if isinstance(pairs, Headers):
             self._lines = pairs._lines.copy()
         else:
             self._lines = checked_lines(pairs)
-        self._changed = self._indexed = False
+        self._first = None
+        self._views = {}
+        self._changed = False
 
     @classmethod
     def of_lines(cls, lines: list[str], first: dict[str, str] | None = None) -> Headers:
@@ -50,30 +51,15 @@ class Headers:
         """
         headers = cls.__new__(cls)
         headers._lines = lines
-        if first is not None:
-            headers._first = first
+        headers._first = first
+        headers._views = {}
         headers._changed = False
-        headers._indexed = first is not None
         return headers
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "_views":
-            self._indexed = True
-            views: dict[str, Any] = {}
-            self._views = views
-            return views
-        if name == "_first":
-            self._indexed = True
-            first = self._first = first_lines(self._lines)
-            return first
-        if name == "_grouped":
-            self._indexed = True
-            grouped: dict[str, list[str]] = {}
-            for line in self._lines:
-                grouped.setdefault(line_key(line), []).append(line)
-            self._grouped = grouped
-            return grouped
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def _index(self) -> dict[str, str]:
+        """The first lines, for the first time."""
+        first = self._first = first_lines(self._lines)
+        return first
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -84,7 +70,7 @@ class Headers:
             yield (name.rstrip(" \t"), value.strip(" \t"))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and field_key(name) in self._first
+        return isinstance(name, str) and (KEYS.get(name) or field_key(name)) in (self._first or self._index())
 
     def __repr__(self) -> str:
         return f"Headers({[(name, shown_value(name, value)) for name, value in self]!r})"
@@ -101,7 +87,7 @@ class Headers:
         return self._value(KEYS.get(name) or field_key(name))
 
     def _value(self, key: str) -> str | None:
-        line = self._first.get(key)
+        line = (self._first or self._index()).get(key)
         return None if line is None else line.partition(":")[2].strip(" \t")
 
     def get_all(self, name: str) -> list[str]:
@@ -121,12 +107,17 @@ class Headers:
         return len(self._lines_of(KEYS.get(name) or field_key(name)))
 
     def _lines_of(self, key: str) -> list[str]:
-        first = self._first.get(key)
-        if first is None:
+        first = self._first or self._index()
+        if key not in first:
             return []
-        if len(self._first) == len(self._lines):
-            return [first]
-        return self._grouped[key]
+        if len(first) == len(self._lines):
+            return [first[key]]
+        grouped: dict[str, list[str]] | None = self._views.get(_GROUPED)
+        if grouped is None:
+            grouped = self._views[_GROUPED] = {}
+            for line in self._lines:
+                grouped.setdefault(line_key(line), []).append(line)
+        return grouped[key]
 
     def add(self, name: str, value: str) -> None:
         """Append a field."""
@@ -145,7 +136,7 @@ class Headers:
     def set(self, name: str, value: str) -> None:
         """Replace all fields of the name by one, in the place of the first; append it when there is none."""
         line = _checked_line(name, value)
-        first = self._first.get(field_key(name))
+        first = (self._first or self._index()).get(field_key(name))
         position = len(self._lines) if first is None else self._lines.index(first)
         self.remove(name)
         self._lines.insert(position, line)
@@ -154,19 +145,15 @@ class Headers:
     def remove(self, name: str) -> None:
         """Remove all fields of the name; none is fine."""
         key = field_key(name)
-        if key in self._first:
+        if key in (self._first or self._index()):
             self._lines = [line for line in self._lines if line_key(line) != key]
             self._forget()
 
     def _forget(self) -> None:
         self._changed = True
-        if self._indexed:
-            self._indexed = False
-            for index in ("_first", "_grouped", "_views"):
-                try:
-                    delattr(self, index)
-                except AttributeError:  # nobody has asked yet
-                    pass
+        self._first = None
+        if self._views:
+            self._views = {}
 
 
 def line_key(line: str) -> str:

@@ -15,6 +15,9 @@ from p2psip.message.values import CSeq, NameAddr, Via, cseq_of, known_address, m
 
 SIP_VERSION = "SIP/2.0"
 
+_LENGTH_BEGINS = frozenset({"CO", "Co", "cO", "co", "L", "l", "L:", "l:", "L ", "l ", "L\t", "l\t"})
+"""What a line of Content-Length may begin with. Few others do."""
+
 REQUEST_URI = re.compile(r"[!#-;=?-~]+")
 """What may stand where the Request-URI stands: printable ASCII but for quotes and angle brackets."""
 
@@ -53,13 +56,16 @@ class Message:
         Content-Length comes last, whatever the headers say. A message that was parsed and not changed gives the
         octets that were received.
         """
-        headers = self.headers
-        if self._raw is not None and not headers._changed:
-            return self._raw
-        body = self.body
+        headers, raw = self.headers, self._raw
+        if raw is None:
+            body = self._body
+        elif headers._changed:
+            body = raw[self._head_length :]
+        else:
+            return raw
         lines = headers._lines
         for line in lines:
-            if line[0] in "CcLl" and line_key(line) == "content-length":
+            if line[:2] in _LENGTH_BEGINS and line_key(line) == "content-length":
                 lines = [line for line in lines if line_key(line) != "content-length"]
                 break
         text = "\r\n".join([self.start_line, *lines, f"Content-Length: {len(body)}\r\n\r\n"])
@@ -74,7 +80,7 @@ class Message:
         headers = self.headers
         via: Via | None = headers._views.get("via")
         if via is None:
-            line = headers._first.get("via")
+            line = (headers._first or headers._index()).get("via")
             if line is None:
                 raise missing("Via")
             one = Via.parse(split_list(line_value(line))[0]) if "," in line else Via.of(line)
@@ -84,7 +90,8 @@ class Message:
     @property
     def top_branch(self) -> str | None:
         """The branch of the first Via value, without a look at the rest where that is possible."""
-        sender, found, rest = self.headers._first.get("via", "").partition(";branch=")
+        headers = self.headers
+        sender, found, rest = (headers._first or headers._index()).get("via", "").partition(";branch=")
         branch = rest.partition(";")[0]
         if found and branch.isalnum() and branch.isascii() and "," not in sender and '"' not in sender:
             return branch
@@ -97,7 +104,7 @@ class Message:
         if headers.count("Via") != 1:
             return False
         # A comma may stand in a quoted parameter.
-        return "," not in headers._first["via"] or len(headers.get_all("Via")) == 1
+        return "," not in (headers._first or headers._index())["via"] or len(headers.get_all("Via")) == 1
 
     @property
     def via(self) -> list[Via]:
@@ -139,12 +146,14 @@ class Message:
     @property
     def call_id(self) -> str | None:
         """As it stands there; None when there is none."""
-        line = self.headers._first.get("call-id")
+        headers = self.headers
+        line = (headers._first or headers._index()).get("call-id")
         return None if line is None else line.partition(":")[2].strip(" \t")
 
     @property
     def cseq(self) -> CSeq:
-        line = self.headers._first.get("cseq")
+        headers = self.headers
+        line = (headers._first or headers._index()).get("cseq")
         if line is None:
             raise missing("CSeq")
         return cseq_of(line)
@@ -152,7 +161,8 @@ class Message:
     @property
     def max_forwards(self) -> int | None:
         """0 to 255 (RFC 3261 20.22); None when there is none."""
-        line = self.headers._first.get("max-forwards")
+        headers = self.headers
+        line = (headers._first or headers._index()).get("max-forwards")
         return None if line is None else max_forwards_of(line)
 
     @property
@@ -184,7 +194,7 @@ class Message:
     def _validate_dialog_headers(self) -> None:
         """Via, From, To, Call-ID and CSeq are there, once each where they must be, and sound."""
         headers = self.headers
-        first = headers._first
+        first = headers._first or headers._index()
         via, call_id = first.get("via"), self.call_id
         if via is None:
             raise missing("Via")
@@ -203,7 +213,7 @@ class Message:
 
     def _refuse_repeated(self, keys: Iterable[str]) -> None:
         headers = self.headers
-        if len(headers._first) != len(headers._lines):
+        if len(headers._first or headers._index()) != len(headers._lines):
             for key in keys:
                 if len(headers._lines_of(key)) > 1:
                     raise MessageParsingException(f"{canonical_name(key)} comes more than once.")
@@ -211,7 +221,7 @@ class Message:
     def _address(self, key: str) -> tuple[NameAddr, str | None]:
         """The address of From or To, perhaps without its tag, and the tag."""
         headers = self.headers
-        line = headers._first.get(key)
+        line = (headers._first or headers._index()).get(key)
         if line is None:
             raise missing(canonical_name(key))
         found = headers._views[key] = known_address(line)
@@ -331,6 +341,18 @@ class Response(Message):
         self.headers = Headers(headers)
         self._body = body
         self._raw = None
+
+    @classmethod
+    def of_lines(cls, status_code: int, reason: str, lines: list[str], body: bytes = b"") -> Response:
+        """The response with these header lines. Nothing is checked, as with a request."""
+        response = cls.__new__(cls)
+        response.sip_version = SIP_VERSION
+        response.status_code = status_code
+        response.reason = reason
+        response.headers = Headers.of_lines(lines)
+        response._body = body
+        response._raw = None
+        return response
 
     @property
     def start_line(self) -> str:

@@ -126,7 +126,6 @@ def read_ordinary(octets: bytes, limits: Limits) -> tuple[Request | Response, in
     headers = message.headers = Headers.__new__(Headers)  # of_lines, but this is done for each message
     headers._lines = lines
     headers._first = first
-    headers._indexed = True
     headers._views = {}
     headers._changed = False
     message._head_length = len(octets) + 4
