@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, connects: bool, tcp: bool 
         connects: The command opens connections, so a peer can be expected by another name.
         tcp: The command works without TLS as well.
     """
+    wire.add_files(parser)
     group = parser.add_argument_group("certificates", "By default the only certificate of the store is ours.")
     group.add_argument(
         "--store", metavar="FOLDER", help="certificates and keys (default: $P2PSIP_CERTIFICATE_STORE, else the user's)"
@@ -200,6 +201,11 @@ def _names(args: argparse.Namespace) -> dict[str, Any] | None:
 def _traced(args: argparse.Namespace, manager: RealTimeServerConnectionManager) -> RealTimeServerConnectionManager:
     if args.verbose:
         wire.show_trace(manager)
+    try:
+        wire.write_files(args, manager)
+    except BaseException:
+        manager.dispose()
+        raise
     return manager
 
 

@@ -176,7 +176,11 @@ def open_endpoint(
             endpoint = SipPeerToPeerEndpoint(args.owner or identity.default_owner(manager), manager)
         login.demand(args, endpoint)
         manager.default_endpoint = endpoint
-        yield endpoint, manager
+        try:
+            yield endpoint, manager
+        finally:
+            if args.verbose:
+                console.complain(f"What was done:\n{manager.statistics()}")
 
 
 def start_listening(args: argparse.Namespace, manager: RealTimeServerConnectionManager) -> None:

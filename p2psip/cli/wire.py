@@ -1,11 +1,34 @@
-"""The wire trace of ``--verbose``: every message as it travels, and each connection the first time it is seen."""
+"""The wire trace of ``--verbose``, every message as it travels and each connection the first time it is seen; and files."""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 
 from p2psip import RealTimeConnection, RealTimeConnectionManager, TraceEventArgs
 from p2psip.cli import console
+from p2psip.cli.exits import CommandError, ExitCode
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Where else what goes over the wire may be written."""
+    group = parser.add_argument_group("files")
+    group.add_argument("--trace", metavar="FILE", help="add the wire trace to this file; secrets are masked")
+    group.add_argument(
+        "--pcapng",
+        metavar="FILE",
+        help="write packets with the keys of TLS, for Wireshark: whoever has the file reads everything",
+    )
+
+
+def write_files(args: argparse.Namespace, manager: RealTimeConnectionManager) -> None:
+    """From now on, write what the manager sends and receives where the options say; until the manager's end."""
+    for path, record in ((args.trace, manager.trace_to), (args.pcapng, manager.capture_to)):
+        if path is not None:
+            try:
+                record(path)
+            except OSError as error:
+                raise CommandError(f"The file {path} cannot be written: {error.strerror}.", ExitCode.FAILED) from error
 
 
 def show_trace(manager: RealTimeConnectionManager) -> None:

@@ -26,6 +26,7 @@ from cli_support import (
     silent_port,
     tls_server,
 )
+from packet_reader import CaptureContents
 
 from p2psip.testing import CertificateAuthority
 
@@ -197,6 +198,28 @@ def test_the_answer_stands_below_the_wire_trace(home: Home, peer: tuple[Running,
     out, _ = both.process.communicate(timeout=PATIENCE)
     assert out.splitlines()[-1].startswith(b"200 OK from "), out
     heard(running)
+
+
+def test_the_wire_goes_to_files(home: Home, peer: tuple[Running, str], tmp_path: Path) -> None:
+    running, where = peer
+    trace, packets = tmp_path / "trace.txt", tmp_path / "packets.pcapng"
+    result = home.command.run("send", f"sip:bob@{where}", "hello", "--trace", trace, "--pcapng", packets)
+    assert result.code == 0 and result.err == "", result
+    heard(running)
+    assert "MESSAGE sip:bob@" in trace.read_text() and "200 OK" in trace.read_text()
+    contents = CaptureContents(packets)
+    assert len(contents.secrets) == 1 and contents.frames
+    refused = home.command.run("send", f"sip:bob@{where}", "x", "--trace", tmp_path / "no" / "file")
+    assert refused.code == 7 and "cannot be written" in refused.sentence
+
+
+def test_listen_sums_up_where_that_is_wanted(home: Home) -> None:
+    with home.command.start("listen", "-v", "--tcp", "--port", "0", "--host", "127.0.0.1", "--once") as running:
+        running.line()
+        (address,) = re.findall(r"p2psip send '(sip:[^']+)' 'Hello'", running.line())
+        assert home.command.run("send", "--tcp", address, "hello").code == 0
+        ended = running.end()
+    assert "\nreceived requests MESSAGE: 1\n" in ended.err
 
 
 def test_listen_prints_for_people_what_cannot_steer_the_terminal(home: Home) -> None:
