@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from facade_support import BOUND
@@ -68,9 +69,13 @@ FAULTS: dict[str, Callable[[EndpointPair], object]] = {
 
 
 @pytest.mark.holds("R13")
+@pytest.mark.parametrize("captured", [False, True], ids=["", "captured"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_nothing_leaves_in_clear_whatever_happens(fault: str) -> None:
+def test_nothing_leaves_in_clear_whatever_happens(fault: str, captured: bool, tmp_path: Path) -> None:
     with endpoint_pair(authority=AUTHORITY, settings=ManagerSettings(dispose_grace=0.2)) as pair:
+        if captured:  # which has TLS done by other means
+            for name, endpoint in (("a", pair.alice), ("b", pair.bob)):
+                endpoint.connection_manager.capture_to(tmp_path / name)
         pair.bob.message_received += lambda sender, args: args.send_response(200, body="secret")
         pair.bob.session_received += lambda sender, args: args.session.accept(OFFER)
         pair.bob.subscription_received += lambda sender, args: args.subscription.accept(None, "text/plain", "secret")
