@@ -78,21 +78,23 @@ class Weight:
 
 
 class _Full:
-    """A queue that has reached its high mark and not come down since.
+    """A queue that has reached its high mark, until it has been below its low mark for ``PATIENCE``.
 
     Attributes:
         high, low: Its marks.
         held: The connections that are not read because of it; whether what they bring can be refused.
         refuses_at: From when on requests are refused; None where it has had none yet.
+        over_at: When it is full no more; None while it is above its low mark.
     """
 
-    __slots__ = ("held", "high", "low", "refuses_at")
+    __slots__ = ("held", "high", "low", "over_at", "refuses_at")
 
     def __init__(self, high: int, low: int) -> None:
         self.high = high
         self.low = low
         self.held: dict[Connection, bool] = {}
         self.refuses_at: float | None = None
+        self.over_at: float | None = None
 
 
 class Pressure:
@@ -215,9 +217,13 @@ class Pressure:
         for queue, full in list(self._held.items()):
             depth = queue.depth
             if depth <= full.low:
-                del self._held[queue]
                 released = list(full.held)
+                if full.over_at is None:
+                    full.over_at = now + PATIENCE
+                if now >= full.over_at:
+                    del self._held[queue]
             else:
+                full.over_at = None
                 refuses = full.refuses_at is not None and now >= full.refuses_at
                 # A handler may be waiting for the answer to a request of ours, and the queue for that handler.
                 released = [

@@ -186,6 +186,25 @@ def test_a_burst_that_handlers_catch_up_with_is_handled_to_the_last(patient: Non
         assert bob.pressure.counts["refused"] == 0
 
 
+def test_a_queue_that_comes_down_and_is_full_again_is_full_all_the_while(patient: None) -> None:
+    """Else a load that never ends would only ever be read more slowly, and wait in the system's buffers."""
+    with busy() as bob:
+        peer = bob.peer()
+        turns = threading.Semaphore(0)
+        bob.quick.message_received += lambda sender, args: turns.acquire(timeout=BOUND)
+        strand = bob.quick._strand
+        names = [peer.send("quick") for _ in range(12)]
+        bob.wait(lambda: bob.pressure.counts["paused"] == 1)
+        refuses_at = bob.look(lambda: bob.pressure._held[strand].refuses_at)
+        turns.release(8)
+        bob.wait(lambda: not bob.pressure._held[strand].held)
+        names += [peer.send("quick") for _ in range(8)]
+        bob.wait(lambda: bob.pressure.counts["paused"] == 2)
+        assert bob.look(lambda: bob.pressure._held[strand].refuses_at) == refuses_at
+        turns.release(12)
+        assert peer.codes(names) == [200] * 20
+
+
 def test_others_have_room_while_one_connection_floods(impatient: None) -> None:
     with busy() as bob:
         flood, other = bob.peer(), bob.peer()

@@ -1,0 +1,120 @@
+"""Objects in processes of their own, and what the system says about a process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PATIENCE = 150.0
+"""Seconds that a process may take to answer: what waits in it for the network is over after a minute."""
+
+
+class Child:
+    """An object that is made in a process of its own; ``call`` runs one of its methods there. A context manager."""
+
+    def __init__(self, make: Callable[..., Any], *args: Any, **keywords: Any) -> None:
+        self.name = make.__name__
+        # Where there is a choice, modules are imported once and not by each process.
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        context = multiprocessing.get_context(method)
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, args, keywords), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        pid = self._process.pid
+        assert pid is not None
+        return pid
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Run the method and wait for what it returns."""
+        self.begin(method, *args)
+        return self.finish()
+
+    def begin(self, method: str, *args: Any) -> None:
+        """Have the method run; ``finish`` comes next."""
+        self._pipe.send((method, args))
+
+    def finish(self) -> Any:
+        """What the method that was begun returns."""
+        if not self._pipe.poll(PATIENCE):
+            raise RuntimeError(f"{self.name} gave no answer within {PATIENCE:g} s.")
+        try:
+            worked, answer = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError(f"The process of {self.name} has died.") from None
+        if not worked:
+            raise RuntimeError(f"{self.name} failed: {answer}")
+        return answer
+
+    def usage(self) -> Usage:
+        """What the process has just now."""
+        return usage(self.pid)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._pipe.close()
+        self._process.terminate()
+        self._process.join(PATIENCE)
+
+
+def _serve(pipe: Any, make: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    """What the process of a Child does."""
+    try:
+        served = make(*args, **keywords)
+        while True:
+            method, args = pipe.recv()
+            try:
+                answer = (True, getattr(served, method)(*args))
+            except Exception:
+                answer = (False, traceback.format_exc())
+            pipe.send(answer)
+    except (EOFError, KeyboardInterrupt):
+        pass
+    except BaseException:
+        pipe.send((False, traceback.format_exc()))
+
+
+class Usage(NamedTuple):
+    """What a process has: bytes of resident memory, descriptors, threads, and the seconds of processor it has used.
+    Where the system does not tell, as anywhere but on Linux, it is 0."""
+
+    memory: int
+    descriptors: int
+    threads: int
+    processor: float
+
+    def __str__(self) -> str:
+        return f"{self.memory / 2**20:.1f} MiB, {self.descriptors} descriptors, {self.threads} threads"
+
+
+HAS_PROC = Path("/proc/self/statm").exists()
+
+
+def usage(pid: int) -> Usage:
+    """What the process of that number has just now."""
+    if not HAS_PROC:
+        return Usage(0, 0, 0, 0.0)
+    folder = Path(f"/proc/{pid}")
+    memory = int((folder / "statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    processor = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return Usage(memory, len(list((folder / "fd").iterdir())), int(fields[17]), processor)
+
+
+def own_usage() -> Usage:
+    """What this process has."""
+    if HAS_PROC:
+        return usage(os.getpid())
+    times = resource.getrusage(resource.RUSAGE_SELF)
+    return Usage(0, 0, threading.active_count(), times.ru_utime + times.ru_stime)
