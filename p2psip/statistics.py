@@ -55,7 +55,14 @@ LIMITS = (
 ``maximum_requests_per_second`` reading rests, and each rest counts; so does each 503 of ``strand_high_mark``."""
 
 TIMEOUTS = (
-    *("connect_timeout", "handshake_timeout", "authorization_timeout", "first_message_timeout", "message_timeout"),
+    *(
+        "resolve_timeout",
+        "connect_timeout",
+        "handshake_timeout",
+        "authorization_timeout",
+        "first_message_timeout",
+        "message_timeout",
+    ),
     *("idle_timeout", "send_timeout", "pong_timeout"),
     *("transaction", "request_ceiling", "caller", "handler_limit", "ring_limit", "acknowledgement"),
 )

@@ -134,6 +134,8 @@ class Dial:
             self._try_next()
 
         def failed(error: RealTimeException) -> None:
+            if error._limit is not None:
+                self._network.counts.timeouts[error._limit] += 1
             self._tried.append((place, "", str(error).partition(":")[2].partition(";")[0].strip()))
             self._last = error
             self._try_next()

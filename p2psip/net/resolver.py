@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from p2psip.config import ManagerSettings
-from p2psip.errors import ConnectionFailureException, RealTimeException
+from p2psip.errors import ConnectionFailureException, RealTimeException, limited
 from p2psip.logs import Log
 from p2psip.net import records
 from p2psip.net.addresses import Address, Ask, Lookup, NotTold, addresses_in_dns, addresses_of_system, literal
@@ -155,7 +155,7 @@ class Resolver:
             elif isinstance(outcome, list):
                 failed(_failure(name, "it has no address"))
             elif isinstance(outcome, TimeoutError):
-                failed(_failure(name, f"no answer within {seconds:g} s"))
+                failed(limited("resolve_timeout", _failure(name, f"no answer within {seconds:g} s")))
             else:
                 words = getattr(outcome, "strerror", None) or str(outcome)
                 failed(_failure(name, words if isinstance(outcome, NotTold) else f"the system said {words}", outcome))

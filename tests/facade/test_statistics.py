@@ -272,11 +272,33 @@ def test_time_outs_of_requests_count() -> None:
     assert {name: count for name, count in timeouts.items() if count} == {"caller": 1}
 
 
+def test_a_nameserver_that_does_not_answer_counts() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        settings = ManagerSettings(resolve_timeout=0.02)
+        with RealTimeServerTcpConnectionManager(settings=settings, resolver={".": [silent.getsockname()]}) as manager:
+            endpoint = SipPeerToPeerEndpoint("sip:alice@example.com", manager)
+            with pytest.raises(RealTimeException):
+                endpoint.send_message(MessageType.OPTIONS, "sip:bob@bob.example:5060", timeout=BOUND)
+            timeouts = manager.statistics().timeouts
+    assert {name: count for name, count in timeouts.items() if count} == {"resolve_timeout": 1}
+
+
+def test_an_address_that_does_not_answer_counts() -> None:
+    with MemoryNetwork() as network, living_in(network):
+        network.ignore("192.0.2.2")
+        with RealTimeServerTcpConnectionManager(settings=ManagerSettings(connect_timeout=0.01)) as manager:
+            endpoint = SipPeerToPeerEndpoint("sip:alice@example.com", manager)
+            with pytest.raises(RealTimeException):
+                endpoint.send_message(MessageType.OPTIONS, "sip:bob@192.0.2.2", timeout=BOUND)
+            assert manager.statistics().timeouts["connect_timeout"] == 1
+
+
 def test_every_limit_and_time_out_of_the_settings_has_a_counter() -> None:
     names = {field.name for field in dataclasses.fields(ManagerSettings)}
     never_refuse = {"maximum_workers"}
     assert {name for name in names if name.startswith("maximum_")} - never_refuse <= set(LIMITS)
-    assert {name for name in names if name.endswith("_timeout")} - {"resolve_timeout"} <= set(TIMEOUTS)
+    assert {name for name in names if name.endswith("_timeout")} <= set(TIMEOUTS)
     for name in (*LIMITS, *TIMEOUTS):
         assert name in names or name in ("transaction", "caller", "acknowledgement"), name
 
