@@ -42,6 +42,8 @@ TIMER = extra("Session-Expires", "90;refresher=uac")
 OUR_TIMER = extra("Session-Expires", "90;refresher=uac")
 PROOF = extra("Authorization", "{proof}")
 MINIMUM = extra("Min-Expires", "7200")
+ABLE = next(index for index, fields in enumerate(EXTRAS) if "replaces, norefersub" in str(fields))
+NEEDED = extra("Require", "100rel, timer")
 REFER_TO = extra("Refer-To", "<sip:c@c.example>")
 REPLACES = extra("Replaces", "{call};to-tag={ours};from-tag={theirs}")
 FORWARD = next(index for index, fields in enumerate(EXTRAS) if "sips:b@b.example" in str(fields))
@@ -138,6 +140,72 @@ CONVERSATIONS: dict[str, list[Step]] = {
             reply(423, MINIMUM),
         ),
         *(reply(503, extra("Retry-After", "1")), Wait(64.0), reply(200)),
+    ],
+    "offered by them": [do("call without offer"), reply(183, RELIABLE, body=1), do("answer provisional"), reply(200)],
+    "waits for PRACK": [ask("INVITE", WANTED, call=0, body=1), do("reliable"), do("accept", 1), PRACK, ACK, ask("BYE")],
+    "no PRACK": [ask("INVITE", WANTED, call=0, body=1), do("reliable"), Wait(64.0)],
+    "progress": [*CALLED, ask("INVITE", NEEDED, body=1), do("progress offer"), PRACK, do("answer offer"), ACK],
+    "taken back by us": [*CALL, do("renegotiate"), reply(183), do("cancel"), reply(200), reply(487, which=1)],
+    "taken back by them": [*CALLED, ask("INVITE", body=1), CANCEL, ACK, do("decline offer"), ask("BYE")],
+    "not acknowledged": [*CALLED, ask("INVITE", body=1), do("answer offer"), Wait(64.0)],
+    "early and changed": [
+        ask("INVITE", WANTED, call=0, body=1),
+        do("reliable", 1),
+        PRACK,
+        ask("UPDATE", body=1),
+        do("answer offer"),
+    ],
+    "updated by us": [
+        do("call", 1),
+        reply(200, OUR_TIMER, ABLE, body=1),
+        do("acknowledge"),
+        Wait(64.0),
+        reply(200, OUR_TIMER),
+    ],
+    "too short for them": [
+        do("call", 1),
+        reply(422, extra("Min-SE", "1800")),
+        reply(200, OUR_TIMER, body=1),
+        do("acknowledge"),
+    ],
+    "refer is heard longer": [
+        *CALLED,
+        ask("REFER", REFER_TO),
+        do("accept refer"),
+        ask("SUBSCRIBE", extra("Event", "refer;id=99")),
+    ],
+    "refer is forgotten": [*CALL, do("refer"), reply(202), do("hear no more"), reply(200), Wait(200.0)],
+    "gone while subscribed": [*SUBSCRIBED, do("refresh"), reply(481), Wait(64.0)],
+    "refused while subscribed": [*SUBSCRIBED, Wait(4000.0), reply(503), Wait(64.0), reply(423, MINIMUM), reply(200)],
+    "their query": [ask("SUBSCRIBE", PRESENCE, extra("Expires", "0"), call=0), do("accept subscription"), reply(200)],
+    "not now": [
+        *(
+            ask("SUBSCRIBE", PRESENCE, call=0),
+            do("accept subscription", 2),
+            reply(200),
+            do("notify", 3),
+            do("notify", 3),
+        ),
+        *(reply(200), Wait(4.0), Wait(4.0), reply(481)),
+    ],
+    "turned away": [ask("SUBSCRIBE", PRESENCE, call=0), do("decline subscription")],
+    "published elsewhere": [
+        do("publish"),
+        reply(302, FORWARD),
+        reply(412),
+        reply(423, MINIMUM),
+        reply(200, TAG),
+        do("publish"),
+    ],
+    "datagrams": [
+        Change("datagrams"),
+        do("message"),
+        Wait(4.0),
+        reply(200),
+        *CALLED,
+        do("call"),
+        Wait(1.0),
+        reply(486),
     ],
     "slow": [Change("slow"), do("call"), do("message"), Change("open"), reply(200), Wait(64.0)],
 }

@@ -99,11 +99,9 @@ class Conversation(Application):
         self.asked: set[tuple[str | None, ...]] = set()
         self.numbers: dict[tuple[str | None, str | None, str | None], tuple[int, str | None]] = {}
 
-    def connect(self) -> FakeFlow:
-        self.count = getattr(self, "count", 0) + 1
-        flow = FakeFlow(
-            ("192.0.2.1", 5061), ("192.0.2.2", 40000 + self.count), sent_by="us.example:5061", names=["them.example"]
-        )
+    def connect(self, transport: str = "TLS") -> FakeFlow:
+        local, remote = ("192.0.2.1", 5061), ("192.0.2.2", 40000 + len(self.framers))
+        flow = FakeFlow(local, remote, transport, sent_by="us.example:5061", names=["them.example"])
         self.flows.append(flow)
         self.framers[flow] = StreamFramer()
         return flow
@@ -330,6 +328,8 @@ class Conversation(Application):
             self.is_slow = not self.is_slow
         elif what == "open":
             self.open_what_waits()
+        elif what == "datagrams":
+            self.connect("UDP")
         elif what == "certified":
             self.record.sender_policy = SenderPolicy.CERTIFIED
             self.record.trusted_peers = frozenset(["them.example"])

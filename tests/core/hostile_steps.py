@@ -58,7 +58,19 @@ NUMBERS = mostly("next", "same", "invite", "invite", "invite", "lower", "higher"
 CALLS = (0, 1, 1, 1, 2, 2, 3, 4)
 PLACES = (0, 0, 0, 0, 1, 1, 2, 3)
 WAITS = (0.0, 0.4, 0.5, 1.0, 4.0, 32.0, 64.0, 200.0, 1900.0, 4000.0)
-CHANGES = ("close", "lose", "connect", "unreachable", "reachable", "slow", "open", "certified", "few", "shut down")
+CHANGES = (
+    "close",
+    "lose",
+    "connect",
+    "unreachable",
+    "reachable",
+    "slow",
+    "open",
+    "certified",
+    "few",
+    "shut down",
+    "datagrams",
+)
 COMMANDS = (
     *("call", "call without offer", "accept", "provisional", "reliable", "reject", "redirect", "renegotiate"),
     *("cancel", "info", "refer", "refer outside", "hang up", "subscribe", "query", "refresh", "unsubscribe"),
