@@ -254,7 +254,8 @@ class Connection(Channel):
                 self.abort(limited("maximum_send_queue", error))
                 return
             self.messages_sent += 1
-            self._owner.counts.message_sent(data)
+            kind = data[:7]
+            self._owner.counts.sent[data[8:11] if kind == b"SIP/2.0" else kind] += 1
             if self._owed and data.startswith(b"SIP/2.0 ") and not data.startswith(b"1", 8):
                 self._owed -= 1
             self._put(data)
@@ -396,13 +397,11 @@ class Connection(Channel):
         if error.answer is not None:
             answer = error.answer.to_bytes()
             self.messages_sent += 1
-            self._owner.counts.message_sent(answer)
+            self._owner.counts.sent[answer[8:11]] += 1
             self._put(answer)
             self._owner.answered(self, answer)
-        failure = ConnectionFailureException(
-            f"{self.peer} sent what cannot be cut into SIP messages, so the connection was closed: {error}"
-        )
-        failure._limit = error._limit or "framing"
+        sentence = f"{self.peer} sent what cannot be cut into SIP messages, so the connection was closed: {error}"
+        failure = limited(error._limit or "framing", ConnectionFailureException(sentence))
         failure.__cause__ = error
         self._go_deaf(failure)
 
