@@ -32,7 +32,8 @@ class ManagerSettings:
     provisional_delay: float = 3.5
     """A non-INVITE request still unanswered after this gets a 100 (RFC 4320)."""
     handler_limit: float = 30.0
-    """A delivered request still unanswered after this gets a 500."""
+    """A delivered request still unanswered after this gets a 500; one whose handler has not begun after half of it, a 503
+    when its turn comes."""
     dispose_grace: float = 5.0
     """What the graceful part of ``dispose`` and ``terminate`` may take."""
 
@@ -86,13 +87,14 @@ class ManagerSettings:
     """Without any progress in sending; also what a peer that has vanished is found by, where the system can (Linux)."""
     maximum_buffered: int = 64 * 1024 * 1024
     """Queued for sending and of messages still coming in, on all connections together; above it the connection that
-    holds most is closed."""
+    holds most is closed. Large requests that wait for handlers may have a quarter to a half of it besides."""
 
     # Transactions, dialogs and queues (counts).
     maximum_transactions: int = 100_000
     maximum_unanswered_per_connection: int = 10_000
     maximum_dialogs: int = 100_000
     strand_high_mark: int = 1000
+    """Waiting for the handlers of one object. Then reading rests; what is still too much after half a second gets a 503."""
     strand_low_mark: int = 500
     maximum_workers: int = 256
     """Threads that run handlers; as many as handlers that block at the same time."""

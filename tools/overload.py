@@ -57,7 +57,7 @@ class Plan:
         seconds: How long it lasts.
         connections: That the load is distributed over.
         size: Bytes of a body.
-        settings: Of our manager.
+        mark: The high mark of the handler's queue.
     """
 
     secure: bool = False
@@ -66,7 +66,15 @@ class Plan:
     seconds: float = 10.0
     connections: int = 1
     size: int = 100
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    mark: int = 1000
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of our manager."""
+        settings: dict[str, Any] = {"strand_high_mark": self.mark, "strand_low_mark": self.mark // 2}
+        if self.connections > 1:  # one address may not have so many in a handshake at a time, unless it is trusted
+            settings["trusted_addresses"] = frozenset({LOOPBACK})
+        return settings
 
     def __str__(self) -> str:
         many = "one connection" if self.connections == 1 else f"{self.connections} connections"
@@ -87,6 +95,7 @@ class Outcome:
         polite_refused: How many of them were refused.
         seconds: From the first request to the last answer.
         recovery: Seconds from when the last request was answered until one was answered as before.
+        drain: Seconds from when the last request came in until none waited any more.
         faults: What should not be, in sentences.
     """
 
@@ -101,6 +110,7 @@ class Outcome:
     polite: dict[str, list[float]]
     polite_refused: dict[str, int]
     recovery: float
+    drain: float
     seconds: float
     faults: list[str] = dataclasses.field(default_factory=list)
 
@@ -144,9 +154,15 @@ def run(plan: Plan, folder: Path) -> Outcome:
             for _ in range(plan.connections)
         ]
         samples = [before]
-        begun = time.monotonic()
+        begun = arrived = drained = time.monotonic()
+        look: Look = first
         while any(load.is_running for load in loads):
             samples.append(server.usage())
+            previous, look = look, server.call("look")
+            if look.received > previous.received:
+                arrived = time.monotonic()
+            if look.waiting or look.received > previous.received:
+                drained = time.monotonic()
             time.sleep(SAMPLE)
         over = time.monotonic()
         recovery = over
@@ -157,7 +173,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
         answers = Answers()
         for load in loads:
             answers += load.result()
-        look: Look = server.call("look") - first
+        look = server.call("look") - first
         time.sleep(0.0 if plan.seconds < 5 else 1.0)
         after = server.usage()
         worst = Usage(*(max(values) for values in zip(*samples, strict=True)))
@@ -173,6 +189,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
             waited,
             refused,
             recovery,
+            drained - arrived,
             over - begun,
         )
         outcome.faults = [*faults(outcome), *(f"Who asked meanwhile: {failure}" for failure in failures)]
@@ -198,6 +215,10 @@ def faults(outcome: Outcome) -> list[str]:
         (quick <= POLITE_LATENCY, f"who asked the quick handler waited {quick:.2f} s"),
         (outcome.polite_refused["fast"] == 0, "who asked the quick handler was refused"),
         (outcome.recovery <= RECOVERY, f"it took {outcome.recovery:.1f} s until everything was as before"),
+        (
+            outcome.drain <= 2 * outcome.plan.mark / outcome.capacity + RECOVERY,
+            f"requests still waited {outcome.drain:.1f} s after the last one had come in",
+        ),
         (worst.memory - before.memory <= MEMORY, f"memory grew by {(worst.memory - before.memory) >> 20} MiB"),
         (
             after.memory - before.memory <= MEMORY // 2,
@@ -229,7 +250,10 @@ def report(outcome: Outcome) -> str:
         lines.append(f"  process before: {outcome.before}")
         lines.append(f"  at most: {outcome.worst}")
         lines.append(f"  after: {outcome.after}")
-    lines.append(f"  as before after {outcome.recovery:.2f} s")
+    lines.append(
+        f"  nothing waited {outcome.drain:.2f} s after the last request had come in; as before "
+        f"{outcome.recovery:.2f} s after the last answer"
+    )
     lines += [f"  FAULT: {fault}" for fault in outcome.faults] or ["  It holds."]
     return "\n".join(lines)
 
@@ -255,6 +279,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "handled": outcome.look.handled,
         "latest": max(answers.answered_after, default=0.0),
         "recovery": outcome.recovery,
+        "drain": outcome.drain,
         "before": outcome.before._asdict(),
         "worst": outcome.worst._asdict(),
         "after": outcome.after._asdict(),
@@ -279,9 +304,6 @@ def main() -> int:
         certificates(folder)
         for transport in arguments.transport:
             for connections in arguments.connections:
-                settings = {"strand_high_mark": arguments.mark, "strand_low_mark": arguments.mark // 2}
-                if connections > 1:  # one address may not have so many in a handshake at a time, unless it is trusted
-                    settings["trusted_addresses"] = frozenset({LOOPBACK})
                 plan = Plan(
                     transport == "TLS",
                     arguments.slowness,
@@ -289,7 +311,7 @@ def main() -> int:
                     arguments.seconds,
                     connections,
                     arguments.size,
-                    settings,
+                    arguments.mark,
                 )
                 outcomes.append(run(plan, folder))
                 if not arguments.json:

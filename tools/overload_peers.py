@@ -70,8 +70,12 @@ class Server:
         self._disordered = 0
         self._last: dict[int, int] = {}
         self._times: list[float] = []
+        self._others: set[int] = set()
         self._slow.message_received += self._take_time
-        self._fast.message_received += lambda sender, args: None
+        self._fast.message_received += self._note
+
+    def _note(self, sender: object, args: p2psip.MessageReceivedEventArgs) -> None:
+        self._others.add(args.connection.id)
 
     def _take_time(self, sender: object, args: p2psip.MessageReceivedEventArgs) -> None:
         time.sleep(self._slowness)
@@ -92,8 +96,10 @@ class Server:
 
     def look(self) -> Look:
         """How things are."""
-        refused = self._manager._stack.pressure.counts["refused"]
-        return Look(self._handled, self._disordered, refused, self._slow._strand.depth)
+        counts = self._manager._stack.pressure.counts
+        connections = [each for each in self._manager.connections() if each.id not in self._others]
+        received = sum(connection.messages_received for connection in connections)
+        return Look(self._handled, self._disordered, counts["refused"], received, self._slow._strand.depth)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +110,14 @@ class Look:
         handled: Requests of SIPp that the handler is through with.
         disordered: Of them, those that came before one that was sent earlier over the same connection.
         refused: That were answered 503.
+        received: Messages of SIPp over the connections of just now.
         waiting: For the handler.
     """
 
     handled: int
     disordered: int
     refused: int
+    received: int
     waiting: int
 
     def __sub__(self, other: Look) -> Look:
@@ -118,6 +126,7 @@ class Look:
             self.handled - other.handled,
             self.disordered - other.disordered,
             self.refused - other.refused,
+            self.received,
             self.waiting,
         )
 
