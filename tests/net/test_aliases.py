@@ -218,6 +218,9 @@ def test_our_via_says_alias_only_where_it_is_true(sides: Make, memory: MemoryNet
     met = meet(sides, memory, None)
     assert met.hers.via_parameters == met.his.via_parameters == ""
     met.alice.listen("0.0.0.0", 5061)
+    for connection in (met.hers, met.his):  # whoever listens anew says anew what connections are called
+        connection.be_called("a.example:5061")
     assert (met.hers.via_parameters, met.his.via_parameters) == (";alias", "")
     met.alice.call(met.alice.network.stop_listening)
+    met.hers.be_called("a.example:5061")
     assert met.hers.via_parameters == ""
