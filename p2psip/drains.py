@@ -25,31 +25,32 @@ class Drained(Protocol):
 
 
 class Drains:
-    """Those of one stack. Loop thread."""
+    """Those of one stack. Loop thread.
+
+    Attributes:
+        waiting: The endpoints, each with the operation that ends when it has nothing under way.
+    """
 
     def __init__(self, engine: Serving) -> None:
         self._engine = engine
-        self._waiting: list[tuple[Drained, Operation[None]]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting: list[tuple[Drained, Operation[None]]] = []
 
     def add(self, endpoint: Drained, operation: Operation[None]) -> None:
         """End the operation as soon as the endpoint has nothing under way; see :meth:`look`."""
         endpoint._record.accepting = False
-        self._waiting.append((endpoint, operation))
+        self.waiting.append((endpoint, operation))
 
     def look(self) -> None:
         """Something has ended, perhaps."""
-        for entry in list(self._waiting):
+        for entry in list(self.waiting):
             endpoint, operation = entry
             if operation.done():
-                self._waiting.remove(entry)
+                self.waiting.remove(entry)
             elif not endpoint._pending and not self._engine.is_serving(endpoint._record):
-                self._waiting.remove(entry)
+                self.waiting.remove(entry)
                 operation.complete(None)
 
     def end(self) -> None:
         """There is no loop any more."""
-        for _, operation in self._waiting:
+        for _, operation in self.waiting:
             operation.complete(None)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 _log = Log(__name__)
 
+_Lock = type(threading.RLock())
+"""As in :mod:`p2psip.sync.operation`."""
+
 MESSAGE_METHODS = tuple(kind.name for kind in MessageType)
 _TYPES = {kind.name: kind for kind in MessageType}
 _WITHOUT_CONTACT = ("MESSAGE", "INFO")  # RFC 3428 4, RFC 6086 4
@@ -126,7 +129,7 @@ class MessageReceivedEventArgs(SenderEventArgs):
         self._source = source
         self._transaction = transaction
         self._request = request
-        self._lock = threading.RLock()  # a signal handler may come back here
+        self._lock = _Lock()  # a signal handler may come back here
         self._answered: str | None = None
         self.disable_automatic_response = False
         """Set it to answer later with :meth:`send_response`, at most ``settings.handler_limit`` (30 s) after delivery."""

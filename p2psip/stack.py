@@ -326,7 +326,7 @@ class Stack:
                         )
         finally:
             self._running = False
-        if self._drains:
+        if self._drains.waiting:
             self._drains.look()
 
     def _send_effect(self, effect: effects.Send) -> None:

@@ -13,6 +13,9 @@ from p2psip.sync import waiting
 
 _log = Log(__name__)
 
+_Lock = type(threading.RLock())
+"""The class itself: the function of that name in ``threading`` is Python code, and one is made for each operation."""
+
 T = TypeVar("T")
 
 # The states of concurrent.futures, by the names that its wait() and as_completed() look at.
@@ -75,7 +78,7 @@ class Operation(concurrent.futures.Future[T]):
                 ``fail`` or ``complete`` later. None: it cannot be cancelled.
         """
         self.name = name
-        self._condition = threading.RLock()  # reentrant: a signal handler may complete what it interrupted
+        self._condition = _Lock()  # reentrant: a signal handler may complete what it interrupted
         self._waiters: list[Any] = []
         self._queue = callbacks
         self._canceller = cancel
