@@ -79,13 +79,14 @@ class StreamFramer:
         """
         if self.error is not None:
             raise self.error
-        buffer = self._buffer
+        buffer, searched = self._buffer, 0
         if buffer:
             buffer += data
             if len(buffer) < self._needed:
                 return []
             if self._begun is None and not buffer.startswith(b"\r\n"):
-                found = buffer.find(b"\r\n\r\n", self._searched)
+                searched = self._searched
+                found = buffer.find(b"\r\n\r\n", searched)
                 if found < 0 and len(buffer) <= self._limits.head + 3:
                     self._searched = max(0, len(buffer) - 3)
                     return []
@@ -93,7 +94,7 @@ class StreamFramer:
             buffer.clear()
         framed: list[Framed] = []
         try:
-            self._cut(data, framed)
+            self._cut(data, searched, framed)
         except MessageParsingException as error:
             self.error = error
             self._begun = None
@@ -101,7 +102,8 @@ class StreamFramer:
                 raise
         return framed
 
-    def _cut(self, data: bytes, framed: list[Framed]) -> None:
+    def _cut(self, data: bytes, searched: int, framed: list[Framed]) -> None:
+        """Take what is complete; the end of the first head is not before ``searched``."""
         limits = self._limits
         begun, needed = self._begun, self._needed
         start, size = 0, len(data)
@@ -110,8 +112,8 @@ class StreamFramer:
                 if data[start] == 13 and data.startswith(b"\r\n", start):
                     start = self._keep_alive(data, start, framed)
                     continue
-                end = data.find(b"\r\n\r\n", start + self._searched)
-                self._searched = 0
+                end = data.find(b"\r\n\r\n", start + searched)
+                searched = 0
                 if end < 0:
                     self._wait_for_head(data[start:])
                     return
@@ -136,7 +138,8 @@ class StreamFramer:
                 begun._raw = raw
                 framed.append(begun)
             begun = None
-        self._begun, self._needed = None, 0
+        if self._begun is not None:
+            self._begun, self._needed = None, 0
 
     def _keep_alive(self, data: bytes, start: int, framed: list[Framed]) -> int:
         """Report the CRLF or double CRLF that is at ``start``, and say where it ends."""

@@ -6,14 +6,12 @@ whose parts cannot match the same character, so they never try a second way.
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 from p2psip.errors import MessageParsingException
-
-CACHED_LENGTH = 256
-"""Longer texts are never kept by the caches of this package."""
 
 DEFAULT_PORTS = {"TLS": 5061, "WSS": 443, "WS": 80}
 """RFC 3261 19.1.2 and RFC 7118; 5060 for every other transport."""
@@ -30,6 +28,30 @@ _LABEL_CHARACTERS = re.compile(r"[A-Za-z0-9\-.]+")
 _WHITE_SPACE = " \t"
 _SECRET = re.compile(r"(?i)authori[sz]ation|authentication-info")
 _FIRST_WORD = re.compile(r"([^ \t]*)[ \t]*(.*)", re.DOTALL)
+
+
+_T = TypeVar("_T")
+
+
+class Remembered(dict[str, _T]):
+    """What a function makes of texts that come again and again: ``remembered[text]`` calls it where that is not known.
+
+    A dictionary, because nothing is found faster. What is long is not kept, and when there is much all is forgotten.
+    """
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[str], _T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, text: str) -> _T:
+        made = self._make(text)
+        if len(text) <= 256:
+            if len(self) >= 1024:
+                self.clear()
+            self[text] = made
+        return made
 
 
 def excerpt(text: str) -> str:
@@ -245,18 +267,13 @@ def is_host(text: str) -> bool:
     return labels[-1][0].isalpha() or is_ipv4(text)
 
 
-@functools.lru_cache(maxsize=1024)
-def _cached_host_and_port(text: str) -> tuple[str, int | None]:
-    return _host_and_port(text)
-
-
 def parse_host_and_port(text: str) -> tuple[str, int | None]:
     """``host [ ":" port ]``; brackets of an IPv6 address are kept.
 
     Raises:
         MessageParsingException: Not so, or the port is not 1 to 65535.
     """
-    return _cached_host_and_port(text) if len(text) <= CACHED_LENGTH else _host_and_port(text)
+    return _PLACES[text]
 
 
 def _host_and_port(text: str) -> tuple[str, int | None]:
@@ -278,3 +295,6 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
     if not port:
         raise MessageParsingException(f"{excerpt(text)} names port 0.")
     return (host, port)
+
+
+_PLACES = Remembered(_host_and_port)

@@ -84,10 +84,7 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """The value of the first field of the name, as it stands there; None when there is none."""
-        return self._value(KEYS.get(name) or field_key(name))
-
-    def _value(self, key: str) -> str | None:
-        line = (self._first or self._index()).get(key)
+        line = (self._first or self._index()).get(KEYS.get(name) or field_key(name))
         return None if line is None else line.partition(":")[2].strip(" \t")
 
     def get_all(self, name: str) -> list[str]:

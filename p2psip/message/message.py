@@ -11,7 +11,7 @@ from p2psip.message.grammar import excerpt, is_call_id, is_token, parse_number, 
 from p2psip.message.headers import Headers, check_encodable, line_key, line_value, missing
 from p2psip.message.names import DIALOG_FIELDS, SINGLE_FIELDS, canonical_name
 from p2psip.message.uri import SipUri, parse_uri
-from p2psip.message.values import CSeq, NameAddr, Via, cseq_of, known_address, max_forwards_of, parse_contact
+from p2psip.message.values import KNOWN_CSEQS, KNOWN_MAX_FORWARDS, CSeq, NameAddr, Via, known_address, parse_contact
 
 SIP_VERSION = "SIP/2.0"
 
@@ -101,10 +101,11 @@ class Message:
     def has_one_via(self) -> bool:
         """There is one Via value, and not more."""
         headers = self.headers
-        if headers.count("Via") != 1:
+        first = headers._first or headers._index()
+        if "via" not in first or (len(first) != len(headers._lines) and headers.count("Via") != 1):
             return False
         # A comma may stand in a quoted parameter.
-        return "," not in (headers._first or headers._index())["via"] or len(headers.get_all("Via")) == 1
+        return "," not in first["via"] or len(headers.get_all("Via")) == 1
 
     @property
     def via(self) -> list[Via]:
@@ -156,30 +157,30 @@ class Message:
         line = (headers._first or headers._index()).get("cseq")
         if line is None:
             raise missing("CSeq")
-        return cseq_of(line)
+        return KNOWN_CSEQS[line]
 
     @property
     def max_forwards(self) -> int | None:
         """0 to 255 (RFC 3261 20.22); None when there is none."""
         headers = self.headers
         line = (headers._first or headers._index()).get("max-forwards")
-        return None if line is None else max_forwards_of(line)
+        return None if line is None else KNOWN_MAX_FORWARDS[line]
 
     @property
     def expires(self) -> int | None:
         """Seconds, 0 to 2**32-1 (RFC 3261 20.19); None when there is none."""
-        text = self.headers._value("expires")
+        text = self.headers.get("Expires")
         return None if text is None else parse_number(text)
 
     @property
     def content_type(self) -> str | None:
         """As it stands there; None when there is none."""
-        return self.headers._value("content-type")
+        return self.headers.get("Content-Type")
 
     @property
     def content_length(self) -> int | None:
         """What the header says; None when there is none."""
-        text = self.headers._value("content-length")
+        text = self.headers.get("Content-Length")
         return None if text is None else parse_number(text)
 
     def validate(self) -> None:
@@ -191,8 +192,8 @@ class Message:
         """
         raise NotImplementedError
 
-    def _validate_dialog_headers(self) -> None:
-        """Via, From, To, Call-ID and CSeq are there, once each where they must be, and sound."""
+    def _validate_dialog_headers(self) -> CSeq:
+        """Via, From, To, Call-ID and CSeq are there, once each where they must be, and sound. Returns the last."""
         headers = self.headers
         first = headers._first or headers._index()
         via, call_id = first.get("via"), self.call_id
@@ -209,7 +210,7 @@ class Message:
             self.via  # noqa: B018
         self._address("from")
         self._address("to")
-        self.cseq  # noqa: B018
+        return self.cseq
 
     def _refuse_repeated(self, keys: Iterable[str]) -> None:
         headers = self.headers
@@ -293,20 +294,20 @@ class Request(Message):
 
     def validate(self) -> None:
         try:
-            if self.sip_version.upper() != SIP_VERSION:
+            if self.sip_version != SIP_VERSION and self.sip_version.upper() != SIP_VERSION:
                 raise MessageParsingException(
                     f"The request is of {excerpt(self.sip_version)}, and only SIP/2.0 is understood here.",
                     status_code=505,
                 )
-            self._validate_dialog_headers()
+            cseq = self._validate_dialog_headers()
             self._refuse_repeated(SINGLE_FIELDS)
             uri = self.request_uri
             if isinstance(uri, SipUri) and uri.headers:
                 # RFC 3261 19.1.1, table 1
                 raise MessageParsingException(f"The Request-URI {excerpt(self.uri)} contains header fields.")
             self.max_forwards  # noqa: B018
-            if self.cseq.method != self.method:
-                raise MessageParsingException(f"CSeq names {excerpt(self.cseq.method)} in a {excerpt(self.method)}.")
+            if cseq.method != self.method:
+                raise MessageParsingException(f"CSeq names {excerpt(cseq.method)} in a {excerpt(self.method)}.")
         except MessageParsingException as error:
             if self.method == "ACK":
                 error.status_code = None

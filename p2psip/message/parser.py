@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import re
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import MessageParsingException, limited
 from p2psip.message.builders import create_response, stateless_tag
-from p2psip.message.grammar import CACHED_LENGTH, excerpt, is_token, quoted_end
-from p2psip.message.headers import Headers
+from p2psip.message.grammar import Remembered, excerpt, is_token, quoted_end
+from p2psip.message.headers import Headers, line_value
 from p2psip.message.message import REQUEST_URI, Request, Response
 from p2psip.message.names import KEYS, canonical_name, field_key
 
@@ -111,27 +110,32 @@ def read_ordinary(octets: bytes, limits: Limits) -> tuple[Request | Response, in
     try:
         if len(first) != len(lines):
             first = _first_lines(lines, limits)
-        length = first["content-length"].partition(":")[2].strip(" \t")
+        length = _LENGTHS[first["content-length"]]
         message = _message_of(start_line)
     except (KeyError, MessageParsingException):
         return None
-    if (
-        len(length) > 10
-        or not (length.isdigit() and length.isascii())
-        # Without what is harmless, the line ends are left, and whatever else should not be there.
-        or len(octets.translate(None, _HARMLESS)) != 2 * len(lines)
-    ):
+    # Without what is harmless, the line ends are left, and whatever else should not be there.
+    if length is None or length > limits.body or len(octets.translate(None, _HARMLESS)) != 2 * len(lines):
         return None
-    body_length = int(length)
     headers = message.headers = Headers.__new__(Headers)  # of_lines, but this is done for each message
     headers._lines = lines
     headers._first = first
     headers._views = {}
     headers._changed = False
-    message._head_length = len(octets) + 4
-    if body_length > limits.body or (len(octets) >= limits.usual and any(_broken(start_line, headers, octets, limits))):
+    size = len(octets)
+    message._head_length = size + 4
+    if size >= limits.usual and any(_broken(start_line, headers, octets, limits)):
         return None
-    return (message, body_length)
+    return (message, length)
+
+
+def _length_of(line: str) -> int | None:
+    """What a line of Content-Length says; None for anything but one number of at most 10 digits."""
+    value = line_value(line)
+    return int(value) if len(value) <= 10 and value.isdigit() and value.isascii() else None
+
+
+_LENGTHS = Remembered(_length_of)
 
 
 def _first_lines(lines: list[str], limits: Limits) -> dict[str, str]:
@@ -246,12 +250,12 @@ class Head:
         if len(lines) > 1:
             self.framing_error = MessageParsingException("Content-Length comes more than once.")
         for line in lines:
-            value = line.partition(":")[2].strip(" \t")
-            if len(value) <= 10 and value.isdigit() and value.isascii():
-                self.body_length = int(value)
+            length = _LENGTHS[line]
+            if length is not None:
+                self.body_length = length
             else:
                 self.framing_error = MessageParsingException(
-                    f"{excerpt(value)} is not a Content-Length: one number of at most 10 digits."
+                    f"{excerpt(line_value(line))} is not a Content-Length: one number of at most 10 digits."
                 )
 
     def message(self, raw: bytes) -> Request | Response:
@@ -288,8 +292,7 @@ class Head:
 
 def _message_of(start_line: str) -> Request | Response:
     """A message with nothing but its start line."""
-    parse = _cached_start_line if len(start_line) <= CACHED_LENGTH else _parse_start_line
-    first, second, third = parse(start_line)
+    first, second, third = _START_LINES[start_line]
     if isinstance(second, int):
         response = Response.__new__(Response)
         response.sip_version = first
@@ -318,7 +321,7 @@ def _parse_start_line(line: str) -> tuple[str, str | int, str]:
     raise MessageParsingException(f"{excerpt(line)} is neither a request line nor a status line.", line_number=1)
 
 
-_cached_start_line = functools.lru_cache(maxsize=1024)(_parse_start_line)
+_START_LINES = Remembered(_parse_start_line)
 
 
 def _without_quoted_pairs(line: str) -> str:

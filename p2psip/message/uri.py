@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from p2psip.errors import MessageParsingException
-from p2psip.message.grammar import CACHED_LENGTH, excerpt, is_host, parse_host_and_port, parse_number
+from p2psip.message.grammar import Remembered, excerpt, is_host, parse_host_and_port, parse_number
 
 _UNRESERVED = r"A-Za-z0-9\-_.!~*'()"
 _ESCAPED = "%[0-9A-Fa-f]{2}"
@@ -320,7 +319,7 @@ def parse_uri(text: str) -> SipUri | str:
     Raises:
         MessageParsingException: It is neither.
     """
-    return _cached_uri(text) if len(text) <= CACHED_LENGTH else _parse_uri(text)
+    return _URIS[text]
 
 
 def _parse_uri(text: str) -> SipUri | str:
@@ -331,4 +330,4 @@ def _parse_uri(text: str) -> SipUri | str:
     return text
 
 
-_cached_uri = functools.lru_cache(maxsize=1024)(_parse_uri)
+_URIS = Remembered(_parse_uri)

@@ -6,14 +6,13 @@ Parameters are dictionaries with names in lower case and values as written (quot
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import NamedTuple
 
 from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import (
-    CACHED_LENGTH,
     DEFAULT_PORTS,
+    Remembered,
     excerpt,
     format_display_name,
     format_parameters,
@@ -42,30 +41,22 @@ class CSeq(NamedTuple):
     @staticmethod
     def parse(text: str) -> CSeq:
         """Raises MessageParsingException when the text is not a number below 2**31 and a method."""
-        return _cached_cseq(text) if len(text) <= CACHED_LENGTH else _parse_cseq(text)
+        return KNOWN_CSEQS[":" + text]
 
     def __str__(self) -> str:
         return f"{self.number} {self.method}"
 
 
-def _parse_cseq(text: str) -> CSeq:
+def _parse_cseq(line: str) -> CSeq:
+    text = line_value(line)
     parts = split_words(text)
     if len(parts) != 2 or not is_token(parts[1]):
         raise MessageParsingException(f"{excerpt(text)} is not a CSeq: a number and a method.")
     return CSeq(parse_number(parts[0], 2**31 - 1), parts[1])
 
 
-_cached_cseq = functools.lru_cache(maxsize=1024)(_parse_cseq)
-
-
-def cseq_of(line: str) -> CSeq:
-    """The value of a line of CSeq. Of the same line it is found without taking it apart again."""
-    return _known_cseq(line) if len(line) <= CACHED_LENGTH else _parse_cseq(line_value(line))
-
-
-@functools.lru_cache(maxsize=1024)
-def _known_cseq(line: str) -> CSeq:
-    return CSeq.parse(line_value(line))
+KNOWN_CSEQS = Remembered(_parse_cseq)
+"""By the line; so are the others."""
 
 
 class NameAddr:
@@ -171,20 +162,19 @@ def known_address(line: str) -> tuple[NameAddr, str | None]:
     may lack it, and belongs to everybody: nobody is to change it.
     """
     before, found, tag = line.rpartition(";tag=")
-    if found and tag.isalnum() and tag.isascii() and len(before) <= CACHED_LENGTH:
-        known = _known_address(before)
+    if found and tag.isalnum() and tag.isascii():
+        known = _KNOWN_ADDRESSES[before]
         if "tag" not in known.params:
             return (known, tag)
-    elif not found and len(line) <= CACHED_LENGTH:
-        known = _known_address(line)
-        return (known, known.params.get("tag"))
-    address = NameAddr._parse(line_value(line), False)
-    return (address, address.params.get("tag"))
+    known = _parse_address(line) if found else _KNOWN_ADDRESSES[line]
+    return (known, known.params.get("tag"))
 
 
-@functools.lru_cache(maxsize=1024)
-def _known_address(line: str) -> NameAddr:
+def _parse_address(line: str) -> NameAddr:
     return NameAddr._parse(line_value(line), False)
+
+
+_KNOWN_ADDRESSES = Remembered(_parse_address)
 
 
 def _check_tag(params: dict[str, str | None]) -> None:
@@ -283,7 +273,7 @@ class Via:
         """The same of a line that holds one value."""
         sender, semicolon, tail = line.partition(";")
         via = cls.__new__(cls)
-        via._sender = _known_sender(sender) if len(sender) <= CACHED_LENGTH else _parse_sender(line_value(sender))
+        via._sender = _KNOWN_SENDERS[sender]
         name, _, branch = tail.partition("=")
         if name == "branch" and branch.isalnum() and branch.isascii():
             via.params = {"branch": branch}  # most have a branch and nothing else
@@ -339,8 +329,9 @@ class Via:
         return hash((self.transport, self.sent_by))
 
 
-def _parse_sender(text: str) -> _Sender:
+def _parse_sender(line: str) -> _Sender:
     """``SIP/2.0/TLS host:port``, with white space wherever RFC 3261 lets it stand."""
+    text = line_value(line)
     parts = text.split("/", 2)
     protocol, version = (part.strip(" \t") for part in parts[:2]) if len(parts) == 3 else ("", "")
     transport, _, location = parts[-1].lstrip(" \t").replace("\t", " ").partition(" ")
@@ -350,9 +341,7 @@ def _parse_sender(text: str) -> _Sender:
     return _Sender.of(protocol, version, transport, host, port)
 
 
-@functools.lru_cache(maxsize=1024)
-def _known_sender(line: str) -> _Sender:
-    return _parse_sender(line_value(line))
+_KNOWN_SENDERS = Remembered(_parse_sender)
 
 
 def _check_via_parameters(params: dict[str, str | None]) -> None:
@@ -369,11 +358,9 @@ def _check_via_parameters(params: dict[str, str | None]) -> None:
         raise MessageParsingException("rport cannot be 0.")
 
 
-def max_forwards_of(line: str) -> int:
-    """The value of a line of Max-Forwards, 0 to 255 (RFC 3261 20.22)."""
-    return _known_max_forwards(line) if len(line) <= CACHED_LENGTH else parse_number(line_value(line), 255)
-
-
-@functools.lru_cache(maxsize=1024)
-def _known_max_forwards(line: str) -> int:
+def _parse_max_forwards(line: str) -> int:
+    """0 to 255 (RFC 3261 20.22)."""
     return parse_number(line_value(line), 255)
+
+
+KNOWN_MAX_FORWARDS = Remembered(_parse_max_forwards)
