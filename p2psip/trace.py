@@ -41,11 +41,21 @@ def excerpt(data: bytes | str, limit: int = 200) -> str:
         text = text.decode("utf-8", "backslashreplace")
     for secret, rest in _TOLD:
         text = secret.sub(rest, text)
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+    shown = _escaped(text, "")
     return shown if len(shown) <= limit else shown[:limit] + "..."
 
 
 def readable(data: bytes) -> str:
     """All of it for people, line ends and tabs kept; what could steer a terminal is escaped."""
-    text = data.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text)
+    return _escaped(data.decode("utf-8", "backslashreplace").replace("\r\n", "\n"), "\n\t")
+
+
+_UNUSUAL = re.compile(r"[^\x20-\x7e]")
+
+
+def _escaped(text: str, kept: str) -> str:
+    def escape(match: re.Match[str]) -> str:
+        c = match[0]
+        return c if c.isprintable() or c in kept else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+    return _UNUSUAL.sub(escape, text)

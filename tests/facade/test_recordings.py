@@ -228,6 +228,7 @@ def test_packets_bear_what_went_over_the_wire(pair: EndpointPair, tmp_path: Path
 
 def test_the_keys_are_those_of_the_captured_connections_and_come_first(tmp_path: Path) -> None:
     authority, keys = CertificateAuthority(), tmp_path / "keys"
+    foreign = b"CLIENT_RANDOM " + b"00" * 32 + b" 11\n"  # of somebody who shares the file
     with endpoint_pair(authority=authority, key_log_file=keys) as pair:
         pair.bob.message_received += lambda sender, args: None
         talk(pair)  # its keys stand in the same file, but it is not captured
@@ -235,6 +236,8 @@ def test_the_keys_are_those_of_the_captured_connections_and_come_first(tmp_path:
         with pair.bob.connection_manager.capture_to(tmp_path / "packets"):
             for connection in pair.alice.connection_manager.connections():
                 connection.disconnect()
+            with keys.open("ab") as shared:
+                shared.write(foreign)
             talk(pair)
             pair.alice.connection_manager.dispose()
         after = keys.read_bytes()
@@ -242,7 +245,7 @@ def test_the_keys_are_those_of_the_captured_connections_and_come_first(tmp_path:
     (secrets,) = contents.secrets
     labels = {line.split()[0] for line in secrets.splitlines()}
     assert {b"CLIENT_TRAFFIC_SECRET_0", b"SERVER_TRAFFIC_SECRET_0", b"CLIENT_HANDSHAKE_TRAFFIC_SECRET"} <= labels
-    assert not set(secrets.splitlines()) & set(before.splitlines())
+    assert not set(secrets.splitlines()) & set((before + foreign).splitlines())
     assert set(secrets.splitlines()) <= set(after.splitlines())  # the application's own file has them as ever
     assert contents.kinds.index(10) < contents.kinds.index(6) or contents.frames[0].segment.data == b""
     hello = next(frame.segment.data for frame in contents.frames if frame.segment.data)
