@@ -32,7 +32,7 @@ from p2psip.core.refer_outside import receive_refer
 from p2psip.core.sender import Sender
 from p2psip.core.session_arrival import receive_invite
 from p2psip.enums import SenderPolicy
-from p2psip.errors import ConnectionFailureException, MessageParsingException, RealTimeInvalidOperationException
+from p2psip.errors import ConnectionFailureException, MessageParsingException, RealTimeException
 from p2psip.message import Limits, Malformed, Ping, Pong, Request, Response, SipUri, StreamFramer, parse_message
 
 
@@ -47,8 +47,9 @@ class Line(NamedTuple):
 FAILED = ConnectionFailureException("No way there.")
 BOUNDLESS = Limits(start_line=2**24, header=2**24, head=2**24, headers=2**24, values=2**24, body=2**24)
 """An answer may be longer than what we take: it gives back what it was sent."""
-LONG = 60_000.0
-"""Seconds after which nothing may be left that nobody wants any more."""
+LONG = 400.0
+"""Seconds after which nothing may be left that nobody wants any more: ringing has ended by then, and what waits for the
+end of a transaction."""
 MOST_AT_ONCE = 4
 """Messages that one message of a peer may make us send at once: an answer, an ACK and a BYE, say."""
 
@@ -112,7 +113,15 @@ class Conversation(Application):
         for step in self.steps:
             self.log.append(repr(step))
             self.take(step)
+            self.check_counts()
         self.end()
+
+    def check_counts(self) -> None:
+        """The engine's books are right."""
+        for traffic in self.engine._flows.values():
+            assert traffic.unanswered == sum(not server.is_answered for server in traffic.servers)
+            assert traffic.clients or traffic.servers
+        assert all(flow.unanswered >= 0 for flow in self.framers)
 
     def take(self, step: Step) -> None:
         if isinstance(step, Ask):
@@ -339,7 +348,7 @@ class Conversation(Application):
                 maximum_transactions=3, maximum_unanswered_per_connection=2, maximum_dialogs=1
             )
         elif what == "shut down":
-            self.engine.shutdown(self.now, RealTimeInvalidOperationException("It is over."))
+            self.engine.shutdown(self.now, ConnectionFailureException("It is over."))
 
     def close(self, flow: FakeFlow, error: Exception | None) -> None:
         if flow.is_connected:
@@ -484,7 +493,7 @@ class Conversation(Application):
         assert not waiting, f"never ended: {waiting}"
         for operation in self.operations:
             for _, error in operation.ends:
-                assert error is None or str(error), operation
+                assert error is None or (isinstance(error, RealTimeException) and str(error)), operation
         assert not engine._opening and not engine._clients and not engine._servers and not engine._merges
         assert not engine._flows
         assert len(engine.dialogs) == 0, list(engine.dialogs)
