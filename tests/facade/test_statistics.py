@@ -239,6 +239,61 @@ def test_connections_that_are_turned_away_count(limit: str) -> None:
             sock.close()
 
 
+@pytest.mark.parametrize(
+    "limit", ["maximum_handshakes", "maximum_handshakes_per_address", "maximum_handshakes_per_second_per_address"]
+)
+def test_handshakes_that_are_too_many_count(limit: str) -> None:
+    settings = ManagerSettings(**{limit: 1})  # type: ignore[arg-type]
+    with (
+        MemoryNetwork() as network,
+        living_in(network),
+        tls_manager(CertificateAuthority(), "bob.example", settings=settings) as manager,
+    ):
+        manager.start_listening(IPEndPoint("192.0.2.2", 5061))
+        silent = [network.connect(socket.AF_INET, ("192.0.2.2", 5061)) for _ in range(3)]
+        wait_for(lambda: manager.statistics().refusals[limit] == 2, manager)
+        for sock in silent:
+            sock.close()
+
+
+def test_a_peer_that_takes_no_answers_counts() -> None:
+    settings = ManagerSettings(send_high_mark=50_000, maximum_send_queue=200_000)
+    with listener(settings) as (network, manager):
+        (endpoint,) = manager.endpoints
+        endpoint.message_received += lambda sender, args: args.send_response(200, body="x" * 100_000)
+        sock = network.connect(socket.AF_INET, ("192.0.2.2", 5060))
+        for number in range(100):
+            with contextlib.suppress(BlockingIOError):  # no more is read from us
+                sock.send(head().replace(b"bK1", b"bK%d" % number).replace(b"-ID: 1", b"-ID: %d" % number))
+        wait_for(lambda: manager.statistics().refusals["send_high_mark"], manager)
+        wait_for(lambda: manager.statistics().connections.closed["maximum_send_queue"], manager)
+        assert manager.statistics().refusals["maximum_send_queue"] == 1
+        sock.close()
+
+
+def test_too_much_on_all_connections_together_counts() -> None:
+    with listener(ManagerSettings(maximum_buffered=10_000)) as (network, manager):
+        socks = [network.connect(socket.AF_INET, ("192.0.2.2", 5060)) for _ in range(3)]
+        for sock in socks:
+            sock.send(head(length=9000) + bytes(5000))
+        wait_for(lambda: manager.statistics().refusals["maximum_buffered"], manager)
+        for sock in socks:
+            sock.close()
+
+
+def test_requests_that_no_connection_takes_count() -> None:
+    settings = ManagerSettings(maximum_unanswered_per_connection=1, maximum_connections_per_pool=1)
+    with endpoint_pair(TCP, settings=settings) as pair:
+        release = threading.Event()
+        pair.bob.message_received += lambda sender, args: release.wait(BOUND)
+        manager = pair.alice.connection_manager
+        operations = [pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body="x") for _ in range(10)]
+        wait_for(lambda: manager.statistics().refusals["maximum_connections_per_pool"], manager)
+        release.set()
+        for operation in operations:
+            operation.exception(BOUND)
+
+
 def test_dialogs_above_their_limit_count() -> None:
     with endpoint_pair(TCP, settings=ManagerSettings(maximum_dialogs=0)) as pair:
         with pytest.raises(RealTimeException):
