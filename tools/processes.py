@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -116,5 +116,4 @@ def own_usage() -> Usage:
     """What this process has."""
     if HAS_PROC:
         return usage(os.getpid())
-    times = resource.getrusage(resource.RUSAGE_SELF)
-    return Usage(0, 0, threading.active_count(), times.ru_utime + times.ru_stime)
+    return Usage(0, 0, threading.active_count(), time.process_time())
