@@ -83,6 +83,9 @@ class Admission:
         That goes for each request to this endpoint, outside of dialogs and in them, but for ACK and CANCEL. Who it was
         says ``authenticated_user`` of the request. Another call takes the place of the one before. Does not block.
 
+        Who asks the same connection manager for somebody who is not here is answered 401 as well, so that strangers do
+        not learn who is; those who prove who they are get the 404.
+
         Args:
             realm: What those who ask are told that the password is for; the domain, as a rule.
             users: Passwords by user name; or in place of a password, by algorithm, the hash of

@@ -280,6 +280,23 @@ def test_what_a_stranger_costs_does_not_grow_with_the_endpoints() -> None:
 
 
 @pytest.mark.holds("A19")
+def test_an_endpoint_that_wants_to_know_hides_beside_one_that_does_not() -> None:
+    def ask(uri: str) -> int:
+        side, flow = Side("b"), FakeFlow(transport="TCP")
+        guarded = make_record("sip:carol@b.example", "op2", "e2")
+        guarded.demand = wanted
+        side.directory.add(make_record())
+        side.directory.add(guarded)
+        side.engine.receive(0.0, flow, incoming(uri=uri))
+        side.take()
+        return 200 if side.delivered else side.last().status_code  # type: ignore[union-attr]
+
+    wanted = demand()
+    assert ask("sip:bob@b.example") == 200
+    assert ask("sip:carol@b.example") == ask("sip:nobody@b.example") == 401
+
+
+@pytest.mark.holds("A19")
 def test_where_nobody_wants_to_know_the_truth_is_told_at_once() -> None:
     answer = told(make_record(), USERS[1], "MESSAGE")
     assert answer is not None and answer.status_code == 404
