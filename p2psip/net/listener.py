@@ -158,6 +158,9 @@ class Listener:
                 self._owner.accepted(accepted, address)
             except OSError:
                 accepted.close()
+            except Exception:  # memory that has run out, say: that costs this one, and not the listener
+                accepted.close()
+                _log.exception("A connection to port %d was let go because of an error of this library.", self.port)
 
     # ------------------------------------------------------------------ no descriptors left
 
