@@ -69,8 +69,9 @@ FAULTS: dict[str, Callable[[EndpointPair], object]] = {
 
 
 @pytest.mark.holds("R13")
-@pytest.mark.parametrize("captured", [False, True], ids=["", "captured"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "captured"), [*((fault, False) for fault in FAULTS), *((fault, True) for fault in ("cut", "disposed"))]
+)
 def test_nothing_leaves_in_clear_whatever_happens(fault: str, captured: bool, tmp_path: Path) -> None:
     with endpoint_pair(authority=AUTHORITY, settings=ManagerSettings(dispose_grace=0.2)) as pair:
         if captured:  # which has TLS done by other means
