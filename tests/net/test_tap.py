@@ -10,9 +10,9 @@ import pytest
 import tls_support
 from test_tls_socket import *  # noqa: F403 - the tests are run once more, with a tap
 from test_tls_socket import both_roles, both_versions, connected, read_to_end
-from tls_support import tcp_pair
+from tls_support import TLS12, bare, bare_context, contexts, ours_as_server, tcp_pair
 
-from p2psip.errors import RealTimeException
+from p2psip.errors import RealTimeException, TlsFailureException
 
 
 class Recorder:
@@ -79,6 +79,19 @@ def test_the_tap_sees_the_records_as_they_went_over_the_wire(
         assert {kind for kind, _ in records(octets)} <= {20, 21, 22, 23}  # change cipher spec, alert, handshake, data
     hello = tap.octets[not as_server]
     assert hello[0] == 22 and hello[5] == 1  # ClientHello
+
+
+def test_the_alert_leaves_with_the_error(sides: list[Any], tap: Recorder) -> None:
+    """As with ``SSLSocket``: nobody has to ask for it."""
+    client, server = tcp_pair(sides)
+    other = bare(bare_context(server=False, version=TLS12), client)  # shows no certificate
+    ours = ours_as_server(contexts(), server)
+    sides += [ours, other]
+    with pytest.raises(TlsFailureException):
+        while True:
+            other.step()
+            ours.socket.handshake()
+    assert records(tap.octets[True])[-1][0] == 21
 
 
 def test_whose_end_it_was_is_told(sides: list[Any], tap: Recorder) -> None:
