@@ -92,7 +92,7 @@ def parse_name(text: str) -> list[RelativeName]:
             kind, equals, value = attribute.partition("=")
             if not equals:
                 raise ValueError(f"{attribute!r} is not an attribute such as CN=name.")
-            attributes.append((_type(kind.strip()), _value(value.strip())))
+            attributes.append((_type(kind.strip()), _value(_trimmed(value))))
         parts.append(frozenset(attributes))
     return parts
 
@@ -185,6 +185,14 @@ def _value(text: str) -> str:
             octets += text[position + 1].encode("utf-8", "surrogatepass")
             position += 2
     return _comparable(octets.decode("utf-8", "replace"))
+
+
+def _trimmed(text: str) -> str:
+    """Without the spaces around it, but for one at the end that is escaped (RFC 4514 2.4)."""
+    text = text.lstrip()
+    bare = text.rstrip()
+    escapes = len(bare) - len(bare.rstrip("\\"))
+    return text[: len(bare) + escapes % 2]
 
 
 def _der_text(octets: bytes) -> str:

@@ -38,6 +38,7 @@ def check_written_name(text: str) -> None:
     """A name that somebody else reads in that text is found by what is printed of it, and by its parts."""
     try:
         name = x509.Name.from_rfc4514_string(text)
+        name.public_bytes()  # what cannot stand in a certificate is no name
     except (ValueError, KeyError, TypeError):
         return
     printed = shown_name(name)

@@ -6,7 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from p2psip.net.names import IssuerName, parse_name, serial_numbers, shown_serial
+from p2psip.net.names import IssuerName, name_parts, parse_name, serial_numbers, shown_serial
 
 CONTOSO = x509.Name(
     [
@@ -40,6 +40,16 @@ CONTOSO = x509.Name(
 )
 def test_forms_that_fit(text: str) -> None:
     assert IssuerName(text).fits(CONTOSO)
+
+
+@pytest.mark.parametrize(
+    "value", ["ends with a space ", "with two  ", " ", "\\", "a\\ ", '"', '" ', " #x", "a+b,c;d=e/f<g>"]
+)
+def test_what_is_printed_of_a_name_fits_it(value: str) -> None:
+    """RFC 4514 2.4 escapes a space at the end."""
+    name = x509.Name([x509.NameAttribute(NameOID.COUNTRY_NAME, "DE"), x509.NameAttribute(NameOID.COMMON_NAME, value)])
+    assert IssuerName(name.rfc4514_string()).fits(name)
+    assert parse_name(name.rfc4514_string()) == name_parts(name)
 
 
 @pytest.mark.holds("R14")
