@@ -21,10 +21,9 @@ serialise     Writing that MESSAGE from its parts, against joining them.
 calls         Whole calls (INVITE, 180, 200, ACK, BYE, 200) with 100 under way, against the reference's exchanges with
               100 in flight. Also over TCP.
 handshakes    Mutual handshakes, each followed by one exchange that shows that both sides accepted, 8 at a time.
-memory        What an idle incoming connection costs in resident memory, after one exchange, until there are 10,000 in
-              one process. Linux only.
+memory        What an idle incoming connection costs in resident memory, after one exchange. Linux only.
 idle          The cost of an exchange with 10,000 idle connections open, against the same with none but its own: one at
-              a time, and of many. Both ours, as in what follows.
+              a time, and of many. Both ours, as in what follows. Their memory is said besides (Linux only).
 transactions  The cost of an exchange with 100,000 transactions on either side that wait for their answers, against the
               same with none.
 dialogs       The cost of a message within a call with 5,000 calls up, against the same with 200; and that of setting up

@@ -121,7 +121,8 @@ class Sipp:
                 accept, connect = free_port(), port
                 configuration = folder / f"stunnel-{name}.conf"
                 configuration.write_text(
-                    f"foreground = yes\ndebug = err\npid =\nsyslog = no\n[sip]\nclient = {'yes' * (name == 'client') or 'no'}\n"
+                    f"foreground = yes\ndebug = err\npid =\nsyslog = no\n[sip]\n"
+                    f"client = {'yes' if name == 'client' else 'no'}\n"
                     f"accept = {LOOPBACK}:{accept}\nconnect = {LOOPBACK}:{connect}\nverifyChain = yes\n"
                     f"CAfile = {folder / 'root.pem'}\ncert = {folder / 'leaf.pem'}\nkey = {folder / 'leaf.pem'}\n",
                     encoding="utf-8",

@@ -14,8 +14,8 @@ from bench_table import Plan, Row, alternate, microseconds, say
 
 PARALLEL = 8
 """Handshakes at a time."""
-STEP = 2000
-"""Requests that wait for their answers are begun so many at a time."""
+AT_ONCE = 1000
+"""So many are ordered at a time, for a process to answer before it is thought to hang."""
 
 OPTIONS = b"""OPTIONS sip:bob@127.0.0.1 SIP/2.0
 Via: SIP/2.0/TLS 127.0.0.1:9;branch=z9hG4bKbenchNUMBER
@@ -50,7 +50,7 @@ def memory(plan: Plan, folder: Path) -> list[Row]:
     if not HAS_STATM:
         say("memory is left out: this system has no /proc/self/statm.")
         return []
-    each = within_limits(plan.connections) // plan.runs
+    each = within_limits(plan.held)
     with (
         Peer(OurServer, folder, settings=wide()) as our_server,
         Peer(ReferenceClient, folder) as our_holder,
@@ -73,20 +73,24 @@ def memory(plan: Plan, folder: Path) -> list[Row]:
         ours, reference = alternate(
             plan.runs, kibibytes(our_holder, our_server, OPTIONS), kibibytes(holder, server, REQUEST)
         )
-    say(f"  {each * plan.runs} connections at the end")
     return [Row("memory", "KiB", ours, reference, 1.3, False)]
 
 
 def idle(plan: Plan, folder: Path) -> list[Row]:
-    count = within_limits(plan.connections)
+    count = within_limits(plan.idle)
     with (
         Peer(OurServer, folder, settings=wide()) as crowded,
         Peer(OurServer, folder, settings=wide()) as quiet,
         Peer(OurClient, folder) as client,
         Peer(ReferenceClient, folder) as holder,
     ):
-        holder.call("open", crowded.call("port"), count, PARALLEL, OPTIONS)
-        say(f"  {count} connections are idle")
+        port = crowded.call("port")
+        holder.call("open", port, PARALLEL, PARALLEL, OPTIONS)
+        before = crowded.call("resident") if HAS_STATM else 0
+        for opened in range(PARALLEL, count, AT_ONCE):
+            holder.call("open", port, min(AT_ONCE, count - opened), PARALLEL, OPTIONS)
+        growth = crowded.call("resident") - before if HAS_STATM else 0
+        say(f"  {count} connections are idle" + f", {growth / (count - PARALLEL) / 1024:.1f} KiB each" * HAS_STATM)
         return beside("idle", plan, Pair(crowded, client), Pair(quiet, client))
 
 
@@ -111,8 +115,8 @@ def transactions(plan: Plan, folder: Path) -> list[Row]:
     ):
         crowded, quiet = Pair(server, client), Pair(quiet_server, quiet_client)
         crowded.rate(1, 0.1)
-        for begun in range(0, plan.transactions, STEP):
-            client.call("begin_many", crowded.port, min(STEP, plan.transactions - begun))
+        for begun in range(0, plan.transactions, AT_ONCE):
+            client.call("begin_many", crowded.port, min(AT_ONCE, plan.transactions - begun))
             crowded.rate(1, 0.01)  # behind which they have arrived
         rows = beside("transactions", plan, crowded, quiet)
         waiting = [client.call("unanswered"), server.call("waiting")]
@@ -133,7 +137,8 @@ def dialogs(plan: Plan, folder: Path) -> list[Row]:
             before = [side.call("resident") for side in sides] if HAS_STATM else []
             alone.append(caller.call("place", port, plan.set_up) * 1e6)
             messages_alone.append(caller.call("talk", plan.seconds) * 1e6)
-            caller.call("place", port, plan.calls - 2 * plan.set_up)
+            for placed in range(2 * plan.set_up, plan.calls, AT_ONCE):
+                caller.call("place", port, min(AT_ONCE, plan.calls - placed))
             set_up.append(caller.call("place", port, plan.set_up) * 1e6)
             messages.append(caller.call("talk", plan.seconds) * 1e6)
             growth = [side.call("resident") - size for side, size in zip(sides, before, strict=False)]

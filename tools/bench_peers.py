@@ -108,7 +108,8 @@ def within_limits(connections: int) -> int:
     allowed = descriptors() - SPARE
     if allowed < connections:
         say(
-            f"  {allowed} connections in place of {connections}: a process may not have more descriptors here (ulimit -n)"
+            f"  {allowed} connections in place of {connections}: "
+            "a process may not have more descriptors here (ulimit -n)"
         )
     return min(connections, allowed)
 

@@ -17,8 +17,10 @@ class Plan:
     seconds: float = 1.0
     """Of one run of what is measured by time."""
     handshakes: int = 150
-    connections: int = 10_000
-    """That are open and idle."""
+    held: int = 300
+    """Connections that memory is measured with, in each run."""
+    idle: int = 10_000
+    """Connections that are open and idle."""
     calls: int = 5000
     """That are up at once."""
     set_up: int = 200
@@ -30,7 +32,7 @@ class Plan:
 
 
 QUICK = Plan(
-    runs=1, seconds=0.05, handshakes=4, connections=60, calls=40, set_up=10, transactions=50, messages=50
+    runs=1, seconds=0.05, handshakes=4, held=60, idle=60, calls=40, set_up=10, transactions=50, messages=50
 )  # fmt: skip
 
 
