@@ -341,7 +341,7 @@ class Channel:
         ``error`` is what requests without an answer fail with. A closed connection stays closed.
         """
         if self.phase >= FLUSHING:
-            if self._owner.loop.now + grace < self._limit:
+            if self.phase != CLOSED and self._owner.loop.now + grace < self._limit:
                 self._set_limit(grace)
         elif self.phase == HANDSHAKE:
             self.abort(error)

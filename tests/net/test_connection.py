@@ -428,6 +428,16 @@ def test_no_progress_in_sending_ends_the_connection(sides: Make) -> None:
         assert "took nothing of what was sent to it for 20 s" in str(error)
 
 
+def test_closing_a_closed_connection_leaves_nothing_behind(sides: Make) -> None:
+    side = sides()
+    peer, connection = incoming(side)
+    with peer:
+        side.call(connection.abort)
+        side.recorder.wait("closed")
+        side.call(connection.close)
+        assert side.call(side.network.deadlines.next_deadline) is None
+
+
 def test_sending_on_a_closed_connection_is_dropped(sides: Make) -> None:
     side = sides()
     peer, connection = outgoing(side)
