@@ -33,10 +33,10 @@ OPTIONS = (
 
 
 @contextlib.contextmanager
-def openssl(*words: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The program, until the block is over."""
+def openssl(*words: str | Path, errors: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+    """The program, until the block is over; ``errors`` is where its standard error goes."""
     command: Sequence[str | Path] = [require("openssl", "openssl"), *words]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
     limit = threading.Timer(PATIENCE, process.kill)  # whoever reads from it sees its end then
     limit.start()
     try:
@@ -101,6 +101,26 @@ def test_s_client_asks_us(ends: Ends, version: str) -> None:
         (connection,) = ends.manager.connections()
         assert connection.tls_version == {"tls1_2": "TLSv1.2", "tls1_3": "TLSv1.3"}[version]
         assert connection.remote_identities == ("localhost",)
+
+
+@pytest.mark.holds("F41")
+def test_s_client_changes_its_keys_again_and_again(ends: Ends) -> None:
+    """And wants us to change ours, each time; what it asks then is answered at once."""
+    ends.manager.start_listening((LOOPBACK, 0))
+    command = ["s_client", "-tls1_3", "-connect", f"{LOOPBACK}:{ends.manager.listening_port}", *shown(ends.theirs)]
+    with openssl(*command, errors=subprocess.STDOUT) as client:
+        assert client.stdin is not None
+        for number in range(1, 26):
+            client.stdin.write(b"K\n")
+            client.stdin.flush()
+            read_until(client, b"KEYUPDATE")
+            client.stdin.write(
+                OPTIONS.replace(b"CSeq: 1 ", b"CSeq: %d " % number).replace(b"bKopenssl", b"bK%d" % number)
+            )
+            client.stdin.flush()
+            read_until(client, b"SIP/2.0 200 OK\r\n")
+            assert b"CSeq: %d OPTIONS" % number in read_until(client, b"\r\n\r\n")
+        assert len(ends.manager.connections()) == 1
 
 
 @VERSIONS
