@@ -283,12 +283,11 @@ class Subscriber:
 
     def _plan(self, now: float, granted: int) -> None:
         """Refresh in time, by itself. Nobody can grant more than was asked for (RFC 6665 4.2.1.1)."""
+        if self.is_query or self.state is not S.SUBSCRIBED:
+            return  # what ends goes on ending, whatever a NOTIFY that crosses it says
         timers = self.engine.timers
         timers.cancel(self._refresh)
         timers.cancel(self._end)
-        self._refresh = self._end = None
-        if self.is_query or self.state is not S.SUBSCRIBED:
-            return
         seconds = max(1, min(granted, self.expires))
         ahead = min(REFRESH_AHEAD, seconds / 2)
         self._refresh = timers.start(now, seconds - ahead, self._refresh_now)

@@ -218,6 +218,21 @@ def test_the_last_notify_is_lost(world: World) -> None:
     over(world)
 
 
+def test_the_last_notify_is_lost_after_another_one_has_crossed_the_end(world: World) -> None:
+    watch = Watch(world).accept()
+    world.held = []
+    world.bob.do(watch.notifier.notify, PRESENCE, ())
+    end = world.alice.do(watch.subscriber.terminate, ())
+    deliver_next(world)
+    assert len(watch.notifications) == 2
+    world.lose = lambda message: method(message) == "NOTIFY"
+    world.release()
+    assert end.ends == []
+    world.pass_time(33.0)
+    assert end.ends == [(None, None)]
+    over(world)
+
+
 def test_nobody_can_be_told_of_the_end(world: World) -> None:
     watch = Watch(world).accept()
     world.cut()
