@@ -80,6 +80,9 @@ def test_the_effect_names_record_transaction_and_request() -> None:
         ("CSeq: 1 MESSAGE", "CSeq: 1 OPTIONS", "400"),
         ("CSeq: 1 MESSAGE", "CSeq: x MESSAGE", "400"),
         ("Max-Forwards: 70", "Max-Forwards: 256", "400"),
+        ("Max-Forwards: 70", "Max-Forwards: -1", "400"),
+        ("Max-Forwards: 70", "Max-Forwards: 7O", "400"),
+        ("Max-Forwards: 70", "Max-Forwards:", "400"),
         ("From: <sip:alice@a.example>;tag=1", "From: <sip:alice@a.example;tag=1", "400"),
     ],
 )
