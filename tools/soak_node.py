@@ -28,6 +28,8 @@ HEADER = "X-Soak"
 """Bears the name of a request in the books, where the body does not."""
 RAISES, LATER = "raises", "later"
 """What a handler does with a message, says its body."""
+STABLE = 20
+"""Looks in a row that find nothing gone."""
 STEP = 0.02
 """Seconds between two looks at something that ends by itself."""
 
@@ -376,9 +378,13 @@ class Node:
         for each in gc.get_objects():
             if isinstance(each, functools._lru_cache_wrapper) and (each.__module__ or "").startswith("p2psip"):
                 each.cache_clear()  # as many as it may keep, and no more
-        gc.collect()
-        gc.collect()
-        return Census(_objects(), own_usage(), [f"{self._name}: {sentence}" for sentence in left])
+        found, looks = _objects(), 0
+        while looks < STABLE:  # a pause before another attempt, say, is over by itself
+            time.sleep(STEP)
+            again = _objects()
+            looks = 0 if again.total() < found.total() else looks + 1
+            found = again
+        return Census(found, own_usage(), [f"{self._name}: {sentence}" for sentence in left])
 
     def _wait(self, end: float, what: str, count: Callable[[], int]) -> list[str]:
         while count():
@@ -418,6 +424,7 @@ def _where(thread: threading.Thread) -> str:
 
 def _objects() -> collections.Counter[str]:
     """How many of each type of the library are alive."""
+    gc.collect()
     return collections.Counter(
         f"{type(each).__module__}.{type(each).__qualname__}"
         for each in gc.get_objects()
