@@ -189,7 +189,7 @@ def _value(text: str) -> str:
 
 def _trimmed(text: str) -> str:
     """Without the spaces around it, but for one at the end that is escaped (RFC 4514 2.4)."""
-    text = text.lstrip()
+    text = text.lstrip(" ")
     bare = text.rstrip()
     escapes = len(bare) - len(bare.rstrip("\\"))
     return text[: len(bare) + escapes % 2]

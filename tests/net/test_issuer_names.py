@@ -43,7 +43,7 @@ def test_forms_that_fit(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["ends with a space ", "with two  ", " ", "\\", "a\\ ", '"', '" ', " #x", "a+b,c;d=e/f<g>"]
+    "value", ["ends with a space ", "with two  ", " ", "\\", "a\\ ", '"', '" ', " #x", "\n#0c0161", "a+b,c;d=e/f<g>"]
 )
 def test_what_is_printed_of_a_name_fits_it(value: str) -> None:
     """RFC 4514 2.4 escapes a space at the end."""
