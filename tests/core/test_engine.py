@@ -304,6 +304,7 @@ def test_a_usage_hears_of_the_end_of_its_requests_and_the_user_does_not() -> Non
 # ---------------------------------------------------------------------- the end
 
 
+@pytest.mark.holds("R36")
 def test_shutdown_completes_everything_once_each_with_its_own_error() -> None:
     pair = Pair()
     alice, _ = sessions(pair)
@@ -421,6 +422,7 @@ def test_a_defect_in_a_usage_leaves_no_transaction(method: str) -> None:
     pair.assert_empty()
 
 
+@pytest.mark.holds("R36")
 def test_a_defect_in_the_user_of_a_response_leaves_nothing() -> None:
     pair = Pair()
     alice = Session(pair, pair.alice, pair.flow, "call")

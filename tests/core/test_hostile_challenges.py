@@ -97,7 +97,7 @@ def test_a_new_realm_each_time_comes_to_an_end() -> None:
     client.side.assert_empty()
 
 
-@pytest.mark.holds("F34", "A17")
+@pytest.mark.holds("R34", "F34", "A17")
 def test_a_new_nonce_that_is_stale_each_time_comes_to_an_end() -> None:
     client = Client()
     request = client.send()

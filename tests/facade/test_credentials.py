@@ -89,6 +89,7 @@ def test_without_credentials_the_sentence_says_where_and_how(pair: TcpPair) -> N
     assert f'endpoint.credentials.add("{REALM}"' in str(error)
 
 
+@pytest.mark.holds("R34")
 def test_wrong_credentials_are_tried_once_and_called_wrong(pair: TcpPair) -> None:
     tried: list[bytes] = []
     pair.alice.connection_manager.trace += lambda sender, args: tried.append(args.data)
@@ -103,6 +104,7 @@ def test_wrong_credentials_are_tried_once_and_called_wrong(pair: TcpPair) -> Non
     assert [b"Authorization" in data for data in sent] == [False, True, False, True]
 
 
+@pytest.mark.holds("R34")
 def test_md5_is_answered_where_it_is_allowed() -> None:
     with friends() as pair:
         pair.bob.require_digest(REALM, {"alice": PASSWORD}, algorithms=MD5)

@@ -109,7 +109,7 @@ def test_names(manager: RealTimeServerTcpConnectionManager) -> None:
     assert endpoint.application_context is manager
 
 
-@pytest.mark.holds("F38")
+@pytest.mark.holds("R43", "F38")
 def test_listening_on_any_gives_an_address_that_others_can_use(manager: RealTimeServerTcpConnectionManager) -> None:
     endpoint = SipPeerToPeerEndpoint("sip:a@example.com", manager)
     manager.start_listening(IPEndPoint(IPAddress.ANY, 0))

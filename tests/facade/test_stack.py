@@ -59,7 +59,7 @@ def test_an_effect_that_fails_leaves_the_others_alone(pair: TcpPair, caplog: pyt
     assert "could not be carried out" in caplog.text and "a defect" in caplog.text
 
 
-@pytest.mark.holds("F36")
+@pytest.mark.holds("R37", "F36")
 @pytest.mark.parametrize("defect", [RecursionError, MemoryError, ValueError])
 def test_a_defect_in_one_message_ends_its_connection_and_nothing_else(
     pair: TcpPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, defect: type[Exception]

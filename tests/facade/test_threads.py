@@ -62,7 +62,7 @@ def test_a_handler_may_send_to_its_own_endpoint_without_waiting() -> None:
         assert seen == ["hello", "again"]
 
 
-@pytest.mark.holds("F21")
+@pytest.mark.holds("R37", "F21")
 def test_a_handler_that_raises_is_answered_500_and_the_next_one_runs() -> None:
     with tcp_pair() as pair:
         seen = []
@@ -170,7 +170,7 @@ def test_eight_threads_send_through_one_endpoint() -> None:
         assert len(pair.alice.connection_manager.connections()) == 1
 
 
-@pytest.mark.holds("F28")
+@pytest.mark.holds("R41", "F28")
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals are sent by thread only on POSIX")
 def test_ctrl_c_ends_a_blocking_call_and_leaves_the_rest_alone() -> None:
     with tcp_pair() as pair:
@@ -217,6 +217,7 @@ def test_a_blocking_call_on_the_loop_thread_raises() -> None:
         assert "block" in str(error)
 
 
+@pytest.mark.holds("R36")
 def test_the_death_of_the_loop_ends_every_wait_and_says_why() -> None:
     with tcp_pair() as pair:
         release = threading.Event()
@@ -236,6 +237,7 @@ def test_the_death_of_the_loop_ends_every_wait_and_says_why() -> None:
         release.set()
 
 
+@pytest.mark.holds("R39")
 def test_dispose_fails_what_is_pending_and_frees_the_port() -> None:
     with tcp_pair() as pair:
         release = threading.Event()
@@ -278,6 +280,7 @@ def test_a_manager_whose_loop_has_ended_takes_no_endpoint() -> None:
         assert manager.endpoints == ()
 
 
+@pytest.mark.holds("R41")
 def test_a_dispose_that_is_interrupted_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     manager = p2psip.RealTimeServerTcpConnectionManager()
     manager.start_listening(IPEndPoint(IPAddress.LOOPBACK, 0))
@@ -295,7 +298,7 @@ def test_a_dispose_that_is_interrupted_is_over(monkeypatch: pytest.MonkeyPatch) 
     assert not manager._stack.dispatcher.submit(print)
 
 
-@pytest.mark.holds("F27")
+@pytest.mark.holds("R40", "F27")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_after_a_fork_only_the_parent_goes_on() -> None:
@@ -323,7 +326,7 @@ def test_after_a_fork_only_the_parent_goes_on() -> None:
         assert pending.result(BOUND).response_code == 200
 
 
-@pytest.mark.holds("F27")
+@pytest.mark.holds("R40", "F27")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_after_a_fork_the_child_has_a_shared_manager_of_its_own() -> None:
@@ -345,7 +348,7 @@ def test_after_a_fork_the_child_has_a_shared_manager_of_its_own() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 100
 
 
-@pytest.mark.holds("F29")
+@pytest.mark.holds("R39", "F29")
 def test_the_interpreter_ends_quickly_and_quietly_with_calls_pending() -> None:
     script = """
 import p2psip, sys

@@ -295,6 +295,7 @@ def test_a_peer_dialled_by_its_address(authority: CertificateAuthority) -> None:
         assert endpoint.send_message(MessageType.MESSAGE, address, body="x", timeout=BOUND).response_code == 200
 
 
+@pytest.mark.holds("R45")
 @pytest.mark.parametrize(
     ("domains", "allowed"),
     [

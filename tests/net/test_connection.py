@@ -737,6 +737,7 @@ def test_the_end_is_told_at_once_to_who_waits_for_an_answer(sides: Make) -> None
         assert side.recorder.wait("closed") == [(connection, None)]
 
 
+@pytest.mark.holds("R38")
 def test_what_is_queued_is_sent_before_the_end(sides: Make) -> None:
     side = sides()
     for _ in range(20):
@@ -752,6 +753,7 @@ def test_what_is_queued_is_sent_before_the_end(sides: Make) -> None:
             assert read_to_end(peer) == answer()
 
 
+@pytest.mark.holds("R38")
 def test_a_close_that_cannot_flush_is_cut(sides: Make) -> None:
     clock = FakeClock()
     side = sides(clock=clock)
@@ -811,7 +813,7 @@ def test_an_observer_may_close_in_the_middle_of_messages(sides: Make) -> None:
 # ---------------------------------------------------------------------- what the system may say
 
 
-@pytest.mark.holds("F18")
+@pytest.mark.holds("R37", "F18")
 @pytest.mark.parametrize(
     "number",
     [errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOBUFS, errno.EPIPE, errno.EBADF],
@@ -1022,7 +1024,7 @@ def test_sockets_are_touched_on_the_loop_s_thread_only(sides: Make) -> None:
         assert connection.is_connected
 
 
-@pytest.mark.holds("F36")
+@pytest.mark.holds("R37", "F36")
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError(), KeyError("a bug")])
 def test_an_error_of_ours_ends_one_connection(sides: Make, error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     side = sides()

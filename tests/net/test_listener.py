@@ -442,6 +442,7 @@ def test_a_turn_takes_in_no_more_from_many_connections_of_one_address(sides: Mak
         peer.close()
 
 
+@pytest.mark.holds("R43")
 @pytest.mark.parametrize(
     ("host", "plain"),
     [

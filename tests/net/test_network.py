@@ -430,6 +430,7 @@ def test_a_tls_failure_does_not_try_the_next_address(sides: Make, world: World, 
 # ---------------------------------------------------------------------- who may connect
 
 
+@pytest.mark.holds("R45")
 def test_allowed_domains_let_in_who_carries_one(sides: Make, world: World, memory: MemoryNetwork) -> None:
     alice, bob = make_pair(sides, world, memory, allowed_domains=frozenset({"a.example"}))
     alice.send(alice.acquire(tls()).connection(), message())
@@ -437,7 +438,7 @@ def test_allowed_domains_let_in_who_carries_one(sides: Make, world: World, memor
     assert connection.matching_domain_name == "a.example"
 
 
-@pytest.mark.holds("R2")
+@pytest.mark.holds("R2", "R45")
 def test_others_are_refused_before_any_sip_byte(sides: Make, world: World, memory: MemoryNetwork) -> None:
     alice, bob = make_pair(sides, world, memory, allowed_domains=frozenset({"c.example", ".d.example"}))
     alice.call(alice.network.acquire, tls(), lambda connection: connection.send(message()), lambda error: None)
@@ -540,7 +541,7 @@ def test_a_connection_does_not_outlive_the_certificate_of_its_peer(
     assert bob.recorder.wait("closed")[0][1] is None  # in order
 
 
-@pytest.mark.holds("F26", "A24")
+@pytest.mark.holds("R42", "F26", "A24")
 def test_timers_do_not_hang_on_the_wall_clock(sides: Make, world: World, memory: MemoryNetwork) -> None:
     settings = ManagerSettings(idle_timeout=100, keep_alive_interval=40, pong_timeout=10)
     alice, bob = make_pair(sides, world, memory, settings=settings)
@@ -581,7 +582,7 @@ def test_a_connection_ends_with_the_certificate_of_its_peer_and_not_half_a_minut
     assert error.failure_reason is TlsFailureReason.CERTIFICATE_EXPIRED
 
 
-@pytest.mark.holds("F26")
+@pytest.mark.holds("R42", "F26")
 def test_a_clock_on_the_wall_that_is_set_forward_ends_who_has_expired_by_it(
     sides: Make, world: World, memory: MemoryNetwork
 ) -> None:
@@ -913,7 +914,7 @@ def test_the_end_of_the_loop_closes_every_descriptor(sides: Make) -> None:
         side.loop.post(print)
 
 
-@pytest.mark.holds("F27")
+@pytest.mark.holds("R40", "F27")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12 warns of threads and fork, which is the point
 def test_a_forked_child_holds_nothing_and_says_nothing(sides: Make, world: World) -> None:

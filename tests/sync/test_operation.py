@@ -63,6 +63,7 @@ def test_error_ends_it(operation: Operation[int]) -> None:
     assert "no way" in repr(operation)
 
 
+@pytest.mark.holds("R36")
 def test_first_end_wins(operation: Operation[int]) -> None:
     assert operation.complete(1)
     assert not operation.complete(2)
@@ -91,6 +92,7 @@ def test_none_is_a_result(dispatcher: Dispatcher) -> None:
     assert operation.result() is None
 
 
+@pytest.mark.holds("R36")
 @pytest.mark.parametrize("turn", range(30))
 def test_exactly_one_of_eight_threads_ends_it(dispatcher: Dispatcher, turn: int) -> None:
     called = Recorder()
@@ -376,6 +378,7 @@ def test_callback_runs_on_a_worker_only(dispatcher: Dispatcher, operation: Opera
     assert all(thread.name.startswith("test worker") for thread in callback.threads)
 
 
+@pytest.mark.holds("R36")
 def test_callbacks_are_queued_not_called(dispatcher: Dispatcher) -> None:
     queued: list[tuple[Any, ...]] = []
     operation: Operation[int] = Operation("x", callbacks=lambda *item: queued.append(item))
@@ -473,6 +476,7 @@ def test_without_a_canceller_it_cannot_be_cancelled(operation: Operation[int]) -
     assert operation.running()
 
 
+@pytest.mark.holds("R36")
 @pytest.mark.parametrize("turn", range(30))
 def test_cancel_and_complete_race(dispatcher: Dispatcher, turn: int) -> None:
     asked: list[Operation[Any]] = []
