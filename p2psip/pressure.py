@@ -26,7 +26,7 @@ LOOK = 0.02
 """Seconds between two looks at queues that are full."""
 REFUSALS = 2000.0
 """A second. To refuse is work as well, and handlers want the processor too; what is more stays unread meanwhile."""
-YIELD = 5
+YIELD = 15
 INSTANT = 1e-6
 """After so many refusals so many seconds of sleep: else a handler that could go on waits for the interpreter's lock until
 this thread has nothing to do, or for 5 ms."""
@@ -112,6 +112,7 @@ class Pressure:
         self._refuse = refuse
         self._held: dict[Queue, _Full] = {}
         self._refusals = Quota(REFUSALS, loop.now)
+        self._resting: set[Connection] = set()  # read again when there is time to refuse more
         self._longest = settings.handler_limit / 2
         self.weight = Weight()
         self.counts: Counter[str] = Counter()
@@ -194,10 +195,15 @@ class Pressure:
         if not self.counts["refused"] % YIELD:
             time.sleep(INSTANT)
         debt = self._refusals.owe(now, 1)
-        if debt:
+        if debt and connection not in self._resting:
+            self._resting.add(connection)
             connection.pause_reading(REFUSED)
-            self._loop.call_later(debt, connection.resume_reading, REFUSED)
+            self._loop.call_later(debt, self._rested, connection)
         return True
+
+    def _rested(self, connection: Connection) -> None:
+        self._resting.discard(connection)
+        connection.resume_reading(REFUSED)
 
     def _fill(self, queue: Queue, high: int, low: int) -> _Full:
         if not self._held:
