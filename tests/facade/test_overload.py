@@ -155,6 +155,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pressure_module, "PATIENCE", 10 * BOUND)
 
 
+@pytest.mark.holds("R29")
 def test_each_request_is_handled_in_order_or_refused_and_never_both(impatient: None) -> None:
     with busy() as bob:
         peer = bob.peer()
@@ -217,6 +218,7 @@ def test_others_have_room_while_one_connection_floods(impatient: None) -> None:
         assert 503 in flood.codes(flooded)
 
 
+@pytest.mark.holds("F21")
 def test_a_handler_that_hangs_keeps_nobody_else_from_the_connection() -> None:
     with busy() as bob:
         peer = bob.peer()
