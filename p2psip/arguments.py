@@ -56,7 +56,9 @@ def text(value: str, what: str) -> str:
 
 def address(value: RealTimeAddress | str) -> RealTimeAddress:
     """An address from an address or its text."""
-    return value if isinstance(value, RealTimeAddress) else _address(value)
+    if isinstance(value, RealTimeAddress):
+        return value
+    return _address(value) if isinstance(value, str) else RealTimeAddress(value)
 
 
 @functools.lru_cache(maxsize=1024)

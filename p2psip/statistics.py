@@ -8,15 +8,13 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from p2psip.core.engine import KNOWN_METHODS
 from p2psip.errors import TlsFailureReason
+from p2psip.message.names import KNOWN_METHODS
+from p2psip.net.counts import OTHER
 from p2psip.sync.latency import BOUNDS
 
 if TYPE_CHECKING:
     from p2psip.stack import Stack
-
-OTHER = "other"
-"""Methods that the library does not know: a stranger could think of any number of them."""
 
 HANDSHAKE_RESULTS = (
     "ok",
@@ -293,7 +291,7 @@ def _messages(kinds: Iterable[tuple[str | int, int]], malformed: int) -> Message
         if isinstance(kind, int):
             responses[kind] += count
         else:
-            requests[kind if kind in KNOWN_METHODS else OTHER] += count
+            requests[kind] += count
     return MessageStatistics(
         MappingProxyType(dict(sorted(requests.items()))), MappingProxyType(dict(sorted(responses.items()))), malformed
     )

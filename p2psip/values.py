@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from p2psip.errors import MessageParsingException
 from p2psip.message import NameAddr, Request, Response, SipUri
+from p2psip.message.headers import check_encodable
 from p2psip.message.names import shown_value
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class SignalingHeader:
     """A header of a message: name and unfolded value. Immutable.
 
     Raises:
-        ValueError: The name is not a token, or the value contains a control character other than the tabulator.
+        ValueError: The name is not a token, or the value contains a control character other than the tabulator, or half of
+            a surrogate pair, which cannot be written as UTF-8.
     """
 
     __slots__ = ("_name", "_value")
@@ -65,6 +67,7 @@ class SignalingHeader:
                 f"The value of the header {name} contains CR, LF, NUL or another control character, "
                 "which would end the header or make peers refuse the message."
             )
+        check_encodable(value)
         self._name = name
         self._value = value
 
@@ -133,7 +136,7 @@ class RealTimeAddress:
                 frozenset((name.lower(), value and value.lower()) for name, value in parsed.parameters.items()),
                 frozenset(parsed.headers),
             )
-        elif scheme == "tel" and re.fullmatch(r"[+0-9A-Fa-f*#().\-]+(;[^\s<>\"]*)?", uri[4:]):
+        elif scheme == "tel" and re.fullmatch(r"[+0-9A-Fa-f*#().\-]+(;[!#-;=?-~]*)?", uri[4:]):
             number, _, parameters = uri[4:].partition(";")
             key = (re.sub(r"[().\-]", "", number).lower(), frozenset(parameters.lower().split(";")))
         else:
@@ -420,6 +423,7 @@ def checked_content_type(content_type: str) -> str:
         raise TypeError(f"A content type is str, not {type(content_type).__name__}.")
     if not _MEDIA_TYPE.fullmatch(content_type) or has_controls(content_type):
         raise ValueError(f"{content_type!r} is not a content type such as 'text/plain;charset=utf-8'.")
+    check_encodable(content_type)
     return content_type
 
 

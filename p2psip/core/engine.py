@@ -31,7 +31,6 @@ from p2psip.core.transaction import (
 from p2psip.core.uas import (
     BUSY,
     CANCELLED_METHODS,
-    KNOWN_METHODS,
     Refusal,
     admit,
     find_endpoint,
@@ -43,6 +42,7 @@ from p2psip.core.uas import (
 from p2psip.core.usage import Acceptor, Usage, UsageFinder
 from p2psip.errors import MessageParsingException, RealTimeException, fresh
 from p2psip.message import Malformed, Request, Response, create_cancel
+from p2psip.message.names import KNOWN_METHODS
 from p2psip.timers import Timers
 
 __all__ = ["KNOWN_METHODS", "ClientRequest", "Engine", "Tokens"]
@@ -172,17 +172,17 @@ class Engine:
         request = client_request.request
         try:
             client_request.complete_for(flow)
+            branch = self._put_via(request, flow)
+            kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
+            transaction = kind(self, flow, (branch, request.method), request, client_request)
+            self._start_client(transaction)
         except Exception as error:  # somebody waits for this request, whatever has gone wrong
             client_request.fail(error)
             return
-        branch = self._put_via(request, flow)
-        kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
-        transaction = kind(self, flow, (branch, request.method), request, client_request)
         del self._opening[client_request]
         client_request.flow = flow
         client_request.transaction = transaction
         flow.unanswered += 1
-        self._start_client(transaction)
         client_request.leave_to_transaction()
 
     def open_again(self, client_request: ClientRequest, flow: Flow | None) -> None:
@@ -482,9 +482,9 @@ class Engine:
             del self._flows[transaction.flow]
 
     def _start_client(self, transaction: ClientTransaction) -> None:
+        transaction.start()  # what cannot be written is not begun
         self._clients[transaction.key] = transaction
         self._flows[transaction.flow].clients[transaction] = None
-        transaction.start()
         self.counts.clients += 1
 
     def _start_server(self, flow: Flow, request: Request, key: object, to_tag: str) -> ServerTransaction:

@@ -17,32 +17,11 @@ from p2psip.core.sender import Sender
 from p2psip.enums import SenderPolicy
 from p2psip.errors import MessageParsingException
 from p2psip.message import Request, Response, Via, create_response, is_token, split_list, stateless_tag
+from p2psip.message.names import KNOWN_METHODS
 
 if TYPE_CHECKING:
     from p2psip.core.tokens import Tokens
     from p2psip.core.transaction import ServerTransaction
-
-KNOWN_METHODS = frozenset(
-    (
-        "ACK",
-        "BENOTIFY",
-        "BYE",
-        "CANCEL",
-        "INFO",
-        "INVITE",
-        "MESSAGE",
-        "NOTIFY",
-        "OPTIONS",
-        "PRACK",
-        "PUBLISH",
-        "REFER",
-        "REGISTER",
-        "SERVICE",
-        "SUBSCRIBE",
-        "UPDATE",
-    )
-)
-"""Methods that the library knows, whether or not anybody takes them: 405 where nobody does, 501 for all others."""
 
 CANCELLED_METHODS = ("INVITE", *sorted(KNOWN_METHODS - {"ACK", "CANCEL", "INVITE"}))
 """What a CANCEL may be meant for, which it does not say."""

@@ -1,4 +1,4 @@
-"""Names of header fields: long and compact forms, which hold lists, which must be alone."""
+"""Names of header fields: long and compact forms, which hold lists, which must be alone; and names of methods."""
 
 from __future__ import annotations
 
@@ -60,6 +60,28 @@ SINGLE_FIELDS = ("content-length", "content-type", "max-forwards")
 
 SECRET_FIELDS = frozenset({"authorization", "proxy-authorization", "authentication-info", "proxy-authentication-info"})
 """Keys of the fields that are not shown, because they prove who somebody is."""
+
+KNOWN_METHODS = frozenset(
+    (
+        "ACK",
+        "BENOTIFY",
+        "BYE",
+        "CANCEL",
+        "INFO",
+        "INVITE",
+        "MESSAGE",
+        "NOTIFY",
+        "OPTIONS",
+        "PRACK",
+        "PUBLISH",
+        "REFER",
+        "REGISTER",
+        "SERVICE",
+        "SUBSCRIBE",
+        "UPDATE",
+    )
+)
+"""Methods that the library knows, whether or not anybody takes them: 405 where nobody does, 501 for all others."""
 
 _LONG = {name.lower(): name for name in (*_LISTS.split(), *_OTHERS.split())}
 

@@ -14,10 +14,10 @@ from p2psip.errors import (
     TlsFailureReason,
 )
 from p2psip.message import Malformed, Request, Response
+from p2psip.message.names import KNOWN_METHODS
 
-LONGEST_KIND = 32
-MOST_KINDS = 1000
-"""Methods and status codes that are told apart; a stranger could think of any number of them."""
+OTHER = "other"
+"""Methods that the library does not know: a stranger could think of any number of them."""
 
 
 class Counts:
@@ -64,21 +64,13 @@ class Counts:
         """Some more."""
         received = self.received
         for message in messages:
-            kind: str | int
             if type(message) is Response:
-                kind = message.status_code
+                received[message.status_code] += 1  # three digits
             elif type(message) is Request:
-                kind = message.method
+                received[message.method if message.method in KNOWN_METHODS else OTHER] += 1
             else:
                 self.malformed += 1
                 self.limit_reached(message.error)  # type: ignore[union-attr]
-                continue
-            if kind in received:
-                received[kind] += 1
-            elif len(received) < MOST_KINDS and (isinstance(kind, int) or len(kind) <= LONGEST_KIND):
-                received[kind] = 1
-            else:
-                received["other"] += 1
 
     def limit_reached(self, error: RealTimeException) -> None:
         """Something was refused; it counts where that was for a limit."""

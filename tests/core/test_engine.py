@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from core_support import TARGET, FakeFlow, Pair, Side, changed, incoming, make_record, make_request
 
-from p2psip.core.effects import Send
+from p2psip.core.effects import Complete, Send
 from p2psip.core.engine import ClientRequest
 from p2psip.core.transaction import ServerTransaction, Transaction
 from p2psip.errors import (
@@ -544,3 +544,18 @@ def test_time_moves_only_by_its_argument() -> None:
     assert pair.bob.engine.next_deadline() == 3.5
     pair.alice.engine.advance(31.0)
     assert pair.alice.take() == []
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["flow at hand", "flow opened"])
+def test_what_cannot_be_written_ends_and_leaves_nothing(is_there: bool) -> None:
+    pair = Pair()
+    engine, flow = pair.alice.engine, pair.flow
+    request = Request.of_lines("MESSAGE", "sip:b@b.example", [*make_request().headers._lines, "X: \ud800"])
+    client_request = engine.send_request(0.0, request, TARGET, "user", flow=flow if is_there else None)
+    if not is_there:
+        engine.take_effects()
+        engine.flow_opened(0.0, client_request, flow)
+    (told,) = engine.take_effects()
+    assert isinstance(told, Complete) and isinstance(told.error, UnicodeEncodeError)
+    assert flow.unanswered == 0 and engine.next_deadline() is None
+    assert not engine._clients and not engine._opening and not engine._flows

@@ -35,6 +35,8 @@ POISON = {
     "quoted": 'x"\r\nInjected: 1\r\nX: "',
     "end of the head": "x\r\n\r\nInjected: 1",
     "vertical tab": "x\x0bInjected: 1",
+    "NUL without a space": "x\0Injected:1",
+    "half of a surrogate pair": "x\ud800Injected:1",
 }
 OFFER = ContentDescription("application/sdp", b"v=0\r\n")
 
@@ -153,6 +155,9 @@ USES: dict[str, Use] = {
     "parameter of a content type": lambda pair, text: message(pair, None, f"text/plain;x={text}", "x"),
     "value of a header": lambda pair, text: message(pair, headers=[("X", text)]),
     "identity": lambda pair, text: message(pair, options=SendMessageOptions(local_identity=text)),
+    "identity of a telephone": lambda pair, text: message(
+        pair, options=SendMessageOptions(local_identity=f"tel:+1;x={text}")
+    ),
     "name of an identity": lambda pair, text: message(
         pair, options=SendMessageOptions(local_identity=("sip:a@a.example", text))
     ),
@@ -210,6 +215,7 @@ USES: dict[str, Use] = {
         f"text/{text}", "x"
     ),
     "referred target": lambda pair, text: pair.alice.begin_refer(pair.bob.uri, f"sip:{text}@c.example"),
+    "referred telephone": lambda pair, text: pair.alice.begin_refer(pair.bob.uri, f"tel:+1;x={text}"),
     "header of a transfer": lambda pair, text: pair.alice.begin_refer(pair.bob.uri, "sip:c@c.example", [("X", text)]),
 }
 
