@@ -50,23 +50,27 @@ class _Stream:
 class _Tap:
     """Tells the writer what connections carry (:class:`p2psip.net.tap.Tap`)."""
 
-    def __init__(self, put: Callable[[_Event, int], object]) -> None:
+    def __init__(self, put: Callable[[_Event, int, bool], bool]) -> None:
         self._put = put
+        self._begun: set[int] = set()  # those whose beginning was not left out; so their end is not either
 
     def opened(self, number: int, local: tuple[str, int], remote: tuple[str, int], is_incoming: bool) -> None:
-        self._put(_Event("opened", number, time.time(), (local, remote, is_incoming)), 0)
+        if self._put(_Event("opened", number, time.time(), (local, remote, is_incoming)), 0, False):
+            self._begun.add(number)
 
     def securing(self, number: int) -> None:
-        self._put(_Event("securing", number, 0.0), 0)
+        self._put(_Event("securing", number, 0.0), 0, False)
 
     def secured(self, number: int) -> None:
-        self._put(_Event("secured", number, 0.0), 0)
+        self._put(_Event("secured", number, 0.0), 0, False)
 
     def carried(self, number: int, is_sent: bool, offset: int, data: bytes) -> None:
-        self._put(_Event("carried", number, time.time(), (is_sent, offset, data)), len(data))
+        self._put(_Event("carried", number, time.time(), (is_sent, offset, data)), len(data), False)
 
     def closed(self, number: int, by_peer: bool) -> None:
-        self._put(_Event("closed", number, time.time(), (by_peer,)), 0)
+        if number in self._begun:
+            self._begun.remove(number)
+            self._put(_Event("closed", number, time.time(), (by_peer,)), 0, True)
 
 
 class CaptureFile(Recording):

@@ -158,13 +158,15 @@ class Observing:
                 )
             made = CaptureFile(path, size, self._stack.loop.name, self._given_key_log, self._stack.network.has_tls)
             self._recordings.append(made)
-        made._start(functools.partial(self._forget_capture, made))
+        forget = functools.partial(self._forget_capture, made)
         try:
             self._keys_go_to(made._key_log)
             self._stack.network.tapping.tap = made._tap
         except BaseException:
+            made._start(forget)
             made.close()
             raise
+        made._start(forget)  # from now on it may end by itself
         return made
 
     def _forget_capture(self, capture: CaptureFile) -> None:

@@ -47,9 +47,14 @@ class Recording:
     def _open(self, append: bool) -> BinaryIO:
         """For its owner's eyes only, also where the file was there."""
         flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC) | getattr(os, "O_BINARY", 0)
+        flags |= getattr(os, "O_NONBLOCK", 0)  # else a pipe that nobody reads would be waited for
         descriptor = os.open(self._path, flags, 0o600)
         if hasattr(os, "fchmod"):
-            os.fchmod(descriptor, 0o600)
+            try:
+                os.fchmod(descriptor, 0o600)
+            except OSError:
+                os.close(descriptor)
+                raise
         return os.fdopen(descriptor, "ab" if append else "wb")
 
     @property
@@ -69,6 +74,8 @@ class Recording:
 
     def close(self) -> None:
         """Record no more, and write what is recorded. Blocks for 5 s at most; allowed in handlers, and twice."""
+        if self._closed.is_set():  # by itself, or it is that of the process that this one was forked from
+            return
         self._detach()
         self._is_over = True
         self._queue.put(None)
@@ -86,12 +93,12 @@ class Recording:
 
     # ------------------------------------------------------------------ who records
 
-    def _put(self, entry: Any, size: int) -> bool:
-        """Loop thread: have it written, or count it."""
+    def _put(self, entry: Any, size: int, must: bool = False) -> bool:
+        """Loop thread: have it written, or count it. ``must``: it is written in any case, because it ends something."""
         if self._is_over:
             return False
         size += OVERHEAD
-        if self._put_bytes + size - self._taken_bytes > QUEUE:
+        if self._put_bytes + size - self._taken_bytes > QUEUE and not must:
             self._left_out += 1
             return False
         self._put_bytes += size
@@ -118,11 +125,11 @@ class Recording:
             _log.error("The file %s could not be written, so no more is recorded there.", self._path, exc_info=error)
         finally:
             self._is_over = True
-            try:
-                self._file.close()
-            except OSError:
-                pass
-            self._clean_up()
+            for step in (self._file.close, self._detach, self._clean_up):
+                try:
+                    step()
+                except Exception as error:
+                    _log.error("The file %s has not ended as it should.", self._path, exc_info=error)
             self._closed.set()
 
     def _begin(self) -> None:

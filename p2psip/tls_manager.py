@@ -169,7 +169,8 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
             try:
                 self._swap(self._contexts())
             except BaseException:
-                self._keys_to = previous
+                if path is not None:  # else nobody is to write into that file again
+                    self._keys_to = previous
                 raise
 
     # ------------------------------------------------------------------ our certificate

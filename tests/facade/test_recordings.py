@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import re
+import signal
 import socket
 import stat
 import threading
@@ -362,6 +363,77 @@ def test_the_child_of_a_fork_writes_nothing(pair: EndpointPair, tmp_path: Path) 
         assert os.waitpid(child, 0)[1] == 0
         talk(pair)
     assert path.read_text().count("# ended") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_the_child_of_a_fork_waits_for_no_lock_of_the_parent(pair: EndpointPair, tmp_path: Path) -> None:
+    manager = pair.bob.connection_manager
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with manager._lock:
+            held.set()
+            done.wait(BOUND)
+
+    with manager.trace_to(tmp_path / "trace") as trace:
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(BOUND)
+        child = os.fork()
+        if not child:
+            signal.alarm(5)
+            trace.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        done.set()
+        holder.join(BOUND)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_nobody_reads_is_not_waited_for(pair: EndpointPair, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError):
+        pair.bob.connection_manager.trace_to(tmp_path / "pipe")
+
+
+def test_what_has_ended_by_itself_is_forgotten_and_its_keys_are_gone(tmp_path: Path) -> None:
+    """A certificate that is read anew would make the file of the keys once more."""
+    authority = CertificateAuthority()
+    issued = authority.issue("sip:carol.example", "carol.example")
+    for name, octets in (("c.pem", issued.pem), ("c.key", issued.key_pem()), ("roots.pem", authority.pem)):
+        (tmp_path / name).touch(0o600)
+        (tmp_path / name).write_bytes(octets)
+    with endpoint_pair(authority=authority) as pair:
+        pair.bob.message_received += lambda sender, args: None
+        with living_in(pair.network), contextlib.ExitStack() as end:
+            manager = end.enter_context(
+                RealTimeServerTlsConnectionManager.from_files(
+                    tmp_path / "c.pem", tmp_path / "c.key", trusted_roots=tmp_path / "roots.pem"
+                )
+            )
+            carol = SipPeerToPeerEndpoint("sip:carol@carol.example", manager)
+            capture = manager.capture_to(tmp_path / "packets", maximum_bytes=4096)
+            carol.send_message(MessageType.MESSAGE, pair.bob.uri, body="x" * 5000, timeout=BOUND)
+            assert capture._closed.wait(BOUND) and capture.is_full
+            manager.reload_certificates()
+            assert not list(tmp_path.glob(".p2psip-*")) and manager._stack.network.tapping.tap is None
+            with manager.capture_to(tmp_path / "more"):
+                pass
+            capture.close()
+
+
+def test_the_end_of_a_connection_is_never_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever writes would remember it for ever."""
+    monkeypatch.setattr(recording, "QUEUE", 2 * recording.OVERHEAD)
+    capture = CaptureFile(tmp_path / "packets", 100_000, "a test", None, False)
+    for number in (1, 2, 3):
+        capture._tap.opened(number, ("192.0.2.1", 5060), ("192.0.2.2", 5060), True)
+    assert capture.left_out == 1
+    for number in (1, 2, 3):
+        capture._tap.closed(number, True)
+    capture._start(lambda: None)
+    capture.close()
+    assert capture._streams == {}
 
 
 def test_slow_readers_and_full_pipes_do_not_hurt(tmp_path: Path) -> None:
