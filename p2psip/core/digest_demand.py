@@ -23,6 +23,9 @@ LIFETIME = 300.0
 """Seconds that a nonce is good for; then the same answer is asked for with another one (``stale``)."""
 MAXIMUM_NONCES = 10_000
 """Nonces whose counts are kept; when there are more, the oldest are good no longer."""
+MAXIMUM_PROOFS = 4
+"""Authorization fields of a request that are looked at: each costs the hashes of its proof, the one of the whole body with
+``auth-int``. One for each realm is usual."""
 WINDOW = 64
 """How far counts of one nonce may overtake each other, on several connections."""
 
@@ -171,14 +174,13 @@ _NOBODY = Credential("", "", allow_md5=True)
 
 
 def _credentials_of(request: Request) -> list[dict[str, str]]:
-    """What the Authorization fields say, as far as they can be read."""
+    """What the first Authorization fields say, as far as they can be read."""
     found = []
-    for name, value in request.headers:
-        if name.lower() == "authorization":
-            try:
-                scheme, params = parse_field(name, value)
-            except MessageParsingException:
-                continue
-            if scheme.lower() == "digest":
-                found.append(params)
+    for value in request.headers.get_all("Authorization")[:MAXIMUM_PROOFS]:
+        try:
+            scheme, params = parse_field("Authorization", value)
+        except MessageParsingException:
+            continue
+        if scheme.lower() == "digest":
+            found.append(params)
     return found

@@ -11,7 +11,7 @@ from core_support import FakeFlow, Side, Target, make_record, make_request, rece
 
 from p2psip.core.authentication import MAXIMUM_KNOWN, Credential
 from p2psip.core.digest import secret_of
-from p2psip.core.digest_demand import LIFETIME, MAXIMUM_NONCES, DigestDemand
+from p2psip.core.digest_demand import LIFETIME, MAXIMUM_NONCES, MAXIMUM_PROOFS, DigestDemand
 from p2psip.message import Request, Response, create_response
 
 TARGET = Target("TCP", "proxy.example", 5060, None)
@@ -466,3 +466,14 @@ def test_a_call_that_is_taken_back_is_authenticated(world: World) -> None:
     assert [(m.cseq.number, "Authorization" in m.headers) for m in cancels] == [(2, False)]
     check_all_were_challenged(world, "INVITE", "PRACK")
     world.assert_over()
+
+
+@pytest.mark.parametrize("before", [MAXIMUM_PROOFS - 1, MAXIMUM_PROOFS])
+def test_a_request_gets_so_many_proofs_looked_at_and_not_more(before: int) -> None:
+    """Else a stranger's request could have its body hashed some hundred times."""
+    server = Server(demand())
+    asked = server.take()
+    assert asked is not None
+    good = proof(asked)
+    answer = server.take(*[("Authorization", good[1].replace("alice", f"alice{n}")) for n in range(before)], good)
+    assert (None if answer is None else answer.status_code) == (None if before < MAXIMUM_PROOFS else 401)
