@@ -26,6 +26,8 @@ LOOK = 0.02
 """Seconds between two looks at queues that are full."""
 REFUSALS = 2000.0
 """A second. To refuse is work as well, and handlers want the processor too; what is more stays unread meanwhile."""
+REST = 1.0
+"""Seconds that a connection stays unread for that at most: what others owe is not to keep its answers to us for long."""
 YIELD = 15
 INSTANT = 1e-6
 """After so many refusals so many seconds of sleep: else a handler that could go on waits for the interpreter's lock until
@@ -198,7 +200,7 @@ class Pressure:
         if debt and connection not in self._resting:
             self._resting.add(connection)
             connection.pause_reading(REFUSED)
-            self._loop.call_later(debt, self._rested, connection)
+            self._loop.call_later(min(debt, REST), self._rested, connection)
         return True
 
     def _rested(self, connection: Connection) -> None:

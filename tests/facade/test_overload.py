@@ -8,6 +8,7 @@ import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -333,6 +334,27 @@ def test_who_refuses_lets_handlers_work(impatient: None, monkeypatch: pytest.Mon
         bob.wait(lambda: pressure_module.REFUSED in connection._paused)
         bob.release.set()
         assert set(peer.codes(names)) == {200, 503}
+
+
+class Hashable(SimpleNamespace):
+    """Whatever is given."""
+
+    __hash__ = object.__hash__
+
+
+def test_what_others_owe_keeps_nobody_unread_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of many connections brings a few requests more than can be refused now."""
+    monkeypatch.setattr(pressure_module, "YIELD", 10**9)
+    rests: list[float] = []
+    loop: Any = SimpleNamespace(now=0.0, call_later=lambda delay, function, *args: rests.append(delay))
+    pressure = Pressure(loop, ManagerSettings(), lambda transaction: None)
+    strand: Any = Hashable(depth=5000)
+    for _ in range(4000):
+        flow = Hashable(owed=5000, pause_reading=lambda why: None)
+        transaction: Any = SimpleNamespace(flow=flow, request=SimpleNamespace(to_bytes=bytes))
+        for _ in range(3):
+            pressure.deliver(strand, transaction, print)
+    assert pressure.counts["refused"] == 12_000 and max(rests) == pressure_module.REST
 
 
 @pytest.mark.parametrize("who", ["subscriber", "notifier"])
