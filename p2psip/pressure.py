@@ -24,7 +24,7 @@ PATIENCE = 0.5
 """Seconds that requests stay unread so that handlers can catch up."""
 LOOK = 0.02
 """Seconds between two looks at queues that are full."""
-REFUSALS = 2000.0
+REFUSALS = 4000.0
 """A second. To refuse is work as well, and handlers want the processor too; what is more stays unread meanwhile."""
 REST = 1.0
 """Seconds that a connection stays unread for that at most: what others owe is not to keep its answers to us for long."""
