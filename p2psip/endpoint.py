@@ -6,7 +6,6 @@ import abc
 import concurrent.futures
 import dataclasses
 import secrets
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,7 +31,7 @@ from p2psip.net.loop import LoopEnded
 from p2psip.net.network import Target
 from p2psip.referral import ReferDetails, ReferStatus, begin_refer_outside
 from p2psip.stack import Stack
-from p2psip.sync import Event, Operation
+from p2psip.sync import Event, Operation, fork_safe_lock
 from p2psip.values import RealTimeAddress, SendMessageOptions, SipResponseData
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class RealTimeEndpoint(Capabilities, Admission, Hosting, abc.ABC):
         self._gruu = None if settings.gruu is None else arguments.gruu(settings.gruu)
         self._headers = arguments.headers(settings.headers)
         self._opaque = secrets.token_hex(8)
-        self._lock = threading.RLock()  # a signal handler may come back here
+        self._lock = fork_safe_lock()
         self._state = EndpointState.DISCONNECTED
         self._termination: Operation[None] | None = None
         self._draining = False

@@ -6,7 +6,6 @@ import abc
 import atexit
 import concurrent.futures
 import itertools
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -34,7 +33,7 @@ from p2psip.net.pool import Pool
 from p2psip.observing import Observing
 from p2psip.recording import Recording
 from p2psip.stack import Stack, StackOwner
-from p2psip.sync import Deadline, Event, Operation, Strand, worker_blocks
+from p2psip.sync import Deadline, Event, Operation, Strand, fork_safe_lock, worker_blocks
 from p2psip.trace import mask
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class RealTimeConnectionManager(Observing, abc.ABC):
         self._settings = (
             ManagerSettings() if settings is None else arguments.instance(settings, ManagerSettings, "settings")
         )
-        self._lock = threading.RLock()  # a signal handler may come back here
+        self._lock = fork_safe_lock()
         self._endpoints: list[RealTimeEndpoint] = []
         self._disposed = False
         self._gone: Operation[None] = Operation("dispose", callbacks=_no_workers)
@@ -400,7 +399,7 @@ class _DefaultManager:
     """The shared TCP manager, as an attribute of the endpoint class: None until an endpoint needs it."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may come back here
+        self._lock = fork_safe_lock()
         self._manager: RealTimeServerTcpConnectionManager | None = None
 
     def __get__(self, instance: object, owner: type | None = None) -> RealTimeServerTcpConnectionManager | None:

@@ -99,10 +99,11 @@ class Observing:
 
         Args:
             path: The file. When it would become larger than ``maximum_bytes`` it is renamed to the same with ``.1`` behind
-                it, in place of an older one, and begun anew: both together are at most twice as large.
+                it, in place of an older one, and begun anew: both together are at most twice as large, unless one message
+                alone is larger than that.
             maximum_bytes: At least 4096.
-            mask_secrets: ``***`` in place of what Authorization and its like say. Without it whoever has the file can
-                try passwords on them.
+            mask_secrets: ``***`` in place of what Authorization and its like say in the head of a message. Without it
+                whoever has the file can try passwords on them. Bodies, and a password in a URI, are written as they are.
 
         Returns:
             A context manager; its ``close()`` ends it, and so does ``dispose()``. ``left_out`` counts what is missing.

@@ -74,9 +74,27 @@ class Transaction(Protocol):
 
 
 class Weight:
-    """Bytes of the heavy requests that wait for handlers, in whatever strand."""
+    """Bytes of the heavy requests that wait for handlers, in whatever strand.
 
-    depth = 0
+    Attributes:
+        shares: What came over which connection.
+    """
+
+    __slots__ = ("shares",)
+
+    def __init__(self) -> None:
+        self.shares: Counter[Connection] = Counter()
+
+    @property
+    def depth(self) -> int:
+        """All together."""
+        return self.shares.total()
+
+    def lighten(self, connection: Connection, size: int) -> None:
+        """So much less."""
+        self.shares[connection] -= size
+        if not self.shares[connection]:
+            del self.shares[connection]
 
 
 class _Full:
@@ -129,7 +147,7 @@ class Pressure:
             self._refuse(transaction)
             return
         if size >= HEAVY:
-            self.weight.depth += size
+            self.weight.shares[transaction.flow] += size
         strand.post(self._turn, self._loop.now, size, transaction, function, args)
 
     def guard(self, acceptors: dict[str, Callable[..., object]], workers: Queue) -> None:
@@ -176,7 +194,8 @@ class Pressure:
         if size < HEAVY:
             return False
         high = self._settings.maximum_buffered // 4
-        return self.weight.depth >= high and self._is_crowded(self.weight, high, high // 2, connection, high)
+        share = self.weight.shares[connection]
+        return self.weight.depth >= high and self._is_crowded(self.weight, high, high // 2, connection, share)
 
     def _is_crowded(self, queue: Queue, high: int, low: int, connection: Connection, share: int) -> bool:
         """The queue is above its high mark, and at most so much in it is from that connection: which is read no more
@@ -258,7 +277,7 @@ class Pressure:
         """Worker thread: what was delivered then is at the head of its strand. If its sender has no answer yet, and
         there is time enough to give one, it is handled."""
         if size >= HEAVY:
-            self._post(self._lighten, size)
+            self._post(self.weight.lighten, transaction.flow, size)
         if transaction.is_answered:
             return
         if self._loop.clock.now() - since > self._longest:
@@ -271,9 +290,6 @@ class Pressure:
             self._loop.post(function, *args)
         except LoopEnded:
             pass
-
-    def _lighten(self, size: int) -> None:
-        self.weight.depth -= size
 
     def _refuse_late(self, transaction: Transaction) -> None:
         self.counts["refused"] += 1

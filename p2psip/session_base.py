@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ from p2psip.session_events import (
     TerminatedByRemoteEventArgs,
 )
 from p2psip.session_properties import SessionProperties
-from p2psip.sync import Event, Operation
+from p2psip.sync import Event, Operation, fork_safe_lock
 from p2psip.values import RealTimeAddress, SipRequestData, SipResponseData
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class SessionBase(SessionProperties):
 
     def __init__(self, endpoint: RealTimeEndpoint, target: RealTimeAddress | None, core: Session, name: str) -> None:
         super().__init__(endpoint, target, core, name)
-        self._lock = threading.RLock()  # a signal handler may come back here
+        self._lock = fork_safe_lock()
         self._follows_all = False
         self._termination: Operation[None] | None = None
         self._negotiation = Negotiation(self)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -39,7 +38,7 @@ from p2psip.net.network import Network, SocketFactory, Target
 from p2psip.net.pool import Pool
 from p2psip.net.resolver import Resolver
 from p2psip.pressure import Pressure
-from p2psip.sync import Dispatcher, Event, OnError, Operation, Strand, forbid_blocking
+from p2psip.sync import Dispatcher, Event, OnError, Operation, Strand, forbid_blocking, fork_safe_lock
 from p2psip.tokens import SecretTokens
 from p2psip.trace import excerpt
 
@@ -139,7 +138,7 @@ class Stack:
         self.traces: tuple[
             Callable[[str, Connection, float, bytes], object], ...
         ] = ()  # told of each message, on the loop
-        self._start_lock = threading.RLock()  # a signal handler may come back here
+        self._start_lock = fork_safe_lock()
         self._started = False
         self._running = False
         self.pressure = Pressure(self.loop, settings, self._refuse)

@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from p2psip.errors import TlsFailureReason
-from p2psip.message.names import KNOWN_METHODS
-from p2psip.net.counts import OTHER
+from p2psip.net.counts import Sent
 from p2psip.sync.latency import BOUNDS
 
 if TYPE_CHECKING:
@@ -236,7 +235,7 @@ def statistics_of(stack: Stack, uptime: float) -> ManagerStatistics:
             counts.bytes_sent,
             counts.bytes_received,
         ),
-        _messages(((_kind_sent(kind), count) for kind, count in dict(counts.sent).items()), 0),
+        _messages(((Sent.kind(kind), count) for kind, count in dict(counts.sent).items()), 0),
         _messages(dict(counts.received).items(), counts.malformed),
         TransactionStatistics(
             len(engine._clients),
@@ -272,16 +271,6 @@ def statistics_of(stack: Stack, uptime: float) -> ManagerStatistics:
 
 _BY_PARSER = frozenset(("maximum_start_line", "maximum_head", "maximum_body"))
 """Counted where they are found, and not once more when the connection ends by them."""
-
-_BY_BEGINNING = {method.encode()[:7]: method for method in KNOWN_METHODS}
-_BY_BEGINNING |= {f"{method} ".encode(): method for method in KNOWN_METHODS if len(method) < 7}
-
-
-def _kind_sent(beginning: bytes) -> str | int:
-    """What message it was that began with these octets: the first 7 of a request, a response's status code."""
-    if beginning.isdigit():
-        return int(beginning)
-    return _BY_BEGINNING.get(beginning) or _BY_BEGINNING.get(beginning.partition(b" ")[0] + b" ", OTHER)
 
 
 def _messages(kinds: Iterable[tuple[str | int, int]], malformed: int) -> MessageStatistics:

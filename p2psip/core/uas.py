@@ -85,7 +85,11 @@ def _prove(now: float, transaction: ServerTransaction, record: EndpointRecord, t
 
 def veil(now: float, transaction: ServerTransaction, refusal: Refusal, directory: Directory, tokens: Tokens) -> Refusal:
     """How a request is refused for which there is no endpoint, or none now. Where endpoints want to know who asks, strangers
-    are told nothing else of who is not here than of who is (RFC 3261 8.2: authentication comes first)."""
+    are told nothing else of who is not here than of who is (RFC 3261 8.2: authentication comes first).
+
+    That is so for endpoints of one realm: of several the first one's is named. And no more of them are asked than ``ASKED``:
+    who is known to the others only hears that he is to prove it.
+    """
     if refusal.status_code == 481:
         return refusal
     wanted = None

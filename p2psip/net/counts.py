@@ -20,6 +20,31 @@ OTHER = "other"
 """Methods that the library does not know: a stranger could think of any number of them."""
 
 
+MOST_KINDS = 1000
+"""Of messages that we send: an application may think of any number of methods."""
+_BEGINNINGS = {method.encode()[:7]: method for method in KNOWN_METHODS}
+_BEGINNINGS |= {f"{method} ".encode(): method for method in KNOWN_METHODS if len(method) < 7}
+
+
+class Sent(dict[bytes, int]):
+    """Messages that we sent, by the first 7 octets of a request, or the status code of a response."""
+
+    __slots__ = ()
+
+    def __missing__(self, kind: bytes) -> int:
+        if len(self) >= MOST_KINDS:
+            others = [each for each in self if self.kind(each) == OTHER]
+            self[OTHER.encode()] = sum(map(self.pop, others))
+        return 0
+
+    @staticmethod
+    def kind(beginning: bytes) -> str | int:
+        """Which method or status code that is."""
+        if beginning.isdigit():
+            return int(beginning)
+        return _BEGINNINGS.get(beginning) or _BEGINNINGS.get(beginning.partition(b" ")[0] + b" ", OTHER)
+
+
 class Counts:
     """Counters of connections and of what they carry.
 
@@ -30,7 +55,7 @@ class Counts:
         refused: What a limit kept out, by the field of ``ManagerSettings``.
         timeouts: By the field of ``ManagerSettings``; those of connections are among ``closed``.
         bytes_sent, bytes_received: Without TLS and what is below it.
-        sent: Messages by what is cheap to look at: of a request the first 7 octets, of a response the status code.
+        sent: Messages by what is cheap to look at; see :class:`Sent`.
         received: Messages by method or status code.
         malformed: Messages that were none.
     """
@@ -56,7 +81,7 @@ class Counts:
         self.timeouts: Counter[str] = Counter()
         self.bytes_sent = 0
         self.bytes_received = 0
-        self.sent: defaultdict[bytes, int] = defaultdict(int)
+        self.sent = Sent()
         self.received: defaultdict[str | int, int] = defaultdict(int)
         self.malformed = 0
 

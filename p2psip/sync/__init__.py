@@ -6,7 +6,7 @@ from p2psip.sync.dispatch import Dispatcher
 from p2psip.sync.event import Event, Expectation, OnError
 from p2psip.sync.operation import Operation
 from p2psip.sync.strand import Strand
-from p2psip.sync.waiting import Deadline, forbid_blocking, worker_blocks
+from p2psip.sync.waiting import Deadline, forbid_blocking, fork_safe_lock, worker_blocks
 
 __all__ = [
     "Deadline",
@@ -17,5 +17,6 @@ __all__ = [
     "Operation",
     "Strand",
     "forbid_blocking",
+    "fork_safe_lock",
     "worker_blocks",
 ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from p2psip.errors import RealTimeInvalidOperationException
 
@@ -53,9 +54,21 @@ class _Process:
 
 process = _Process()
 
+_locks: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def fork_safe_lock() -> threading.RLock:
+    """A lock of an object that a forked child may ask to end: there nobody holds it, whoever did at that moment.
+    Reentrant: a signal handler may come back to it."""
+    made = threading.RLock()
+    _locks.add(made)
+    return made
+
 
 def _forked() -> None:
     process.generation += 1
+    for each in list(_locks):
+        each._at_fork_reinit()  # as the standard library does with its own
     here.forbidden = None
     here.worker = here.owner = here.strand = None
 

@@ -303,6 +303,17 @@ def test_what_waits_is_limited_by_its_bytes_as_well(impatient: None) -> None:
         bob.wait(lambda: bob.pressure.weight.depth == 0)
 
 
+def test_who_sends_much_leaves_room_for_others_who_do(impatient: None) -> None:
+    with busy(ManagerSettings(maximum_buffered=400_000)) as bob:
+        peer, other = bob.peer(), bob.peer()
+        names = [peer.send("slow", body=b"x" * 20_000) for _ in range(20)]
+        bob.wait(lambda: bob.pressure.counts["refused"] >= 10)
+        assert other.code(other.send("quick", body=b"x" * 20_000)) == 200
+        bob.release.set()
+        assert 503 in peer.codes(names)
+        bob.wait(lambda: not bob.pressure.weight.shares)
+
+
 def test_calls_that_find_no_worker_are_refused(impatient: None) -> None:
     with busy(dataclasses.replace(SETTINGS, maximum_workers=1)) as bob:
         seen: list[str] = []

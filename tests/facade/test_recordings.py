@@ -31,10 +31,8 @@ from p2psip import (
     SipPeerToPeerEndpoint,
     SipTransportType,
     TraceFile,
-    capture_file,
     recording,
 )
-from p2psip.logs import Log
 from p2psip.testing import CertificateAuthority, EndpointPair, endpoint_pair, living_in, tls_manager
 
 TCP, TLS = SipTransportType.TCP, SipTransportType.TLS
@@ -318,9 +316,8 @@ def test_what_the_disk_cannot_take_leaves_a_gap_that_is_told(tmp_path: Path, mon
 
 
 def test_one_at_a_time_and_the_log_says_so_once(
-    pair: EndpointPair, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    pair: EndpointPair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(capture_file, "_log", Log("p2psip.capture_file"))  # other tests may have used its lines up
     manager = pair.bob.connection_manager
     caplog.set_level(logging.WARNING)
     with manager.capture_to(tmp_path / "one"), pytest.raises(RealTimeInvalidOperationException):

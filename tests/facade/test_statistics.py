@@ -7,6 +7,7 @@ import dataclasses
 import json
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,8 +30,8 @@ from p2psip import (
 )
 from p2psip.core.engine import KNOWN_METHODS
 from p2psip.message import StreamFramer
-from p2psip.net.counts import Counts
-from p2psip.statistics import ENDINGS, HANDSHAKE_RESULTS, LIMITS, TIMEOUTS, _kind_sent
+from p2psip.net.counts import MOST_KINDS, Counts, Sent
+from p2psip.statistics import ENDINGS, HANDSHAKE_RESULTS, LIMITS, TIMEOUTS
 from p2psip.testing import CertificateAuthority, MemoryNetwork, endpoint_pair, living_in, tls_manager
 
 TCP = SipTransportType.TCP
@@ -444,11 +445,24 @@ def _parsed(octets: bytes) -> list[Any]:
 
 @pytest.mark.parametrize("method", sorted(KNOWN_METHODS))
 def test_methods_are_told_apart_by_their_beginning(method: str) -> None:
-    assert _kind_sent(f"{method} tel:1 SIP/2.0".encode()[:7]) == method
+    assert Sent.kind(f"{method} tel:1 SIP/2.0".encode()[:7]) == method
 
 
 def test_other_beginnings() -> None:
-    assert [_kind_sent(beginning) for beginning in (b"200", b"FOO sip", b"INVITED", b"MESSAGX")] == [
+    assert [Sent.kind(beginning) for beginning in (b"200", b"FOO sip", b"INVITED", b"MESSAGX")] == [
         200,
         *["other"] * 3,
     ]
+
+
+def test_methods_that_applications_think_of_are_not_kept_for_ever() -> None:
+    sent = Sent()
+    for number in range(3 * MOST_KINDS):
+        sent[b"X%06d" % number] += 1
+        sent[b"MESSAGE"] += 1
+    assert len(sent) <= MOST_KINDS
+    kinds = Counter[str | int]()
+    for kind, count in sent.items():
+        kinds[Sent.kind(kind)] += count
+    assert kinds["MESSAGE"] == 3 * MOST_KINDS
+    assert kinds.total() == 6 * MOST_KINDS

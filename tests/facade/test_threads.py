@@ -329,6 +329,37 @@ def test_after_a_fork_only_the_parent_goes_on() -> None:
 @pytest.mark.holds("R40", "F27")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_what_another_thread_held_at_the_fork_keeps_no_child_waiting() -> None:
+    with tcp_pair() as pair:
+        held, over = threading.Event(), threading.Event()
+        manager = pair.alice.connection_manager
+
+        def hold() -> None:
+            with manager._lock, pair.alice._lock, manager._stack._start_lock:
+                held.set()
+                over.wait(BOUND)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(BOUND)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(int(BOUND))  # which ends a child that waits
+            try:
+                pair.alice.terminate()
+                manager.dispose()
+            finally:
+                os._exit(0)
+        over.set()
+        holder.join(BOUND)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        pair.bob.message_received += lambda sender, args: None
+        assert pair.alice.send_message(MessageType.MESSAGE, pair.bob.uri, body="x").response_code == 200
+
+
+@pytest.mark.holds("R40", "F27")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_after_a_fork_the_child_has_a_shared_manager_of_its_own() -> None:
     endpoint = p2psip.SipPeerToPeerEndpoint("sip:a@example.com")
     with endpoint.connection_manager as shared:
