@@ -8,9 +8,10 @@ from pathlib import Path
 
 from bench_calls import Callee, Caller
 from bench_exchanges import DEPTH, Pair
-from bench_peers import HAS_STATM, OurClient, OurServer, Peer, patient, wide, within_limits
+from bench_peers import OurClient, OurServer, Peer, patient, wide, within_limits
 from bench_reference import REQUEST, ReferenceClient, ReferenceServer
 from bench_table import Plan, Row, alternate, microseconds, say
+from processes import HAS_PROC
 
 PARALLEL = 8
 """Handshakes at a time."""
@@ -47,7 +48,7 @@ def handshakes(plan: Plan, folder: Path) -> list[Row]:
 
 
 def memory(plan: Plan, folder: Path) -> list[Row]:
-    if not HAS_STATM:
+    if not HAS_PROC:
         say("memory is left out: this system has no /proc/self/statm.")
         return []
     each = within_limits(plan.held)
@@ -86,11 +87,11 @@ def idle(plan: Plan, folder: Path) -> list[Row]:
     ):
         port = crowded.call("port")
         holder.call("open", port, PARALLEL, PARALLEL, OPTIONS)
-        before = crowded.call("resident") if HAS_STATM else 0
+        before = crowded.call("resident") if HAS_PROC else 0
         for opened in range(PARALLEL, count, AT_ONCE):
             holder.call("open", port, min(AT_ONCE, count - opened), PARALLEL, OPTIONS)
-        growth = crowded.call("resident") - before if HAS_STATM else 0
-        say(f"  {count} connections are idle" + f", {growth / (count - PARALLEL) / 1024:.1f} KiB each" * HAS_STATM)
+        growth = crowded.call("resident") - before if HAS_PROC else 0
+        say(f"  {count} connections are idle" + f", {growth / (count - PARALLEL) / 1024:.1f} KiB each" * HAS_PROC)
         return beside("idle", plan, Pair(crowded, client), Pair(quiet, client))
 
 
@@ -134,7 +135,7 @@ def dialogs(plan: Plan, folder: Path) -> list[Row]:
             caller.call("place", port, plan.set_up)
             caller.call("hang_up")
             sides = (caller, callee)
-            before = [side.call("resident") for side in sides] if HAS_STATM else []
+            before = [side.call("resident") for side in sides] if HAS_PROC else []
             alone.append(caller.call("place", port, plan.set_up) * 1e6)
             messages_alone.append(caller.call("talk", plan.seconds) * 1e6)
             for placed in range(2 * plan.set_up, plan.calls, AT_ONCE):

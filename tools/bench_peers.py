@@ -6,10 +6,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import datetime
-import gc
 import ipaddress
-import multiprocessing
-import os
 import queue
 import sys
 import time
@@ -22,6 +19,7 @@ from bench_table import say
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from processes import Child
 
 import p2psip
 
@@ -32,66 +30,28 @@ except ImportError:  # Windows
 
 NAME = "peer.example.com"
 """What the certificates bear."""
-HAS_STATM = Path("/proc/self/statm").exists()
 PATIENCE = 300.0
 """Seconds that a process may take to answer."""
-START = "fork" if sys.platform == "linux" else "spawn"
-"""This process has no threads, so that forks are safe; they have all imported already."""
 SPARE = 200
 """Descriptors that a process needs besides those of the connections that are counted."""
 
 
-class Peer:
-    """An object in a process of its own, made there meanwhile: ``call`` runs one of its methods. A context manager."""
+class Peer(Child):
+    """One side of a measurement."""
+
+    # This process has no threads, so that forks are safe; they have all imported already.
+    start_method = "fork" if sys.platform == "linux" else "spawn"
+    patience = PATIENCE
 
     def __init__(self, make: Callable[..., Any], *args: Any, **keywords: Any) -> None:
-        self._name = make.__name__
-        context = multiprocessing.get_context(START)
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, args, keywords), daemon=True)
-        self._process.start()
-        theirs.close()
+        descriptors()  # it has the limits of this process
+        super().__init__(make, *args, **keywords)
 
     def call(self, method: str, *args: Any) -> Any:
-        self._pipe.send((method, args))
-        if not self._pipe.poll(PATIENCE):
-            raise SystemExit(f"bench: {self._name} gave no answer within {PATIENCE:g} s.")
         try:
-            worked, answer = self._pipe.recv()
-        except EOFError:
-            raise SystemExit(f"bench: the process of {self._name} has died.") from None
-        if not worked:
-            raise SystemExit(f"bench: {self._name} failed: {answer}")
-        return answer
-
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._pipe.close()
-        self._process.terminate()
-        self._process.join(PATIENCE)
-
-
-def _serve(pipe: Any, make: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    """What the process of a Peer does."""
-    descriptors()
-    common = {"resident": resident, "processor": time.process_time}
-    try:
-        served = make(*args, **keywords)
-        while True:
-            method, args = pipe.recv()
-            pipe.send((True, common[method]() if method in common else getattr(served, method)(*args)))
-    except (EOFError, KeyboardInterrupt):
-        pass
-    except BaseException as error:
-        pipe.send((False, f"{type(error).__name__}: {error}"))
-
-
-def resident() -> int:
-    """Bytes of memory that this process has."""
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            return super().call(method, *args)
+        except RuntimeError as error:
+            raise SystemExit(f"bench: {error}") from None
 
 
 def descriptors() -> int:

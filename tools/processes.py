@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
@@ -9,20 +10,29 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+_Self = TypeVar("_Self", bound="Child")
 
 PATIENCE = 150.0
 """Seconds that a process may take to answer: what waits in it for the network is over after a minute."""
 
 
 class Child:
-    """An object that is made in a process of its own; ``call`` runs one of its methods there. A context manager."""
+    """An object that is made in a process of its own; ``call`` runs one of its methods there, or ``resident`` or
+    ``processor`` of this module. A context manager.
+
+    Attributes:
+        start_method: Where there is a choice, modules are imported once and not by each process.
+        patience: Seconds that a process may take to answer.
+    """
+
+    start_method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    patience = PATIENCE
 
     def __init__(self, make: Callable[..., Any], *args: Any, **keywords: Any) -> None:
         self.name = make.__name__
-        # Where there is a choice, modules are imported once and not by each process.
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        context = multiprocessing.get_context(method)
+        context = multiprocessing.get_context(self.start_method)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, args, keywords), daemon=True)
         self._process.start()
@@ -45,8 +55,8 @@ class Child:
 
     def finish(self) -> Any:
         """What the method that was begun returns."""
-        if not self._pipe.poll(PATIENCE):
-            raise RuntimeError(f"{self.name} gave no answer within {PATIENCE:g} s.")
+        if not self._pipe.poll(self.patience):
+            raise RuntimeError(f"{self.name} gave no answer within {self.patience:g} s.")
         try:
             worked, answer = self._pipe.recv()
         except EOFError:
@@ -59,13 +69,13 @@ class Child:
         """What the process has just now."""
         return usage(self.pid)
 
-    def __enter__(self) -> Child:
+    def __enter__(self: _Self) -> _Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._pipe.close()
         self._process.terminate()
-        self._process.join(PATIENCE)
+        self._process.join(self.patience)
 
 
 def _serve(pipe: Any, make: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -75,7 +85,7 @@ def _serve(pipe: Any, make: Callable[..., Any], args: tuple[Any, ...], keywords:
         while True:
             method, args = pipe.recv()
             try:
-                answer = (True, getattr(served, method)(*args))
+                answer = (True, COMMON[method]() if method in COMMON else getattr(served, method)(*args))
             except Exception:
                 answer = (False, traceback.format_exc())
             pipe.send(answer)
@@ -83,6 +93,15 @@ def _serve(pipe: Any, make: Callable[..., Any], args: tuple[Any, ...], keywords:
         pass
     except BaseException:
         pipe.send((False, traceback.format_exc()))
+
+
+def resident() -> int:
+    """Bytes of memory that this process has, once the garbage is collected."""
+    gc.collect()
+    return own_usage().memory
+
+
+COMMON: dict[str, Callable[[], Any]] = {"resident": resident, "processor": time.process_time}
 
 
 class Usage(NamedTuple):
