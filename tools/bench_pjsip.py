@@ -69,7 +69,6 @@ class Agent(pj.Account):  # type: ignore[misc]
         self.last_size = 0
         self.measures = False
         self.answered = self.failed = self.in_flight = 0
-        self.end = 0.0
 
     def run(self) -> None:
         say(self.address)
@@ -95,8 +94,6 @@ class Agent(pj.Account):  # type: ignore[misc]
         self.in_flight -= 1
         self.answered += 1
         self.failed += prm.code != 200
-        if time.perf_counter() < self.end:
-            self.send()
 
     def send(self) -> None:
         assert self.buddy is not None
@@ -124,10 +121,10 @@ class Agent(pj.Account):  # type: ignore[misc]
         self.message.content = "x" * size
         self.answered = self.failed = 0
         begun = time.perf_counter()
-        self.end = begun + seconds
-        for _ in range(depth):
-            self.send()
-        while time.perf_counter() < self.end:
+        end = begun + seconds
+        while time.perf_counter() < end:
+            while self.in_flight < depth:  # not in the callback, in which the library may wait for itself for ever
+                self.send()
             self.library.libHandleEvents(10)
         answered, taken = self.answered, time.perf_counter() - begun
         while self.in_flight:
