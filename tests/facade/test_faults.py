@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from facade_support import BOUND
+from suspend import suspended
 
 import p2psip
 from p2psip import (
@@ -431,11 +432,8 @@ def test_a_peer_that_stands_still_and_goes_on() -> None:
         address = f"sip:bob@{LOOPBACK}:{int(process.stdout.readline())}"
         with alice() as endpoint:
             message(endpoint, address)()
-            os.kill(process.pid, signal.SIGSTOP)
-            try:
+            with suspended(process):
                 outcome = Outcome("peer stopped", message(endpoint, address, timeout=0.5))
-            finally:
-                os.kill(process.pid, signal.SIGCONT)
             outcome.check(OperationTimeoutException, "0.5 s", LOOPBACK, at_least=0.5, at_most=2)
             outcome = Outcome("peer continued", message(endpoint, address))
             assert outcome.error is None

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from facade_support import BOUND, tcp_pair
 from scale import scaled
+from suspend import suspended
 
 from p2psip import (
     ConnectionContext,
@@ -156,8 +157,7 @@ def test_a_peer_is_stopped_while_we_flood_it(authority: CertificateAuthority, tm
         with tls_manager(authority, "alice.example", settings=settings) as manager:
             alice = SipPeerToPeerEndpoint("sip:alice@alice.example", manager)
             alice.send_message(MessageType.MESSAGE, address, body="x", timeout=BOUND)
-            os.kill(process.pid, signal.SIGSTOP)
-            try:
+            with suspended(process):
                 begun = time.monotonic()
                 operations = [
                     alice.begin_send_message(MessageType.MESSAGE, address, body="x" * 500) for _ in range(count)
@@ -165,8 +165,6 @@ def test_a_peer_is_stopped_while_we_flood_it(authority: CertificateAuthority, tm
                 errors = [operation.exception(BOUND) for operation in operations]
                 spent = time.monotonic() - begun
                 kept = manager._stack.call("a look", lambda: manager._stack.network._buffered).result(BOUND)
-            finally:
-                os.kill(process.pid, signal.SIGCONT)
             throttled = [error for error in errors if isinstance(error, OperationFailureException)]
             lost = [error for error in errors if isinstance(error, ConnectionFailureException)]
             assert len(throttled) + len(lost) == len(errors)

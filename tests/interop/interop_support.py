@@ -12,7 +12,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import threading
@@ -22,6 +21,7 @@ from typing import NamedTuple, TypeVar
 
 import pytest
 from interop_script import Script
+from suspend import suspended
 
 LOOPBACK = "127.0.0.1"
 SCENARIOS = Path(__file__).resolve().parent / "scenarios"
@@ -133,11 +133,8 @@ class Program:
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
         """It stands still, while what is sent to it waits in its sockets."""
-        self._process.send_signal(signal.SIGSTOP)
-        try:
+        with suspended(self._process):
             yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it."""
