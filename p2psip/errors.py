@@ -252,4 +252,19 @@ def fresh(error: _E) -> _E:
     """
     twin = copy.copy(error)
     twin.__cause__ = error.__cause__
-    return twin.with_traceback(None)
+    return without_frames(twin)
+
+
+def without_frames(error: _E) -> _E:
+    """The error itself; it and what it was caused by have no traceback any more.
+
+    Frames of the loop's thread hold whatever was done in the same turn, messages and connections of others, for as long as
+    somebody keeps the error.
+    """
+    link: BaseException | None = error
+    seen = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error

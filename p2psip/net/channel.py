@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2psip.config import ManagerSettings
-from p2psip.errors import ConnectionFailureException, RealTimeException, TlsFailureException, limited
+from p2psip.errors import ConnectionFailureException, RealTimeException, TlsFailureException, limited, without_frames
 from p2psip.logs import Log
 from p2psip.net.counts import Counts
 from p2psip.net.deadlines import NEVER, Deadlines
@@ -361,6 +361,8 @@ class Channel:
         if not self._reported:
             self._reported = True
             self.is_connected = False
+            if error is not None:
+                without_frames(error)
             self._owner.loop.at_turn_end(self._owner.channel_over, self, error)
 
     def _lost(self, error: RealTimeException) -> None:

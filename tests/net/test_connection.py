@@ -691,7 +691,9 @@ def test_a_reset_is_an_error_with_its_cause(sides: Make) -> None:
     peer.close()
     ((_, error),) = side.recorder.wait("closed")
     assert isinstance(error, ConnectionFailureException)
+    assert error.__traceback__ is None  # its frames hold whatever was done in the same turn, for as long as it is kept
     assert isinstance(error.__cause__, OSError)
+    assert error.__cause__.__traceback__ is None
     assert f"127.0.0.1:{connection.remote[1]}" in str(error)
 
 
