@@ -40,7 +40,9 @@ from soak_node import Census, Node, Pace
 from p2psip.testing import CertificateAuthority
 
 MEMORY = 16 * 2**20
-"""Bytes that a node may have more at the end; what a heap gives back is not up to us."""
+"""Bytes that a node may have more at the end, holes in its heap among them, which is not up to us."""
+BLOCKS, OCTETS = 5_000, 2 * 2**20
+"""What may be in use of a node's heap that was not."""
 SLACK = 32
 """Objects of each type that there may be more at the end: the last of what there were thousands of."""
 NAMES = ("alice", "bob", "carol")
@@ -225,7 +227,8 @@ class Soak:
             found[name].left.extend(sentences)
         for name, census in found.items():
             self.say(
-                f"at rest: {name} {census.usage}, {census.objects.total()} objects; {census.left or 'all is over'}"
+                f"at rest: {name} {census.usage}, {census.heap}, {census.objects.total()} objects;"
+                f" {census.left or 'all is over'}"
             )
         return found
 
@@ -264,6 +267,8 @@ def _growth(before: dict[str, Census], after: dict[str, Census]) -> list[str]:
             grown = getattr(now.usage, what) - getattr(then.usage, what)
             if grown > allowed:
                 faults.append(f"{name}: {what} grew by {grown}")
+        if now.heap.blocks - then.heap.blocks > BLOCKS or now.heap.octets - then.heap.octets > OCTETS:
+            faults.append(f"{name}: the heap grew from {then.heap} to {now.heap}")
     return faults
 
 
@@ -281,6 +286,7 @@ def report(result: Result) -> str:
         highest = max((sample[name].memory for sample in result.samples), default=0)
         lines.append(f"{name}, at rest before: {then.usage}, {then.objects.total()} objects of the library")
         lines.append(f"{name}, at rest after:  {now.usage}, {now.objects.total()} objects; at most {highest >> 20} MiB")
+        lines.append(f"{name}, heap: {then.heap} before, {now.heap} after")
     lines.append("")
     lines += (
         [*result.faults[:50], f"It does not hold: {len(result.faults)} faults."] if result.faults else ["It holds."]
@@ -293,7 +299,12 @@ def as_json(result: Result) -> dict[str, Any]:
 
     def told(found: dict[str, Census]) -> dict[str, Any]:
         return {
-            name: {**census.usage._asdict(), "objects": census.objects.total(), "left": census.left}
+            name: {
+                **census.usage._asdict(),
+                **census.heap._asdict(),
+                "objects": census.objects.total(),
+                "left": census.left,
+            }
             for name, census in found.items()
         }
 

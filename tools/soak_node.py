@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from processes import Usage, own_usage
+from processes import Heap, Usage, own_heap, own_usage
 from soak_ledger import UNTOLD, Ledger
 
 import p2psip
@@ -69,11 +69,13 @@ class Census:
     Attributes:
         objects: How many of each type of the library.
         usage: What the system says.
+        heap: What is in use of its memory.
         left: What should not be there, in sentences.
     """
 
     objects: collections.Counter[str]
     usage: Usage
+    heap: Heap
     left: list[str]
 
 
@@ -384,7 +386,7 @@ class Node:
             again = _objects()
             looks = 0 if again.total() < found.total() else looks + 1
             found = again
-        return Census(found, own_usage(), [f"{self._name}: {sentence}" for sentence in left])
+        return Census(found, own_usage(), own_heap(), [f"{self._name}: {sentence}" for sentence in left])
 
     def _wait(self, end: float, what: str, count: Callable[[], int]) -> list[str]:
         while count():
