@@ -1,4 +1,4 @@
-"""An application that does anything at any time with what it has; see ``hostile_peer``."""
+"""An application that does anything at any time with what it has; see ``hostile_conversation``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a peer says in whatever order, and whatever our application does: see ``hostile_peer`` for what must hold."""
+"""Whatever a peer says in whatever order, and whatever our application does: see ``hostile_conversation`` for what must hold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 from conversations import CONVERSATIONS, spoiled
-from hostile_peer import Conversation
+from hostile_conversation import Conversation
 from hostile_steps import Do, Step, octets_of, steps_of
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
@@ -35,7 +35,7 @@ def converse(steps: Sequence[Step]) -> Conversation:
 def test_when_everybody_behaves(name: str) -> None:
     """They are what the others are made of; each gets as far as it is meant to."""
     conversation = converse(CONVERSATIONS[name])
-    assert conversation.all_of_ours
+    assert conversation.peer.all_of_ours
     assert steps_of(octets_of(CONVERSATIONS[name])) == CONVERSATIONS[name]
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "message"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from conversations import CONVERSATIONS
-from hostile_peer import Conversation
+from hostile_conversation import Conversation
 from hostile_steps import octets_of, steps_of
 from message_properties import (
     FIELDS,
