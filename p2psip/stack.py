@@ -37,6 +37,7 @@ from p2psip.net.loop import Clock, Loop, LoopEnded
 from p2psip.net.network import Network, SocketFactory, Target
 from p2psip.net.pool import Pool
 from p2psip.net.resolver import Resolver
+from p2psip.net.returns import Returns
 from p2psip.pressure import Pressure
 from p2psip.sync import Dispatcher, Event, OnError, Operation, Strand, forbid_blocking, fork_safe_lock
 from p2psip.tokens import SecretTokens
@@ -132,12 +133,11 @@ class Stack:
         self.loop = Loop(name, self._loop_ended) if world is None else Loop(name, self._loop_ended, world.clock)
         resolver = Resolver(self.loop, settings, given_names(names, None if world is None else world.hosts))
         self.network = Network(self.loop, settings, self, tls=tls, resolver=resolver, factory=world)
+        self._returns = Returns(self.network)
         self.loop.add_clock(self)
         self._owner = owner
         self._tracing = owner.trace
-        self.traces: tuple[
-            Callable[[str, Connection, float, bytes], object], ...
-        ] = ()  # told of each message, on the loop
+        self.traces: tuple[Callable[[str, Connection, float, bytes], object], ...] = ()  # told of messages, on the loop
         self._start_lock = fork_safe_lock()
         self._started = False
         self._running = False
@@ -341,7 +341,7 @@ class Stack:
             self._run()
 
         opened, failed = (functools.partial(over, report) for report in (effect.late.opened, effect.late.failed))
-        self.network.acquire(Target(*effect.way), opened, failed)
+        self._returns.acquire(Target(*effect.way), opened, failed)
 
     def _open_flow(self, effect: effects.OpenFlow) -> None:
         request, target, connection = effect.client_request, effect.target, effect.flow

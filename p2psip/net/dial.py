@@ -171,6 +171,7 @@ class Dial:
             except OSError as error:
                 self._address_failed(what_came_back(error), error)
                 continue
+            network.reach.attempts += 1
             left = 1 + len(self._left) + len(self._dead) + len(self._places)
             share = (self._deadline - network.loop.now) / left
             timeout = min(network.settings.connect_timeout, max(share, LEAST_PATIENCE))
@@ -237,7 +238,11 @@ class Dial:
         if self._socket is not None:
             self._network.loop.unregister(self._socket)
             self._socket.close()
-            self._socket = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._socket = None
+        self._network.reach.attempts -= 1
 
     # ------------------------------------------------------------------ connected
 
@@ -264,7 +269,7 @@ class Dial:
             return
         self._network.loop.timers.cancel(self._timer)
         self._network.loop.unregister(sock)
-        self._socket = None
+        self._let_go()
         try:
             self._connection = self._network.adopt_outgoing(sock, local, remote, self._pool, transport)
         except RealTimeException as refusal:

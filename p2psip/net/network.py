@@ -229,8 +229,8 @@ class Network:
 
     @property
     def is_full(self) -> bool:
-        """There are as many connections as there may be."""
-        return len(self._all) >= self.maximum_connections
+        """There are as many connections as there may be, those that are being made included."""
+        return len(self._all) + self.reach.attempts >= self.maximum_connections
 
     @property
     def has_tls(self) -> bool:
@@ -292,7 +292,7 @@ class Network:
     def accepted(self, sock: socket.socket, address: SocketAddress) -> None:
         """A peer has connected."""
         remote = (plain_host(address[0]), address[1])
-        refusal = self._admission.refusal(remote[0], self.loop.now, len(self._all))
+        refusal = self._admission.refusal(remote[0], self.loop.now, len(self._all) + self.reach.attempts)
         if refusal is not None:
             sock.close()
             self.counts.refused[refusal.partition(" ")[0]] += 1

@@ -1,4 +1,4 @@
-"""What could not be reached lately: addresses that are tried last, and targets that are tried again after a pause."""
+"""What is being reached, and what could not be lately: addresses that are tried last, and targets that are tried again after a pause."""
 
 from __future__ import annotations
 
@@ -47,11 +47,16 @@ class Failure(NamedTuple):
 
 
 class Reach:
-    """For the loop's thread."""
+    """For the loop's thread.
+
+    Attributes:
+        attempts: Sockets that are being connected.
+    """
 
     def __init__(self, loop: Loop, settings: ManagerSettings) -> None:
         self._loop = loop
         self._settings = settings
+        self.attempts = 0
         self._dead: dict[Remote, float] = {}
         self._failures: dict[Target, Failure] = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from p2psip import (
     SipTransportType,
 )
 from p2psip.message import Via
+from p2psip.net.given import GivenNames
+from p2psip.net.returns import MOST, MOST_NAMES
 from p2psip.testing import CertificateAuthority, MemoryNetwork, living_in, tls_manager
 
 BOUND = 20.0
@@ -143,3 +146,96 @@ def test_over_tls_nobody_else_gets_the_answer(world: World) -> None:
     assert [removed.get(timeout=BOUND) for _ in range(2)] == [ALICE, "alice.example.com"]
     assert world.network.links[-1].destination == (OTHER, 5070)
     assert world.heard.empty()
+
+
+STRANGER = "192.0.2.66"
+
+
+class Strangers(World):
+    """Somebody asks bob many times, with another Via each time, and is gone before bob answers."""
+
+    def ask_and_leave(self, places: list[str]) -> None:
+        all_here, gone = threading.Semaphore(0), threading.Event()
+        self.bob.incoming_connection_removed += lambda sender, args: gone.set()
+        arrived: list[Any] = []
+
+        def received(sender: object, args: Any) -> None:
+            args.disable_automatic_response = True
+            arrived.append(args)
+            all_here.release()
+
+        self.endpoint.message_received += received
+        sock = self.network.machine(STRANGER).connect(socket.AF_INET, (BOB, 5060))
+        sock.setblocking(True)
+        for number, place in enumerate(places):
+            sock.sendall(
+                f"MESSAGE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TCP {place};branch=z9hG4bK{number}\r\n"
+                f"From: <sip:x@x.example>;tag=1\r\nTo: <sip:bob@example.com>\r\nCall-ID: {number}\r\n"
+                "CSeq: 1 MESSAGE\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n".encode()
+            )
+        for _ in places:
+            assert all_here.acquire(timeout=BOUND)
+        self.network.links[0].cut()
+        sock.close()
+        assert gone.wait(BOUND)
+        for args in arrived:
+            args.send_response(200)
+        self.settle()
+
+    def settle(self) -> None:
+        for _ in range(5):
+            self.bob._stack.call("a turn of the loop", int).result(BOUND)
+
+
+@pytest.fixture
+def strangers() -> Iterator[Strangers]:
+    with MemoryNetwork() as network, contextlib.ExitStack() as end:
+        yield Strangers(network, end, SipTransportType.TCP)
+
+
+def test_strangers_who_are_gone_have_few_places_reached_at_a_time(
+    strangers: Strangers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each place may take a descriptor for 10 s, and whoever names it pays nothing."""
+    strangers.network.ignore(STRANGER)
+    strangers.ask_and_leave([f"{STRANGER}:{6000 + number}" for number in range(200)])
+    strangers.network.wait_for_links(1 + MOST)
+    strangers.settle()
+    assert len(strangers.network.links) == 1 + MOST
+    assert "many others are on their way" in caplog.text
+    caplog.clear()
+
+
+def test_answers_to_one_place_are_as_many_as_they_like(strangers: Strangers) -> None:
+    """A proxy has lost its connection: its own answers are all for one place."""
+    listener = strangers.network.machine(STRANGER).listen(socket.AF_INET, (STRANGER, 6000), 8)
+    sent = threading.Semaphore(0)
+    strangers.bob.trace += lambda sender, args: sent.release() if args.data.startswith(b"SIP/2.0 200") else None
+    strangers.ask_and_leave([f"{STRANGER}:6000"] * 200)
+    for _ in range(200):
+        assert sent.acquire(timeout=BOUND)
+    assert len(strangers.network.links) == 2
+    listener.close()
+
+
+def test_names_of_strangers_leave_threads_for_the_names_of_others(strangers: Strangers) -> None:
+    """The names are those of somebody's own DNS server, which says nothing."""
+    strangers.network.refuse(STRANGER)
+    asked: queue.Queue[str] = queue.Queue()
+    end = threading.Event()
+
+    def lookup(host: str, *args: Any, **options: Any) -> Any:
+        asked.put(host)
+        end.wait(BOUND)
+        raise OSError("no")
+
+    resolver = strangers.bob._stack.network.resolver
+    resolver._given = GivenNames({".": []})
+    resolver._lookup = lookup
+    strangers.ask_and_leave([f"n{number}.example:5060" for number in range(200)])
+    heard = {asked.get(timeout=BOUND) for _ in range(MOST_NAMES)}
+    assert len(heard) == MOST_NAMES
+    outcome: queue.Queue[object] = queue.Queue()
+    strangers.bob._stack.post(resolver.resolve, "friend.example", outcome.put, outcome.put)
+    assert asked.get(timeout=BOUND) == "friend.example"
+    end.set()

@@ -9,7 +9,7 @@ import pytest
 from net_support import Outcome, Side, sides
 
 from p2psip.config import ManagerSettings
-from p2psip.errors import ConnectionFailureException, OperationFailureException
+from p2psip.errors import ConnectionFailureException, OperationFailureException, OperationFailureReason
 from p2psip.net.connection import Connection
 from p2psip.net.network import Target
 from p2psip.net.selection import Answer
@@ -245,3 +245,19 @@ def test_the_end_of_the_network_ends_detours(world: World) -> None:
     world.clock.advance(1)
     closed.wait()
     assert side.network.pools() == ()
+
+
+def test_connections_that_are_being_made_count(world: World) -> None:
+    """They have descriptors; where there is only ``select``, too many of those end the loop."""
+    side = world.side(ManagerSettings(maximum_connections=2))
+    world.network.ignore("192.0.2.9")
+    for number in (1, 2):
+        side.acquire(Target("TCP", "192.0.2.9", number, None))
+    world.network.wait_for_links(2)
+    error = side.acquire(Target("TCP", "192.0.2.9", 3, None)).error()
+    assert isinstance(error, OperationFailureException)
+    assert error.failure_reason is OperationFailureReason.THROTTLED
+    assert side.network.reach.attempts == 2
+    world.clock.advance(10)  # connect_timeout
+    side.settle()
+    assert side.network.reach.attempts == 0
