@@ -113,7 +113,8 @@ class TlsContexts:
         context.set_ciphers(CIPHERS)
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
         # Some builds of Python set it, and would report a connection that was cut as one that ended in order.
-        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+        # OpenSSL 1.1.1 does not have it.
+        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
         if protocol is ssl.PROTOCOL_TLS_SERVER:
             context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
             context.num_tickets = 0

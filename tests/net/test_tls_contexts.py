@@ -74,6 +74,11 @@ def test_only_strong_ciphers_and_no_dangerous_options() -> None:
     assert own._server.num_tickets == 0
 
 
+def test_an_openssl_without_the_option_that_hides_a_cut_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", raising=False)  # OpenSSL 1.1.1, which Python 3.10 can have
+    contexts()
+
+
 def test_two_of_ours_speak_tls_1_3(sides: list[Any]) -> None:
     server, client = meet(sides, contexts(), contexts())
     assert (server.version, client.version) == ("TLSv1.3", "TLSv1.3")
