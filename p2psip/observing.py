@@ -175,10 +175,14 @@ class Observing:
         stack.network.tapping.tap = None
         with self._lock:
             self._forget(capture)
-        if not self._disposed:
-            self._keys_go_to(None)
-        if stack._started and not stack.loop.has_ended:  # what is being sent or received now is to be in it
-            concurrent.futures.wait([stack.call("the end of a capture", bool)], PATIENCE)
+        try:
+            if not self._disposed:
+                self._keys_go_to(None)
+        finally:
+            if stack._started and not stack.loop.has_ended:  # what is being sent or received now is to be in it
+                concurrent.futures.wait([stack.call("the end of a capture", self._close_key_logs)], PATIENCE)
+            else:
+                self._close_key_logs()
 
     def _forget(self, recording: Recording) -> None:
         if recording in self._recordings:
@@ -196,6 +200,9 @@ class Observing:
 
     def _keys_go_to(self, path: str | None) -> None:
         """New connections write their keys there; None: where the application wants them."""
+
+    def _close_key_logs(self) -> None:
+        """What wrote its keys where a capture wanted them lets go of that file. Loop's thread, while there is one."""
 
 
 def _size(maximum_bytes: int) -> int:

@@ -142,6 +142,7 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
         self._need_mutual_tls = need_mutual_tls
         self._tls_options = tls_options
         self._keys_to: str | None = None  # a file for Wireshark
+        self._write_keys: list[TlsContexts] = []  # into such a file, which is removed in the end
         self._local_host_given = local_host is not None
         self._allowed_domains = DomainSet("allowed_domains", self._domains_changed)
         self._certificate_lock = threading.RLock()
@@ -149,12 +150,15 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
 
     def _contexts(self) -> TlsContexts:
         """TLS as it is to be from now on: certificate, roots and rules are read and tested."""
-        return TlsContexts(
+        made = TlsContexts(
             self._certificate,
             TrustAnchors.load(self._trusted_roots),
             need_mutual_tls=self._need_mutual_tls,
             **(self._tls_options if self._keys_to is None else {**self._tls_options, "key_log_file": self._keys_to}),
         )
+        if self._keys_to not in (None, self._given_key_log):
+            self._write_keys.append(made)
+        return made
 
     @property
     def _given_key_log(self) -> str | None:
@@ -172,6 +176,10 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
                 if path is not None:  # else nobody is to write into that file again
                     self._keys_to = previous
                 raise
+
+    def _close_key_logs(self) -> None:
+        while self._write_keys:
+            self._write_keys.pop().close_key_log()
 
     # ------------------------------------------------------------------ our certificate
 

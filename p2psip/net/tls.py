@@ -128,6 +128,11 @@ class TlsContexts:
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
         self._trust.load_into(context, outgoing=outgoing, with_crls=self._strict)
 
+    def close_key_log(self) -> None:
+        """Write no more session keys, and close their file. Only where no handshake goes on: on the loop's thread."""
+        for context in (self._server, self._client):
+            context.keylog_filename = None  # type: ignore[assignment]
+
     # ------------------------------------------------------------------ sockets
 
     @property

@@ -271,6 +271,21 @@ def test_only_new_connections_are_in_it_and_afterwards_all_is_as_before(tmp_path
         assert sorted(each.name for each in tmp_path.iterdir()) == ["packets"]  # no keys are left
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not show what is open")
+@pytest.mark.parametrize("is_reloaded", [False, True])
+def test_the_file_of_its_keys_is_closed_before_it_is_removed(tmp_path: Path, is_reloaded: bool) -> None:
+    """Windows removes no file that is open, and elsewhere it would stay on the disk."""
+    with endpoint_pair() as pair:
+        pair.bob.message_received += lambda sender, args: None
+        manager: Any = pair.bob.connection_manager
+        with manager.capture_to(tmp_path / "packets"):
+            talk(pair)
+            if is_reloaded:
+                manager._swap(manager._contexts())  # as with new certificates
+        talk(pair)  # over the connection that was captured
+        assert not [name for name in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if ".keys" in name]
+
+
 def test_a_handshake_that_fails_is_in_it(tmp_path: Path) -> None:
     with endpoint_pair() as pair:
         with living_in(pair.network):
