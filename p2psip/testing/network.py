@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -209,7 +210,10 @@ class _Listener:
 
     def accept(self) -> tuple[socket.socket, SocketAddress]:
         self._bell.recv(1)  # raises BlockingIOError when nothing waits
-        sock = self._waiting.popleft()
+        try:
+            sock = self._waiting.popleft()
+        except IndexError:  # the network is being closed, by another thread than the one that accepts
+            raise BlockingIOError from None
         return sock, sock.getpeername()
 
     def connected(self, sock: VirtualSocket) -> None:
@@ -223,8 +227,9 @@ class _Listener:
         self._forget(self._address)
         self._bell.close()
         self._ringer.close()
-        while self._waiting:
-            self._waiting.popleft().close()
+        with contextlib.suppress(IndexError):  # somebody may accept meanwhile
+            while True:
+                self._waiting.popleft().close()
 
 
 class Link:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import selectors
 import socket
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -238,6 +239,31 @@ def test_a_closed_network_refuses() -> None:
     with pytest.raises(OSError) as caught:
         network.listen(socket.AF_INET, BOB, 128)
     assert caught.value.errno == errno.ENETDOWN
+
+
+class Overtaken(deque[Any]):
+    """Of which another thread takes what there is just before."""
+
+    def popleft(self) -> Any:
+        super().popleft().close()
+        return super().popleft()
+
+
+def test_the_network_may_be_closed_while_another_thread_accepts(network: MemoryNetwork) -> None:
+    listener: Any = network.listen(socket.AF_INET, BOB, 128)
+    with connect(network):
+        network.links[0].release()  # the network's thread has done what there was
+        listener._waiting = Overtaken(listener._waiting)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_a_listener_may_be_closed_while_another_thread_accepts(network: MemoryNetwork) -> None:
+    listener: Any = network.listen(socket.AF_INET, BOB, 128)
+    with connect(network):
+        network.links[0].release()
+        listener._waiting = Overtaken(listener._waiting)
+        listener.close()
 
 
 def test_waiting_for_links_that_do_not_come(network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
