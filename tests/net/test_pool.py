@@ -50,7 +50,7 @@ def test_requests_share_one_connection(pair: Callable[..., Pair]) -> None:
     side, peer, target = pair()
     first = side.acquire(target).connection()
     assert all(side.acquire(target).connection() is first for _ in range(20))
-    assert peer.recorder.count("ready") == 1
+    assert len(peer.recorder.wait("ready")) == 1
     assert side.recorder.wait("pool added") == [(first.pool,)]
     assert [pool.target for pool in side.network.pools()] == [target]
     assert first.pool.connections == [first]
