@@ -1,7 +1,7 @@
 """Let peers call each other, write and subscribe for a long time while all sorts of things go wrong, and see that nothing
 is lost and nothing piles up.
 
-    python tools/soak.py --seconds N [--folder FOLDER] [--json]
+    python tools/soak.py --seconds N [--seed N] [--folder FOLDER] [--json]
 
 Three nodes, each a process with an endpoint on mutual TLS and one on TCP, reach each other directly and through relays
 that cut connections at random bytes or stand still. Calls (INVITE, INFO, re-INVITE, BYE), messages (some of whose
@@ -114,11 +114,11 @@ class Result:
 class Soak:
     """The controller. A context manager: processes end with it."""
 
-    def __init__(self, plan: Plan, folder: Path, log: Any) -> None:
+    def __init__(self, plan: Plan, folder: Path, log: Any, seed: int = 0) -> None:
         self._plan = plan
         self._folder = folder
         self._log = log
-        self._random = random.Random(0)
+        self._random = random.Random(seed)
         self._authority = CertificateAuthority()
         self._trouble: collections.Counter[str] = collections.Counter()
         (folder / "root.pem").write_bytes(self._authority.pem)
@@ -126,10 +126,10 @@ class Soak:
             self._renew(name, whole=True)
         self._children = contextlib.ExitStack()
         self.nodes = {
-            name: self._children.enter_context(Child(Node, name, folder, list(plan.names), plan.pace, plan.t1))
+            name: self._children.enter_context(Child(Node, name, folder, list(plan.names), plan.pace, plan.t1, seed))
             for name in plan.names
         }
-        self._faults = self._children.enter_context(Child(Faults, folder, plan.trouble))
+        self._faults = self._children.enter_context(Child(Faults, folder, plan.trouble, seed))
         self._ways = self._find_ways()
 
     def __enter__(self) -> Soak:
@@ -326,6 +326,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the main part takes (60)")
     parser.add_argument("--quick", action="store_true", help="a second or two, to see that this tool works")
     parser.add_argument("--folder", type=Path, help="where books, logs and certificates go and stay")
+    parser.add_argument("--seed", type=int, default=0, help="of what happens by chance (0)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else Plan(arguments.seconds, min(300.0, max(30.0, arguments.seconds / 6)))
@@ -334,7 +335,7 @@ def main() -> int:
         if folder is None:
             folder = Path(end.enter_context(tempfile.TemporaryDirectory(prefix="p2psip-soak-")))
         folder.mkdir(parents=True, exist_ok=True)
-        result = end.enter_context(Soak(plan, folder, sys.stderr)).run()
+        result = end.enter_context(Soak(plan, folder, sys.stderr, arguments.seed)).run()
     print(json.dumps(as_json(result)) if arguments.json else report(result))
     return 1 if result.faults else 0
 

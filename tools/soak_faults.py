@@ -48,9 +48,9 @@ class Faults:
         names: Hosts of the nodes.
     """
 
-    def __init__(self, folder: Path, trouble: Trouble) -> None:
+    def __init__(self, folder: Path, trouble: Trouble, seed: int) -> None:
         self._trouble = trouble
-        self._random = random.Random("faults")
+        self._random = random.Random(f"{seed} faults")
         self._done: collections.Counter[str] = collections.Counter()
         self._carrying: set[asyncio.Task[None] | None] = set()
         self._running = False

@@ -94,14 +94,14 @@ class Node:
         t1: Of the settings, in seconds; None is the usual one.
     """
 
-    def __init__(self, name: str, folder: Path, names: list[str], pace: Pace, t1: float | None) -> None:
+    def __init__(self, name: str, folder: Path, names: list[str], pace: Pace, t1: float | None, seed: int) -> None:
         logging.basicConfig(filename=folder / f"{name}.log", level=logging.WARNING)
         dispatch.KEEP_ALIVE = pace.keep_alive
         self._name = name
         self._pace = pace
         self._certificate = folder / f"{name}.pem"
         self._ledger = Ledger(folder / f"{name}.ledger", name)
-        self._random = random.Random(name)
+        self._random = random.Random(f"{seed} {name}")
         settings = p2psip.ManagerSettings() if t1 is None else p2psip.ManagerSettings(t1=t1)
         resolver = {f"{each}.example": ["127.0.0.1"] for each in names}
         host = f"{name}.example"
@@ -358,7 +358,16 @@ class Node:
             )
             left += self._wait(end, "transactions", engine._count)
             left += self._wait(end, "sessions of an endpoint", lambda endpoint=endpoint: len(endpoint._sessions))
+        if left:
+            self._tell_what_is_there()
         return [f"{self._name}: {sentence}" for sentence in left]
+
+    def _tell_what_is_there(self) -> None:
+        """In the log, for whoever looks for the reason."""
+        for manager in self._managers:
+            _log.warning("Something is left: %s", manager.snapshot())
+            for usage in manager._stack.engine.dialogs.usages():
+                _log.warning("Left: %r, told: %r", usage, usage.user)
 
     def count(self) -> Census:
         """Close the connections, wait for threads that have nothing to do, and count what there is."""
