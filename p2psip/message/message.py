@@ -10,7 +10,7 @@ from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import excerpt, is_call_id, is_token, parse_number, split_list
 from p2psip.message.headers import Headers, check_encodable, line_key, line_value, missing
 from p2psip.message.names import DIALOG_FIELDS, SINGLE_FIELDS, canonical_name
-from p2psip.message.uri import SipUri, parse_uri
+from p2psip.message.uri import MAXIMUM_URI, SipUri, parse_uri
 from p2psip.message.values import KNOWN_CSEQS, KNOWN_MAX_FORWARDS, CSeq, NameAddr, Via, known_address, parse_contact
 
 SIP_VERSION = "SIP/2.0"
@@ -301,6 +301,9 @@ class Request(Message):
                 )
             cseq = self._validate_dialog_headers()
             self._refuse_repeated(SINGLE_FIELDS)
+            if len(self.uri) > MAXIMUM_URI:
+                sentence = f"The Request-URI is longer than {MAXIMUM_URI} characters."
+                raise MessageParsingException(sentence, status_code=414)
             uri = self.request_uri
             if isinstance(uri, SipUri) and uri.headers:
                 # RFC 3261 19.1.1, table 1

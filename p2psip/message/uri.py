@@ -10,6 +10,9 @@ from typing import Any
 from p2psip.errors import MessageParsingException
 from p2psip.message.grammar import Remembered, excerpt, is_host, parse_host_and_port, parse_number
 
+MAXIMUM_URI = 4096
+"""Characters; that a message may be longer is for what it carries."""
+
 _UNRESERVED = r"A-Za-z0-9\-_.!~*'()"
 _ESCAPED = "%[0-9A-Fa-f]{2}"
 _USER = re.compile(rf"(?:[{_UNRESERVED}&=+$,;?/]|{_ESCAPED})+")
@@ -323,6 +326,8 @@ def parse_uri(text: str) -> SipUri | str:
 
 
 def _parse_uri(text: str) -> SipUri | str:
+    if len(text) > MAXIMUM_URI:
+        raise MessageParsingException(f"{excerpt(text)} has {len(text)} characters; a URI has at most {MAXIMUM_URI}.")
     if text[:4].lower() == "sip:" or text[:5].lower() == "sips:":
         return _parse(text)
     if _ABSOLUTE.fullmatch(text) is None:

@@ -4,7 +4,7 @@ import pytest
 from message_support import request_bytes
 
 from p2psip.errors import MessageParsingException
-from p2psip.message import parse_message
+from p2psip.message import SipUri, parse_message, parse_uri
 
 
 def answer_to(data: bytes) -> int | None:
@@ -50,6 +50,19 @@ def test_fields_that_are_malformed(name: str, value: str) -> None:
 @pytest.mark.parametrize("uri", ["sip:", "sip:a@", "sip:a@b?c=d", "sip:a@b;x;x=1", "b", "sip:a@[::1", "sip:a%zz@b"])
 def test_request_uris(uri: str) -> None:
     assert answer_to(request_bytes(uri=uri)) == 400
+
+
+@pytest.mark.holds("R18")
+def test_uris_have_a_limit() -> None:
+    longest = "sip:" + "a" * 4090 + "@b"
+    parse_message(request_bytes(f"To: <{longest}>", uri=longest, without="To")).validate()
+    assert answer_to(request_bytes(uri=longest + "c")) == 414
+    for name in ("From", "To"):
+        assert answer_to(request_bytes(f"{name}: <{longest}c>", without=name)) == 400
+    with pytest.raises(MessageParsingException, match="4097 characters"):
+        SipUri.parse(longest + "c")
+    with pytest.raises(MessageParsingException, match="4097 characters"):
+        parse_uri("tel:" + "1" * 4093)
 
 
 def test_another_version() -> None:
