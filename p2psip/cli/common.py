@@ -213,7 +213,8 @@ def read_text(text: str | None) -> str | bytes:
     if sys.stdin is None:
         raise CommandError("There is no text to send: give it as an argument.", ExitCode.USAGE)
     if sys.stdin.isatty():
-        complain("Type the message; Ctrl-D on a line of its own sends it, Ctrl-C does not.")
+        end = "Ctrl-Z and Enter" if sys.platform == "win32" else "Ctrl-D"
+        complain(f"Type the message; {end} on a line of its own sends it, Ctrl-C does not.")
     return sys.stdin.buffer.read()
 
 
@@ -234,6 +235,11 @@ def program() -> str:
     if found is not None and Path(found).resolve() == called.resolve():
         return "p2psip"
     return os.path.relpath(called) if called.is_relative_to(Path.cwd()) else str(called)
+
+
+def for_shell(command: str) -> str:
+    """A command with words in single quotes, as the usual shell of this system wants it: that of Windows keeps them."""
+    return command.replace("'", '"') if sys.platform == "win32" else command
 
 
 def user_name() -> str:

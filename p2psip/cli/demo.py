@@ -225,7 +225,7 @@ def _conclusion(alice: _Peer, bob: _Peer, sent: list[_Sent]) -> list[str]:
         *textwrap.wrap(f'Bob heard "{bob.heard[0]}", Alice heard "{alice.heard[0]}" ({what}).', _width()),
         "",
         "Try it yourself:",
-        *console.table([(f"{program} {words}", meaning) for words, meaning in hints]),
+        *console.table([(f"{program} {common.for_shell(words)}", meaning) for words, meaning in hints]),
     ]
 
 

@@ -213,7 +213,7 @@ def announce(
         )
         return
     console.say(f"Listening on {', '.join(addresses)} ({manager.transport.name}) as {address}; Ctrl-C ends it.")
-    console.say(f"From another terminal:  {common.program()} {command.format(address)}")
+    console.say(f"From another terminal:  {common.program()} {common.for_shell(command.format(address))}")
 
 
 def _reachable(endpoint: SipPeerToPeerEndpoint, manager: RealTimeServerConnectionManager, *, plain: bool) -> str:

@@ -162,6 +162,10 @@ class Loop:
             ) from error
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
+        try:  # where it is TCP, as on Windows, a wake byte must not wait until the one before it is acknowledged
+            self._wake_out.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            pass
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._wake_up)
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         _loops.add(self)

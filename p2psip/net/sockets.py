@@ -221,7 +221,10 @@ def discard(descriptor: int, limit: int = 256 * 1024) -> bool:
 
     A socket that is closed with input unread is reset, and the reset may overtake what we said last.
     """
-    sock = socket.socket(fileno=descriptor)
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError:  # macOS has nothing to say about a socket that was reset
+        return True
     try:
         sock.setblocking(False)
         while limit > 0:

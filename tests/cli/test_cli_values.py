@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,16 @@ def test_password_is_the_first_line(tmp_path: Path) -> None:
 def test_text_that_the_locale_cannot_read_is_sent_as_it_was_typed() -> None:
     assert common.read_text("Gr\u00fc\u00dfe") == "Gr\u00fc\u00dfe"
     assert common.read_text("Gr\udcc3\udcbc") == b"Gr\xc3\xbc"
+
+
+@pytest.mark.parametrize(
+    ("system", "shown"), [("linux", "send 'a b'"), ("darwin", "send 'a b'"), ("win32", 'send "a b"')]
+)
+def test_commands_to_be_copied_are_quoted_as_the_shell_wants_it(
+    monkeypatch: pytest.MonkeyPatch, system: str, shown: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert common.for_shell("send 'a b'") == shown
 
 
 def test_missing_password_file_is_a_sentence(tmp_path: Path) -> None:

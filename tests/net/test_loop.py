@@ -44,6 +44,20 @@ def test_constructing_a_loop_opens_nothing() -> None:
     assert loop.join(0)
 
 
+def test_no_wake_up_waits_for_an_acknowledgement_where_they_go_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, which has no other pairs."""
+
+    def tcp_pair() -> tuple[socket.socket, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            one = socket.create_connection(listening.getsockname())
+            return one, listening.accept()[0]
+
+    monkeypatch.setattr(socket, "socketpair", tcp_pair)
+    with running() as (loop, _):
+        assert loop._wake_out.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert on(loop, loop.in_loop) is True
+
+
 def test_posted_functions_run_in_order_on_one_daemon_thread() -> None:
     with running() as (loop, _):
         seen: list[int] = []

@@ -20,7 +20,7 @@ from p2psip.errors import ConnectionFailureException, RealTimeException
 from p2psip.net import listener
 from p2psip.net.connection import Connection
 from p2psip.net.network import Target
-from p2psip.net.sockets import SystemSockets
+from p2psip.net.sockets import SystemSockets, discard
 from p2psip.net.tls import TlsContexts
 
 __all__ = ["sides"]
@@ -289,3 +289,13 @@ def test_a_thousand_records_of_one_byte_cost_little(sides: Make) -> None:
         assert side.recorder.wait("message")[0][1].to_bytes() == data
         spent = side.call(time.thread_time) - before
     assert spent / len(data) * 100 < 0.05
+
+
+def test_what_the_system_knows_nothing_of_has_ended() -> None:
+    """As a socket that was reset on macOS, whose address cannot be asked for."""
+    reading, writing = os.pipe()
+    try:
+        assert discard(reading)
+    finally:
+        os.close(reading)
+        os.close(writing)
