@@ -19,6 +19,8 @@ _log = Log(__name__)
 
 MOST_HELD = 256 * 1024
 """Octets of one handshake that wait for its keys."""
+MOST_KEYS = 4096
+"""Connections whose keys are kept until they are wanted: others may write theirs into the same file."""
 
 
 class _Event(NamedTuple):
@@ -204,6 +206,8 @@ class CaptureFile(Recording):
             words = line.split()
             if len(words) == 3:
                 self._keys.setdefault(words[1].decode("latin-1"), []).append(line)
+        for other in list(self._keys)[:-MOST_KEYS]:
+            del self._keys[other]
 
     def _end(self) -> None:
         for stream in self._streams.values():

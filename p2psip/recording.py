@@ -76,10 +76,10 @@ class Recording:
         """Record no more, and write what is recorded. Blocks for 5 s at most; allowed in handlers, and twice."""
         if self._closed.is_set():  # by itself, or it is that of the process that this one was forked from
             return
-        self._detach()
-        self._is_over = True
-        self._queue.put(None)
         with worker_blocks("close()"):
+            self._detach()
+            self._is_over = True
+            self._queue.put(None)
             self._closed.wait(PATIENCE)
 
     def __enter__(self: _Self) -> _Self:

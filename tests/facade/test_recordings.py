@@ -13,6 +13,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,8 +32,10 @@ from p2psip import (
     SipPeerToPeerEndpoint,
     SipTransportType,
     TraceFile,
+    capture_file,
     recording,
 )
+from p2psip.sync import waiting
 from p2psip.testing import CertificateAuthority, EndpointPair, endpoint_pair, living_in, tls_manager
 
 TCP, TLS = SipTransportType.TCP, SipTransportType.TLS
@@ -483,3 +486,28 @@ def test_a_real_port_is_captured_as_well(tmp_path: Path) -> None:
     contents = CaptureContents(tmp_path / "packets")
     assert contents.stream(here) == b"\r\n\r\n"
     assert [frame.segment.flags & 1 for frame in contents.frames][-3:] == [1, 1, 0]
+
+
+def test_keys_of_others_in_the_same_file_are_not_kept_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_file, "MOST_KEYS", 3)
+    keys = tmp_path / "keys"
+    keys.touch()
+    capture = CaptureFile(tmp_path / "packets", 100_000, "a test", str(keys), True)
+    keys.write_bytes(b"".join(b"CLIENT_RANDOM %064d 11\n" % number for number in range(10)))
+    capture._read_keys()
+    assert [int(each) for each in capture._keys] == [7, 8, 9]
+    capture._start(lambda: None)
+    capture.close()
+
+
+def test_another_worker_stands_in_while_the_end_is_waited_for(tmp_path: Path) -> None:
+    capture = CaptureFile(tmp_path / "packets", 100_000, "a test", None, False)
+    waits: list[str] = []
+    worker = SimpleNamespace(blocked=lambda: waits.append("begun"), unblocked=lambda: waits.append("over"))
+    capture._start(lambda: waits.append("detached"))
+    waiting.here.worker = worker
+    try:
+        capture.close()
+    finally:
+        waiting.here.worker = None
+    assert waits == ["begun", "detached", "over"]
