@@ -175,14 +175,11 @@ class Observing:
         stack.network.tapping.tap = None
         with self._lock:
             self._forget(capture)
-        try:
-            if not self._disposed:
-                self._keys_go_to(None)
-        finally:
-            if stack._started and not stack.loop.has_ended:  # what is being sent or received now is to be in it
-                concurrent.futures.wait([stack.call("the end of a capture", self._close_key_logs)], PATIENCE)
-            else:
-                self._close_key_logs()
+        self._keys_go_to(None)
+        if stack._started and not stack.loop.has_ended:  # what is being sent or received now is to be in it
+            concurrent.futures.wait([stack.call("the end of a capture", self._close_key_logs)], PATIENCE)
+        else:
+            self._close_key_logs()
 
     def _forget(self, recording: Recording) -> None:
         if recording in self._recordings:
@@ -199,7 +196,8 @@ class Observing:
         return None
 
     def _keys_go_to(self, path: str | None) -> None:
-        """New connections write their keys there; None: where the application wants them."""
+        """Contexts that are made from now on write their keys there, and those for new connections are made; None: where
+        the application wants them, and those in use go on."""
 
     def _close_key_logs(self) -> None:
         """What wrote its keys where a capture wanted them lets go of that file. Loop's thread, while there is one."""

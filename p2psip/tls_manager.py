@@ -168,13 +168,12 @@ class RealTimeServerTlsConnectionManager(RealTimeServerConnectionManager):
     def _keys_go_to(self, path: str | None) -> None:
         with self._certificate_lock:
             previous, self._keys_to = self._keys_to, path
-            if (path or self._given_key_log) == (previous or self._given_key_log):
+            if path in (None, self._given_key_log):
                 return
             try:
                 self._swap(self._contexts())
             except BaseException:
-                if path is not None:  # else nobody is to write into that file again
-                    self._keys_to = previous
+                self._keys_to = previous
                 raise
 
     def _close_key_logs(self) -> None:

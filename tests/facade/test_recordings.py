@@ -488,6 +488,20 @@ def test_a_real_port_is_captured_as_well(tmp_path: Path) -> None:
     assert [frame.segment.flags & 1 for frame in contents.frames][-3:] == [1, 1, 0]
 
 
+def test_nothing_is_read_anew_when_it_ends(tmp_path: Path) -> None:
+    """What was there when it began may be gone: the file has to end all the same."""
+    with endpoint_pair() as pair:
+        pair.bob.message_received += lambda sender, args: None
+        manager: Any = pair.bob.connection_manager
+        capture = manager.capture_to(tmp_path / "packets")
+        talk(pair)
+        manager._trusted_roots = tmp_path / "packets"  # which holds no certificates
+        capture.close()
+        assert capture._closed.is_set()
+        talk(pair)
+    assert len(CaptureContents(tmp_path / "packets").secrets) == 1
+
+
 def test_keys_of_others_in_the_same_file_are_not_kept_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture_file, "MOST_KEYS", 3)
     keys = tmp_path / "keys"
