@@ -91,6 +91,7 @@ def test_nothing_is_delivered_of_a_message_that_is_cut_off() -> None:
         assert framer.close()
 
 
+@pytest.mark.holds("R22")
 @pytest.mark.parametrize("bad", ["NoColon", "To\x01: x", "X: \x07", "(c): 1", " folded"])
 def test_malformed_messages_do_not_disturb_the_next(bad: str) -> None:
     data = request_bytes(bad, body=b"body")
@@ -122,6 +123,7 @@ LOST = {
     "other digits": request_bytes("Content-Length: \u0660", without="Content-Length"),
     "list": request_bytes("Content-Length: 0, 0", without="Content-Length"),
     "empty": request_bytes("Content-Length:", without="Content-Length"),
+    "11 digits": request_bytes("Content-Length: 00000000000", without="Content-Length"),
     "20 digits": request_bytes("Content-Length: " + "9" * 20, without="Content-Length"),
     "5000 digits": request_bytes("Content-Length: " + "9" * 5000, without="Content-Length"),
     "2**32 + 32": request_bytes("Content-Length: 4294967328", without="Content-Length"),
@@ -213,6 +215,15 @@ def test_the_head_may_be_as_long_as_the_limit_and_no_longer() -> None:
             assert len(data) == 1004 + extra
             framed, error = feed_all(StreamFramer(LIMITS), data, size)
             assert (len(framed), error is not None) == ((0, True) if lost else (1, False)), (size, extra)
+
+
+@pytest.mark.holds("R18")
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_no_octet_more_than_that_is_waited_for(size: int) -> None:
+    """The last ones may be a part of the empty line."""
+    framer = StreamFramer(LIMITS)
+    assert feed_all(framer, b"x" * 1003, size) == ([], None)
+    assert feed_all(framer, b"x", size)[1] is not None
 
 
 @pytest.mark.holds("R19")

@@ -5,7 +5,8 @@ from message_support import request_bytes
 
 from p2psip.config import ManagerSettings
 from p2psip.errors import MessageParsingException
-from p2psip.message import Limits, Request, Response, parse_message
+from p2psip.message import Limits, Request, Response, StreamFramer, parse_message
+from p2psip.message.parser import DEFAULT_LIMITS
 
 
 def parsed(data: bytes) -> Request:
@@ -14,9 +15,9 @@ def parsed(data: bytes) -> Request:
     return message
 
 
-def refused(data: bytes) -> MessageParsingException:
+def refused(data: bytes, limits: Limits = DEFAULT_LIMITS) -> MessageParsingException:
     with pytest.raises(MessageParsingException) as caught:
-        parse_message(data)
+        parse_message(data, limits)
     return caught.value
 
 
@@ -228,6 +229,7 @@ def test_no_answer_when_the_dialog_headers_are_unclear(line: str) -> None:
     assert refused(request_bytes("NoColon", line)).answer is None
 
 
+@pytest.mark.holds("R23")
 def test_acks_and_responses_are_not_answered() -> None:
     for data in (request_bytes("NoColon", method="ACK"), b"SIP/2.0 200 OK\r\nNoColon\r\n\r\n"):
         error = refused(data)
@@ -326,10 +328,32 @@ def test_limits(data: bytes, status_code: int) -> None:
     assert caught.value.answer.status_code == status_code
 
 
+def exactly(what: str, count: int) -> bytes:
+    """A request that has so much of it."""
+    match what:
+        case "start line":
+            return request_bytes(uri="sip:" + "b" * (count - len("MESSAGE sip: SIP/2.0")))
+        case "header":
+            return request_bytes("X: " + "x" * (count - 3))
+        case "headers":
+            return request_bytes(*["X: 1"] * (count - 7))
+        case "values":
+            return request_bytes("Route: <sip:a>,<sip:a>", *["Route: <sip:a>"] * (count - 2))
+        case _:
+            return request_bytes(body=b"x" * count)
+
+
 @pytest.mark.holds("R18")
-def test_within_the_limits() -> None:
-    parse_message(request_bytes(*["X: 1"] * 13, body=b"1234567890"), LIMITS)
-    parse_message(request_bytes("Route: <sip:a>,<sip:a>", "Route: <sip:a>"), LIMITS)
+@pytest.mark.parametrize(
+    ("what", "limit"), [("start line", 100), ("header", 200), ("headers", 20), ("values", 3), ("body", 10)]
+)
+def test_a_limit_is_what_may_be(what: str, limit: int) -> None:
+    most = exactly(what, limit)
+    assert parse_message(most, LIMITS).to_bytes() == most
+    (framed,) = StreamFramer(LIMITS).feed(most)
+    assert isinstance(framed, Request)
+    refusal = refused(exactly(what, limit + 1), LIMITS)
+    assert refusal._limit == "maximum_" + what.replace(" ", "_")
 
 
 @pytest.mark.holds("R18", "A9")
