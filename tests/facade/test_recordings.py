@@ -31,6 +31,8 @@ from p2psip import (
     RealTimeServerTlsConnectionManager,
     SipPeerToPeerEndpoint,
     SipTransportType,
+    TlsFailureException,
+    TlsFailureReason,
     TraceFile,
     capture_file,
     recording,
@@ -488,14 +490,18 @@ def test_a_real_port_is_captured_as_well(tmp_path: Path) -> None:
     assert [frame.segment.flags & 1 for frame in contents.frames][-3:] == [1, 1, 0]
 
 
-def test_nothing_is_read_anew_when_it_ends(tmp_path: Path) -> None:
+def test_nothing_is_read_anew_when_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was there when it began may be gone: the file has to end all the same."""
+
+    def cannot_be_read() -> None:
+        raise TlsFailureException("gone", TlsFailureReason.OTHER)
+
     with endpoint_pair() as pair:
         pair.bob.message_received += lambda sender, args: None
         manager: Any = pair.bob.connection_manager
         capture = manager.capture_to(tmp_path / "packets")
         talk(pair)
-        manager._trusted_roots = tmp_path / "packets"  # which holds no certificates
+        monkeypatch.setattr(manager, "_contexts", cannot_be_read)
         capture.close()
         assert capture._closed.is_set()
         talk(pair)
