@@ -279,3 +279,23 @@ def test_the_clock_is_the_one_that_was_given() -> None:
     assert (clock.now(), clock.time()) == (5, 100)
     clock.advance(1.5)
     assert (clock.now(), clock.time()) == (6.5, 101.5)
+
+
+def test_a_connection_takes_its_time_also_where_pairs_of_sockets_are_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+
+    def tcp_pair() -> tuple[socket.socket, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            one = socket.create_connection(listening.getsockname())
+            return one, listening.accept()[0]
+
+    monkeypatch.setattr(socket, "socketpair", tcp_pair)
+    with MemoryNetwork() as network:
+        network.delay(BOB[0])
+        listener = network.listen(socket.AF_INET, BOB, 128)
+        with connect(network) as alice:
+            assert not is_connected(alice, 0.2)
+            network.links[0].release()
+            assert is_connected(alice)
+            accept(listener)[0].close()
+        listener.close()
