@@ -13,7 +13,11 @@ from p2psip.core.authentication import CREDENTIAL_FIELDS
 from p2psip.core.uas import Refusal, inspect
 from p2psip.core.usage import Usage
 from p2psip.errors import MessageParsingException, RealTimeException
-from p2psip.message import NameAddr, Request, Response, SipUri, parse_uri
+from p2psip.message import NameAddr, Request, Response, SipUri, parse_uri, split_list
+from p2psip.message.grammar import Remembered
+from p2psip.message.headers import checked_lines
+from p2psip.message.message import REQUEST_URI
+from p2psip.message.values import parse_contact
 
 if TYPE_CHECKING:
     from p2psip.core.directory import EndpointRecord
@@ -222,6 +226,11 @@ class Dialog:
         dialog.is_early = False
         return dialog
 
+    def confirm(self, success: Response) -> None:
+        """A 2xx makes an early dialog a confirmed one, whose requests were numbered already (RFC 3261 13.2.2.4)."""
+        self.route_set, self.is_early = _routes(success)[::-1], False
+        self.refresh_target(success)
+
     @property
     def key(self) -> tuple[str, str | None, str | None]:
         """What it is known by (RFC 3261 12)."""
@@ -322,24 +331,25 @@ class Dialog:
             # 2**31 requests in one dialog are not to be expected.
             sequence = self.local_sequence = self.local_sequence + 1
         uri, routes = self._path()
-        pairs = [
-            ("Max-Forwards", "70"),
-            *(("Route", route) for route in routes),
-            ("From", self.local),
-            ("To", self.remote),
-            ("Call-ID", self.call_id),
-            ("CSeq", f"{sequence} {method}"),
+        lines = [
+            "Max-Forwards: 70",
+            *[f"Route: {route}" for route in routes],
+            f"From: {self.local}",
+            f"To: {self.remote}",
+            f"Call-ID: {self.call_id}",
+            f"CSeq: {sequence} {method}",
         ]
         if method != "ACK":
-            pairs.append(("User-Agent", self.record.endpoint.user_agent))
-        pairs += headers
+            lines.append(f"User-Agent: {self.record.endpoint.user_agent}")
         if content is not None:
-            pairs.append(("Content-Type", content.content_type))
-        return Request(method, uri, pairs, b"" if content is None else content.body)
+            headers = [*headers, ("Content-Type", content.content_type)]
+        if headers:
+            lines += checked_lines(headers)
+        return Request.of_lines(method, uri, lines, b"" if content is None else content.body)
 
     def create_ack(self, invite: Request, headers: Pairs = (), content: Content | None = None) -> Request:
         """The ACK to a 2xx to that INVITE, with the same credentials (RFC 3261 13.2.2.4, 22.1)."""
-        said = [pair for pair in invite.headers if pair[0] in CREDENTIAL_FIELDS]
+        said = [(field, value) for field in CREDENTIAL_FIELDS for value in invite.headers.get_fields(field)]
         return self.create_request("ACK", [*said, *headers], content, sequence=invite.cseq.number)
 
     def send(self, now: float, request: Request, usage: Usage, *, timeout: float | None = None) -> ClientRequest:
@@ -414,13 +424,22 @@ class Dialog:
 
 
 def contact_uri(message: Request | Response) -> str | None:
-    """The URI of the first Contact as text; None where there is none, or none that can be read."""
+    """The URI of the first Contact as text; None where there is none, or none that a request could be sent to."""
+    contacts = message.headers.get_joined("Contact")
+    return None if contacts is None else _FIRST_URIS[contacts]
+
+
+def _first_uri(contacts: str) -> str | None:
     try:
-        contacts = message.contact
+        parsed = [parse_contact(value) for value in split_list(contacts)]
     except MessageParsingException:
         return None
     # RFC 3261 19.1.1: a Request-URI has no headers.
-    return str(contacts[0].uri).partition("?")[0] if isinstance(contacts, list) and contacts else None
+    uri = str(parsed[0].uri).partition("?")[0]
+    return None if REQUEST_URI.fullmatch(uri) is None else uri
+
+
+_FIRST_URIS = Remembered(_first_uri)
 
 
 def _routes(message: Request | Response) -> list[str]:

@@ -178,18 +178,17 @@ class OutgoingInvite(ClientUsage):
         if (self._is_won and tag == self._winner) or len(self._acks) > MAXIMUM_FORKS:
             return  # again, and the application has not answered the offer yet; or a flood
         session = self._session
-        dialog = self._dialog(client_request, response)
         if self._is_over or self._is_won:
             self._leave_early()
-            self._end_fork(now, dialog, tag, client_request)
+            self._end_fork(now, self._dialog(client_request, response), tag, client_request)
             return
         self._is_won, self._winner, self._success = True, tag, response
         early = self._early.pop(tag, None)
-        if early is not None:  # its requests were numbered already (RFC 3261 13.2.2.4)
-            early.route_set, early.is_early = dialog.route_set, False
-            early.refresh_target(response)
+        if early is not None:
+            early.confirm(response)
             dialog = early
         else:
+            dialog = self._dialog(client_request, response)
             dialog.add(session)
         self._leave_early()
         self._stop_timers()
@@ -362,7 +361,10 @@ class OutgoingInvite(ClientUsage):
             self._client_request = None
             session.end(now, reason, None)
             session.said_farewell()
-        self._complete(None, error if error is not None else session.ended_error())
+        if error is not None:
+            self._complete(None, error)
+        else:
+            self.overtaken()
 
     def peer_hung_up(self, now: float) -> None:
         """BYE before the ACK, or in an early dialog, is the end of the call all the same."""
@@ -378,7 +380,8 @@ class OutgoingInvite(ClientUsage):
 
     def overtaken(self) -> None:
         """The session has ended before the 2xx came."""
-        self._complete(None, self._session.ended_error())
+        operation, self._operation = self._operation, None
+        self._session.overtake(operation)
 
     def abandon(self, error: RealTimeException) -> None:
         self._stop_timers()
@@ -404,9 +407,9 @@ class OutgoingInvite(ClientUsage):
         self._guard = None
 
     def _stop_timers(self) -> None:
-        timers = self._session.engine.timers
         for timer in (self._limit, self._ring, self._guard):
-            timers.cancel(timer)
+            if timer is not None:
+                self._session.engine.timers.cancel(timer)
         self._limit = self._ring = self._guard = None
 
 

@@ -40,26 +40,32 @@ class AwaitedAck:
         self._transaction = transaction
         self._response = response
         self._interval = engine.settings.t1
-        self._limit = engine.timers.start(engine.now, 64 * engine.settings.t1, self._missing, missing)
-        self._again: Timer | None = engine.timers.start(engine.now, self._interval, self._repeat)
+        self._over_at = engine.now + 64 * engine.settings.t1
+        self._missing = missing
+        self._timer: Timer
+        self._wait(engine.now)
+
+    def _wait(self, now: float) -> None:
+        left, timers = self._over_at - now, self._session.engine.timers
+        if left <= self._interval:
+            self._timer = timers.start(now, left, self._give_up)
+        else:
+            self._timer = timers.start(now, self._interval, self._repeat)
 
     def _repeat(self) -> None:
         engine = self._session.engine
         engine.counts.retransmitted += 1
         self._transaction.respond(self._response)
         self._interval = min(2 * self._interval, engine.settings.t2)
-        self._again = engine.timers.start(engine.now, self._interval, self._repeat)
+        self._wait(engine.now)
 
-    def _missing(self, missing: Callable[[], object]) -> None:
+    def _give_up(self) -> None:
         self._session.engine.counts.timeouts["acknowledgement"] += 1
-        self.stop()
-        missing()
+        self._missing()
 
     def stop(self) -> None:
         """It has come, or nobody waits for it any more."""
-        timers = self._session.engine.timers
-        timers.cancel(self._limit)
-        timers.cancel(self._again)
+        self._session.engine.timers.cancel(self._timer)
 
 
 class IncomingInvite:
@@ -85,8 +91,9 @@ class IncomingInvite:
         """How long it may ring: as long as the settings say, and the caller (RFC 3261 13.3.1)."""
         engine = self._session.engine
         limit, code = engine.settings.ring_limit, 480
-        expires = (self.transaction.request.headers.get("Expires") or "").strip()
-        if expires.isascii() and expires.isdigit() and len(expires) <= 9 and 0 < int(expires) < limit:
+        expires = self.transaction.request.headers.get("Expires")
+        is_said = expires is not None and expires.isascii() and expires.isdigit() and len(expires) <= 9
+        if expires is not None and is_said and 0 < int(expires) < limit:
             limit, code = float(expires), 487
         self._ring = engine.timers.start(now, limit, self._rang_too_long, code)
 
@@ -271,7 +278,8 @@ class IncomingInvite:
 
     def overtaken(self) -> None:
         """The session has ended before the ACK came."""
-        self._complete(None, self._session.ended_error())
+        operation, self._operation = self._operation, None
+        self._session.overtake(operation)
 
     def abandon(self, error: RealTimeException) -> None:
         self._stop_ring()
@@ -286,6 +294,7 @@ class IncomingInvite:
         self._session.complete(operation, ack, error)
 
     def _stop_ring(self) -> None:
-        self._session.engine.timers.cancel(self._ring)
-        self._ring = None
+        if self._ring is not None:
+            self._session.engine.timers.cancel(self._ring)
+            self._ring = None
         self._progress.fall_silent()

@@ -35,13 +35,14 @@ class Progress:
     ) -> None:
         self.transaction = transaction
         self._session = session
-        self._reliable = ReliableSender(session, transaction, give_up)
+        self._give_up = give_up
+        self._reliable: ReliableSender | None = None
         self._again: Timer | None = None
 
     @property
     def holds_back(self) -> bool:
         """A 2xx has to wait for a PRACK."""
-        return self._reliable.holds_back
+        return self._reliable is not None and self._reliable.holds_back
 
     def send(
         self,
@@ -66,6 +67,8 @@ class Progress:
     def _send_reliably(
         self, code: int, reason: str | None, headers: Pairs, content: Content | None = None, operation: Any = None
     ) -> None:
+        if self._reliable is None:
+            self._reliable = ReliableSender(self._session, self.transaction, self._give_up)
         self._reliable.send(self._session.engine.now, code, reason, headers, content, operation)
 
     def _go_on(self, seconds: float, say: Callable[..., object], *what: Any) -> None:
@@ -80,18 +83,23 @@ class Progress:
 
     def expects(self, prack: ServerTransaction) -> bool:
         """The PRACK is for the last of them."""
-        return self._reliable.acknowledges(prack.request)
+        return self._reliable is not None and self._reliable.acknowledges(prack.request)
 
     def received_prack(self, now: float, prack: ServerTransaction) -> None:
         """Answer it."""
-        self._reliable.received_prack(now, prack)
+        if self._reliable is None:
+            self._session.respond(prack, 481)
+        else:
+            self._reliable.received_prack(now, prack)
 
     def fall_silent(self) -> None:
         """It is decided: what was said is not said again. A PRACK may be waited for still."""
-        self._session.engine.timers.cancel(self._again)
-        self._again = None
+        if self._again is not None:
+            self._session.engine.timers.cancel(self._again)
+            self._again = None
 
     def stop(self) -> None:
         """The final response is there, or the end."""
         self.fall_silent()
-        self._reliable.stop()
+        if self._reliable is not None:
+            self._reliable.stop()

@@ -10,7 +10,8 @@ from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.events import AnswerReceived
 from p2psip.core.usage import ClientUsage
 from p2psip.errors import MessageParsingException, OperationTimeoutException, RealTimeException
-from p2psip.message import RAck, Request, Response, parse_field
+from p2psip.message import RAck, Request, Response, parse_field, split_list
+from p2psip.message.grammar import Remembered
 from p2psip.timers import Timer
 
 if TYPE_CHECKING:
@@ -21,10 +22,19 @@ if TYPE_CHECKING:
 
 def option_tags(message: Request | Response, name: str) -> frozenset[str]:
     """The option tags in Require or Supported, lower case; none where they cannot be read."""
+    tags = message.headers.get_joined(name)
+    return NO_TAGS if tags is None else _TAGS[tags]
+
+
+def _tags(text: str) -> frozenset[str]:
     try:
-        return frozenset(tag.lower() for tag in message.headers.get_all(name))
+        return frozenset(map(str.lower, split_list(text)))
     except MessageParsingException:
-        return frozenset()
+        return NO_TAGS
+
+
+NO_TAGS: frozenset[str] = frozenset()
+_TAGS = Remembered(_tags)
 
 
 class ReliableSender:
@@ -185,7 +195,10 @@ class ReliableReceiver(ClientUsage):
 
 def rseq(response: Response) -> int | None:
     """RSeq of a response that wants to be acknowledged; None for one that does not."""
-    text = (response.headers.get("RSeq") or "").strip()
+    value = response.headers.get("RSeq")
+    if value is None:
+        return None
+    text = value.strip()
     if "100rel" not in option_tags(response, "Require") or not (text.isascii() and text.isdigit()) or len(text) > 10:
         return None
     return int(text)

@@ -385,7 +385,7 @@ class Renegotiation(ClientUsage):
             self._awaited.stop()
             self._awaited = None
         (operation, _), self._accepted = self._accepted, (None, False)
-        session.complete(operation, None, session.ended_error())
+        session.overtake(operation)
         theirs = self._theirs
         self._decided()
         if theirs is not None and not theirs.is_answered:
@@ -394,7 +394,8 @@ class Renegotiation(ClientUsage):
         self._settle()
         if request is not None:
             session.engine.cancel_request(now, request)
-        self._complete(None, session.ended_error())
+        operation, self._operation = self._operation, None
+        session.overtake(operation)
 
     def _complete(self, response: Response | None, error: Exception | None) -> None:
         operation, self._operation = self._operation, None

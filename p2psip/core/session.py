@@ -53,8 +53,8 @@ class Session(SessionState):
         "_is_way_lost",
         "_outgoing",
         "_pending",
+        "_renegotiation",
         "joins",
-        "renegotiation",
         "replaces",
         "sender",
     )
@@ -73,12 +73,19 @@ class Session(SessionState):
         self.joins: Session | None = None
         self.sender: Sender | None = None
         self.timer = SessionTimer(self)
-        self.renegotiation = Renegotiation(self)
+        self._renegotiation: Renegotiation | None = None
         self._outgoing: OutgoingInvite | None = None
         self._incoming: IncomingInvite | None = None
         self._pending: dict[SessionRequest, None] = {}
         self._farewells: list[Any] = []
         self._is_way_lost = False
+
+    @property
+    def renegotiation(self) -> Renegotiation:
+        """What changes it while it is up; made when there is something to change."""
+        if self._renegotiation is None:
+            self._renegotiation = Renegotiation(self)
+        return self._renegotiation
 
     # ------------------------------------------------------------------ the beginning, our side
 
@@ -297,7 +304,8 @@ class Session(SessionState):
             return
         self.change(SignalingState.DISCONNECTED, reason, message)
         self.timer.stop()
-        self.renegotiation.end(now)
+        if self._renegotiation is not None:
+            self._renegotiation.end(now)
         pending, self._pending = self._pending, {}
         for usage in pending:
             usage.overtaken()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from p2psip.core.dialog import Pairs
 from p2psip.core.reliable import option_tags
 from p2psip.enums import ExtensionFeatureSupport
 from p2psip.errors import MessageParsingException
-from p2psip.message import Request, Response
+from p2psip.message import Request, Response, split_list
+from p2psip.message.grammar import Remembered
 
 if TYPE_CHECKING:
     from p2psip.core.session_state import SessionState
@@ -17,16 +21,23 @@ SESSION_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", 
 """What can be sent within a session, for Allow."""
 
 
-def supported(session: SessionState) -> list[tuple[str, str]]:
+def supported(session: SessionState) -> Pairs:
     """Allow and Supported (RFC 3261 13.2.1)."""
     options, record = session.options, session.record
-    methods = dict.fromkeys([*SESSION_METHODS, *record.endpoint._allowed_methods()])
-    tags = {"replaces", "join", "norefersub", *record.extensions}
-    if options.reliable is not ExtensionFeatureSupport.UNSUPPORTED:
+    is_reliable = options.reliable is not ExtensionFeatureSupport.UNSUPPORTED
+    methods = tuple(record.endpoint._allowed_methods())
+    return _supported(methods, frozenset(record.extensions), is_reliable, options.is_timer_supported)
+
+
+@functools.lru_cache(maxsize=64)  # they hardly ever change, and each call says them several times
+def _supported(methods: Sequence[str], extensions: frozenset[str], is_reliable: bool, has_timer: bool) -> Pairs:
+    allowed = dict.fromkeys((*SESSION_METHODS, *methods))
+    tags = {"replaces", "join", "norefersub", *extensions}
+    if is_reliable:
         tags.add("100rel")
-    if options.is_timer_supported:
+    if has_timer:
         tags.add("timer")
-    return [("Allow", ", ".join(methods)), ("Supported", ", ".join(sorted(tags)))]
+    return (("Allow", ", ".join(allowed)), ("Supported", ", ".join(sorted(tags))))
 
 
 def of_answer(session: SessionState, transaction: ServerTransaction, code: int) -> list[tuple[str, str]]:
@@ -41,16 +52,23 @@ def of_answer(session: SessionState, transaction: ServerTransaction, code: int) 
 
 def record_route(request: Request) -> list[tuple[str, str]]:
     """The path that the request came by, which the answer that makes a dialog repeats (RFC 3261 12.1.1)."""
-    return [("Record-Route", value) for name, value in request.headers if name.lower() == "record-route"]
+    return [("Record-Route", value) for value in request.headers.get_fields("Record-Route")]
 
 
 def learn(session: SessionState, message: Request | Response) -> None:
     """Take over what the peer says of itself."""
-    try:
-        allowed = message.headers.get_all("Allow")
-    except MessageParsingException:
-        allowed = []
+    allowed = message.headers.get_joined("Allow")
     if allowed:
-        session.peer_allow = frozenset(allowed)
-    if message.headers.get("Supported") is not None:
+        session.peer_allow = _METHODS[allowed] or session.peer_allow
+    if "Supported" in message.headers:
         session.peer_supports = option_tags(message, "Supported")
+
+
+def _methods(text: str) -> frozenset[str]:
+    try:
+        return frozenset(split_list(text))
+    except MessageParsingException:
+        return frozenset()
+
+
+_METHODS = Remembered(_methods)

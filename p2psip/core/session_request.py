@@ -44,4 +44,4 @@ class SessionRequest(ClientUsage):
 
     def overtaken(self) -> None:
         operation, self._operation = self._operation, None
-        self._session.complete(operation, None, self._session.ended_error())
+        self._session.overtake(operation)

@@ -13,7 +13,6 @@ from p2psip.core.session_options import SessionOptions
 from p2psip.core.session_timer import SessionTimer
 from p2psip.core.usage import ClientUsage
 from p2psip.enums import SignalingState, SignalingTransitionReason
-from p2psip.errors import OperationFailureException
 from p2psip.message import Request, Response
 
 if TYPE_CHECKING:
@@ -120,9 +119,10 @@ class SessionState(ClientUsage):
         """The command comes at the wrong time."""
         self.complete(operation, None, wrong_time(self, what))
 
-    def ended_error(self) -> OperationFailureException:
-        """For an operation that the end of the session has overtaken."""
-        return overtaken(self)
+    def overtake(self, operation: Any) -> None:
+        """The end of the session has overtaken the operation."""
+        if operation is not None:
+            self.complete(operation, None, overtaken(self))
 
     def respond(
         self,
@@ -146,7 +146,7 @@ class SessionState(ClientUsage):
         transaction.respond(response)
         return response
 
-    def supported(self) -> list[tuple[str, str]]:
+    def supported(self) -> Pairs:
         return session_headers.supported(self)
 
     def learn(self, message: Request | Response) -> None:

@@ -11,6 +11,7 @@ from p2psip.core.usage import ClientUsage
 from p2psip.enums import SignalingState, SignalingTransitionReason
 from p2psip.errors import OperationTimeoutException, RealTimeException
 from p2psip.message import Request, Response
+from p2psip.message.grammar import Remembered
 from p2psip.timers import Timer
 
 if TYPE_CHECKING:
@@ -70,15 +71,16 @@ class SessionTimer(ClientUsage):
     def response_headers(self, now: float, request: Request) -> list[tuple[str, str]]:
         """For our 2xx to the peer's INVITE or UPDATE; from then on the timer runs."""
         options = self._session.options
-        peer_can = "timer" in option_tags(request, "Supported") | option_tags(request, "Require")
+        peer_can = "timer" in option_tags(request, "Supported") or "timer" in option_tags(request, "Require")
         asked, refresher = session_expires(request)
+        least = min_se(request)
         seconds = asked or options.session_interval
         if not options.is_timer_supported or not seconds or not (peer_can or asked):
             self._begin(now, 0, False)
             return []
         if asked and options.session_interval:
-            seconds = min(asked, max(options.session_interval, min_se(request)))
-        seconds = max(seconds, self._least(), min_se(request))
+            seconds = min(asked, max(options.session_interval, least))
+        seconds = max(seconds, self._least(), least)
         if asked:
             seconds = min(seconds, max(asked, SMALLEST_INTERVAL))  # RFC 4028 9: it is never made longer
         if not peer_can:
@@ -117,10 +119,11 @@ class SessionTimer(ClientUsage):
 
     def stop(self) -> None:
         """No timer runs any more."""
-        timers = self._session.engine.timers
-        timers.cancel(self._refresh)
-        timers.cancel(self._expiry)
-        self._refresh = self._expiry = None
+        if self._expiry is not None or self._refresh is not None:
+            timers = self._session.engine.timers
+            timers.cancel(self._refresh)
+            timers.cancel(self._expiry)
+            self._refresh = self._expiry = None
 
     def _expired(self) -> None:
         session = self._session
@@ -182,7 +185,11 @@ class SessionTimer(ClientUsage):
 
 def session_expires(message: Request | Response) -> tuple[int, str | None]:
     """Seconds and refresher in Session-Expires; 0 without one that can be read."""
-    value = message.headers.get("Session-Expires") or ""
+    value = message.headers.get("Session-Expires")
+    return (0, None) if value is None else _EXPIRES[value]
+
+
+def _parse_expires(value: str) -> tuple[int, str | None]:
     seconds, *parameters = value.split(";")
     refresher = None
     for parameter in parameters:
@@ -192,9 +199,13 @@ def session_expires(message: Request | Response) -> tuple[int, str | None]:
     return _number(seconds), refresher
 
 
+_EXPIRES = Remembered(_parse_expires)
+
+
 def min_se(message: Request | Response) -> int:
     """Seconds in Min-SE; 0 without one that can be read."""
-    return _number((message.headers.get("Min-SE") or "").split(";")[0])
+    value = message.headers.get("Min-SE")
+    return 0 if value is None else _number(value.split(";")[0])
 
 
 def _number(text: str) -> int:

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable
 
 from p2psip.message.grammar import excerpt, is_token, split_list
-from p2psip.message.headers import Headers
+from p2psip.message.headers import Headers, checked_lines
 from p2psip.message.message import Request, Response, check_reason, check_status_code
 
 _REASONS = {
@@ -149,12 +149,10 @@ def create_response(
         lines[0] = "Via: " + top_via
     if status_code == 100 and "timestamp" in first:
         lines.append(first["timestamp"])
-    response = Response.of_lines(status_code, reason, lines, body)
-    for name, value in headers:
-        response.headers.add(name, value)
-    if content_type is not None:
-        response.headers.add("Content-Type", content_type)
-    return response
+    more = [*headers] if content_type is None else [*headers, ("Content-Type", content_type)]
+    if more:
+        lines += checked_lines(more)
+    return Response.of_lines(status_code, reason, lines, body)
 
 
 def stateless_tag(start_line: str, headers: Headers) -> str:

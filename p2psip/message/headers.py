@@ -93,11 +93,25 @@ class Headers:
         Raises:
             MessageParsingException: Such a list has an unclosed quote or bracket, or an empty value.
         """
-        key = field_key(name)
-        values = [line_value(line) for line in self._lines_of(key)]
+        key = KEYS.get(name) or field_key(name)
+        lines = self._lines_of(key)
+        if not lines:
+            return []
+        values = [line_value(line) for line in lines]
         if key not in LIST_FIELDS:
             return values
         return [value for text in values if text or key not in EMPTY_FIELDS for value in split_list(text)]
+
+    def get_fields(self, name: str) -> list[str]:
+        """The values of all fields of the name, one for each field, as they stand there."""
+        return [line_value(line) for line in self._lines_of(KEYS.get(name) or field_key(name))]
+
+    def get_joined(self, name: str) -> str | None:
+        """The values of all fields of the name as one list (RFC 3261 7.3.1); None when there is no field."""
+        lines = self._lines_of(KEYS.get(name) or field_key(name))
+        if len(lines) == 1:
+            return line_value(lines[0])
+        return ", ".join(filter(None, map(line_value, lines))) if lines else None
 
     def count(self, name: str) -> int:
         """How many fields (lines, not values) of the name there are."""
@@ -118,8 +132,9 @@ class Headers:
 
     def add(self, name: str, value: str) -> None:
         """Append a field."""
-        self._lines.append(_checked_line(name, value))
-        self._forget()
+        line = _checked_line(name, value)
+        self._lines.append(line)
+        self._changes(line_key(line), line, False)
 
     def prepend(self, name: str, value: str) -> None:
         """Put a field before all others, as a Via is."""
@@ -128,16 +143,20 @@ class Headers:
     def prepend_line(self, line: str) -> None:
         """The same with a line that needs no check."""
         self._lines.insert(0, line)
-        self._forget()
+        self._changes(line_key(line), line, True)
 
     def set(self, name: str, value: str) -> None:
         """Replace all fields of the name by one, in the place of the first; append it when there is none."""
         line = _checked_line(name, value)
-        first = (self._first or self._index()).get(field_key(name))
-        position = len(self._lines) if first is None else self._lines.index(first)
-        self.remove(name)
-        self._lines.insert(position, line)
-        self._forget()
+        key = KEYS.get(name) or field_key(name)
+        first = (self._first or self._index()).get(key)
+        if first is None:
+            self._lines.append(line)
+        else:
+            position = self._lines.index(first)
+            self.remove(name)
+            self._lines.insert(position, line)
+        self._changes(key, line, True)
 
     def remove(self, name: str) -> None:
         """Remove all fields of the name; none is fine."""
@@ -145,6 +164,14 @@ class Headers:
         if key in (self._first or self._index()):
             self._lines = [line for line in self._lines if line_key(line) != key]
             self._forget()
+
+    def _changes(self, key: str, line: str, is_first: bool) -> None:
+        """The line was put in: what is known of the others holds."""
+        self._changed = True
+        if self._first is not None and (is_first or key not in self._first):
+            self._first[key] = line
+        if self._views:
+            self._views = {}
 
     def _forget(self) -> None:
         self._changed = True
@@ -165,10 +192,11 @@ def line_value(line: str) -> str:
 
 
 def first_lines(lines: list[str]) -> dict[str, str]:
-    first: dict[str, str] = {}
-    for line in lines:
-        first.setdefault(line_key(line), line)
-    return first
+    try:
+        # Of several of one key the first one is put in last.
+        return {KEYS[line.partition(":")[0]]: line for line in reversed(lines)}
+    except KeyError:  # a name that is not known, or not written as usual
+        return {line_key(line): line for line in reversed(lines)}
 
 
 def checked_lines(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -177,7 +205,7 @@ def checked_lines(pairs: Iterable[tuple[str, str]]) -> list[str]:
     lines = [f"{name}: {value}" for name, value in pairs]
     text = "\n".join(lines)
     usual = text.isascii() and "\r" not in text and "\0" not in text and text.count("\n") < len(lines)
-    if usual and all(name in KEYS for name, _ in pairs):
+    if usual and KEYS.keys() >= {name for name, _ in pairs}:
         return lines
     return [_checked_line(name, value) for name, value in pairs]
 

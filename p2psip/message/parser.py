@@ -16,8 +16,6 @@ _VERSION = re.compile(r"[Ss][Ii][Pp]/[0-9]+\.[0-9]+")
 _CONTROLS = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 _QUOTED_PAIR = re.compile(r"\\[^\r\n]")
 _HARMLESS = bytes(octet for octet in range(256) if (octet >= 32 and octet != 127) or octet == 9)
-_SHORTEST_FIELD = 4  # a letter, a colon and CRLF
-_SHORTEST_VALUE = 8  # of Via or Route, with what separates it from the next
 
 
 class Limits:
@@ -32,8 +30,8 @@ class Limits:
         self.headers = headers
         self.values = values
         self.body = body
-        self.usual = min(start_line, header, head, headers * _SHORTEST_FIELD, values * _SHORTEST_VALUE)
-        """A shorter head can break no limit, and is not compared with them."""
+        self.usual = min(start_line, header, head)
+        """A shorter head with few lines and commas can break no limit, and is not compared with them."""
 
     @classmethod
     def of(cls, settings: ManagerSettings) -> Limits:
@@ -124,7 +122,8 @@ def read_ordinary(octets: bytes, limits: Limits) -> tuple[Request | Response, in
     headers._changed = False
     size = len(octets)
     message._head_length = size + 4
-    if size >= limits.usual and any(_broken(start_line, headers, octets, limits)):
+    is_usual = size < limits.usual and len(lines) <= limits.headers and octets.count(b",") + len(lines) <= limits.values
+    if not is_usual and any(_broken(start_line, headers, octets, limits)):
         return None
     return (message, length)
 
