@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.events import InvitationAccepted, ProvisionalReceived, Redirected, end_reason
+from p2psip.core.invite_forks import MAXIMUM_FORKS, Forks
 from p2psip.core.redirection import Redirections, is_secure, redirected_target
 from p2psip.core.reliable import ReliableReceiver, rseq
 from p2psip.core.usage import ClientUsage
@@ -28,24 +29,22 @@ if TYPE_CHECKING:
 
 MAXIMUM_ADJUSTMENTS = 3
 """Of the session interval, one for each proxy on the path that wants a longer one."""
-MAXIMUM_FORKS = 64
-"""That are heard of in one call."""
 
 
 class OutgoingInvite(ClientUsage):
-    """From the first INVITE to the ACK, over all redirections; afterwards it answers 2xx that come again or late."""
+    """From the first INVITE to the ACK, over all redirections; while the session lasts it answers 2xx that come again or
+    late, afterwards :class:`Forks` do."""
 
     def __init__(self, session: Session, operation: Any) -> None:
         self._session = session
         self._operation = operation
         self._client_request: ClientRequest | None = None
         self._early: dict[str | None, Dialog] = {}
-        self._left: dict[str | None, Dialog] = {}  # early ones of other forks, or of a call that was taken back
         self._winner: str | None = None
         self._is_won = False
         self._is_over = False  # given up: a 2xx that comes nevertheless is acknowledged and ended
         self._success: Response | None = None
-        self._acks: dict[str | None, tuple[Dialog, Request]] = {}
+        self._forks = Forks(session.engine, session.record, False)
         self._offer: Content | None = None
         self._limit: Timer | None = None  # the caller's time-out
         self._ring: Timer | None = None
@@ -54,7 +53,6 @@ class OutgoingInvite(ClientUsage):
         self._to = ""
         self._uri = ""
         self._headers: Pairs = ()
-        self._is_secure = False  # what was called is ``sips:``, so no less will do wherever that is redirected to
         self._redirections = Redirections(session.options.maximum_redirects)
         self._redirection: Response | None = None  # waits for a decision
         self._last_redirection: Response | None = None
@@ -68,7 +66,7 @@ class OutgoingInvite(ClientUsage):
     ) -> None:
         session = self._session
         engine = session.engine
-        self._offer, self._to, self._headers, self._is_secure = offer, to, headers, is_secure(uri)
+        self._offer, self._to, self._headers, self._forks.is_secure = offer, to, headers, is_secure(uri)
         self._from = f"{session.options.local_from or f'<{session.record.owner}>;tag='}{engine.tokens.tag()}"
         if timeout is not None:
             self._limit = engine.timers.start(now, timeout, self._out_of_time, timeout)
@@ -119,12 +117,6 @@ class OutgoingInvite(ClientUsage):
         else:
             self._rings(now, client_request, response)
 
-    def _dialog(self, client_request: ClientRequest, response: Response) -> Dialog:
-        engine, record = self._session.engine, self._session.record
-        return Dialog.of_response(
-            engine, record, client_request.request, response, client_request.flow, self._is_secure
-        )
-
     def _rings(self, now: float, client_request: ClientRequest, response: Response) -> None:
         session = self._session
         if self._is_over or self._is_won:
@@ -137,7 +129,7 @@ class OutgoingInvite(ClientUsage):
             return
         tag = response.to_tag
         if tag is not None and tag not in self._early and len(self._early) < MAXIMUM_FORKS:
-            dialog = self._early[tag] = self._dialog(client_request, response)
+            dialog = self._early[tag] = self._forks.dialog(client_request, response)
             dialog.add(session)
             session.dialog = dialog
         session.learn(response)
@@ -171,16 +163,15 @@ class OutgoingInvite(ClientUsage):
     def _succeeded(self, now: float, client_request: ClientRequest, response: Response) -> None:
         """The first 2xx makes the session; one of another fork is acknowledged and ended (RFC 3261 13.2.2.4)."""
         tag = response.to_tag
-        known = self._acks.get(tag)
-        if known is not None:
-            known[0].send_ack(now, known[1])
+        if self._forks.acknowledge_again(now, tag):
             return
-        if (self._is_won and tag == self._winner) or len(self._acks) > MAXIMUM_FORKS:
+        if (self._is_won and tag == self._winner) or self._forks.are_enough:
             return  # again, and the application has not answered the offer yet; or a flood
         session = self._session
         if self._is_over or self._is_won:
             self._leave_early()
-            self._end_fork(now, self._dialog(client_request, response), tag, client_request)
+            waits = session if self._is_over and not self._forks.acks else None
+            self._forks.end(now, client_request, response, waits)
             return
         self._is_won, self._winner, self._success = True, tag, response
         early = self._early.pop(tag, None)
@@ -188,7 +179,7 @@ class OutgoingInvite(ClientUsage):
             early.confirm(response)
             dialog = early
         else:
-            dialog = self._dialog(client_request, response)
+            dialog = self._forks.dialog(client_request, response)
             dialog.add(session)
         self._leave_early()
         self._stop_timers()
@@ -202,26 +193,14 @@ class OutgoingInvite(ClientUsage):
         session.timer.accept_response(now, response)
         session.tell(InvitationAccepted(response, content, needs_answer))
 
-    def _end_fork(self, now: float, dialog: Dialog, tag: str | None, client_request: ClientRequest) -> None:
-        from_winner = self._session if self._is_over and not self._acks else None
-        early = self._left.get(tag)
-        if early is not None:  # PRACK and UPDATE have had their numbers
-            dialog.local_sequence = early.local_sequence
-        ack = dialog.create_ack(client_request.request)
-        self._acks[tag] = (dialog, ack)
-        dialog.send_ack(now, ack)
-        Farewell(from_winner, dialog).send(now)
-
     def acknowledge(self, now: float, answer: Content | None, headers: Pairs) -> None:
         """The application, or nobody, had something to say: the session is up."""
         session, dialog, success = self._session, self._session.dialog, self._success
-        if success is None or dialog is None or self._winner in self._acks or self._is_over:
+        if success is None or dialog is None or self._winner in self._forks.acks or self._is_over:
             return
         self._stop_timers()
         assert session.request is not None
-        ack = dialog.create_ack(session.request, headers, answer)
-        self._acks[self._winner] = (dialog, ack)
-        dialog.send_ack(now, ack)
+        self._forks.acknowledge(now, self._winner, dialog, dialog.create_ack(session.request, headers, answer))
         if self._offer is None and dialog.remote_content is None:
             dialog.agree(answer, Content.of(success))
         session.change(SignalingState.CONNECTED, SignalingTransitionReason.NONE, success)
@@ -299,7 +278,7 @@ class OutgoingInvite(ClientUsage):
         session.engine.dialogs.wait_no_more(session)
         self._stop_guard()
         assert session.request is not None
-        target = redirected_target(session.record, uri, self._is_secure)
+        target = redirected_target(session.record, uri, self._forks.is_secure)
         self._headers = headers
         session.change(SignalingState.CONNECTING, SignalingTransitionReason.NONE, None)
         self._send(now, uri, target, session.request.cseq.number + 1)
@@ -368,7 +347,7 @@ class OutgoingInvite(ClientUsage):
 
     def peer_hung_up(self, now: float) -> None:
         """BYE before the ACK, or in an early dialog, is the end of the call all the same."""
-        if self._is_over or self._winner in self._acks:
+        if self._is_over or self._winner in self._forks.acks:
             return
         self._stop_timers()
         if self._is_won:
@@ -391,10 +370,16 @@ class OutgoingInvite(ClientUsage):
         self._leave_early()
         self._complete(None, fresh(error))
 
+    def let_go(self) -> None:
+        """The session is left. Once the INVITE is answered, what is still to be said to the peer needs nothing of it."""
+        request = self._client_request
+        if request is not None and (self._is_won or self._forks.acks):
+            request.usage = self._forks
+
     def _leave_early(self) -> None:
         """Dialogs that did not win."""
         early, self._early = self._early, {}
-        self._left.update(early)
+        self._forks.left.update(early)
         for dialog in early.values():
             dialog.remove(self._session)
 
@@ -411,27 +396,3 @@ class OutgoingInvite(ClientUsage):
             if timer is not None:
                 self._session.engine.timers.cancel(timer)
         self._limit = self._ring = self._guard = None
-
-
-class Farewell(ClientUsage):
-    """A BYE, to a session that was up, or to a call that was answered although nobody wants it.
-
-    Whatever becomes of it, the session is over (RFC 3261 15.1.1).
-    """
-
-    __slots__ = ("_dialog", "_session")
-
-    def __init__(self, session: Session | None, dialog: Dialog) -> None:
-        self._session = session
-        self._dialog = dialog
-
-    def send(self, now: float, headers: Pairs = ()) -> None:
-        self._dialog.send(now, self._dialog.create_request("BYE", headers), self)
-
-    def responded(self, now: float, client_request: ClientRequest, response: Response) -> None:
-        if response.status_code >= 200 and self._session is not None:
-            self._session.said_farewell()
-
-    def failed(self, now: float, client_request: ClientRequest, error: RealTimeException) -> None:
-        if self._session is not None:
-            self._session.said_farewell()

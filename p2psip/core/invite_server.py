@@ -64,8 +64,9 @@ class AwaitedAck:
         self._missing()
 
     def stop(self) -> None:
-        """It has come, or nobody waits for it any more."""
+        """It has come, or nobody waits for it any more; nor for copies of it."""
         self._session.engine.timers.cancel(self._timer)
+        self._transaction.usage = None
 
 
 class IncomingInvite:
@@ -280,6 +281,10 @@ class IncomingInvite:
         """The session has ended before the ACK came."""
         operation, self._operation = self._operation, None
         self._session.overtake(operation)
+
+    def let_go(self) -> None:
+        """The session is left: whatever its transaction still waits for, nobody is to be told of."""
+        self.transaction.usage = None
 
     def abandon(self, error: RealTimeException) -> None:
         self._stop_ring()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.events import AnswerReceived, OfferCancelled, OfferReceived
+from p2psip.core.invite_forks import Acknowledged
 from p2psip.core.invite_server import AwaitedAck
 from p2psip.core.progress import Progress
 from p2psip.core.reliable import ReliableReceiver, option_tags, rseq
@@ -41,7 +42,6 @@ class Renegotiation(ClientUsage):
         self._tries = 0
         self._client_request: ClientRequest | None = None
         self._dialog: Dialog | None = None  # of ours: while there are several early ones, others may come
-        self._ack: tuple[int, Request] | None = None  # to the last 2xx, which may come again
         self._retry: Timer | None = None
         self._limit: Timer | None = None  # a re-INVITE must not ring for ever either
         self._is_too_late = False
@@ -121,17 +121,12 @@ class Renegotiation(ClientUsage):
                 self._progressed(now, client_request.request, response)
             return
         session.way_found(client_request.flow)
-        sequence = client_request.request.cseq.number
-        if code < 300 and self._ack is not None and self._ack[0] == sequence:
-            if dialog is not None:
-                dialog.send_ack(now, self._ack[1])
-            return
         if code < 300 and dialog is not None:
             dialog.refresh_target(response)
             if client_request.request.method == "INVITE":
                 ack = dialog.create_ack(client_request.request)
-                self._ack = (sequence, ack)
                 dialog.send_ack(now, ack)
+                client_request.usage = Acknowledged(dialog, ack)
             session.learn(response)
             if session.state is SignalingState.CONNECTED:
                 session.timer.accept_response(now, response)

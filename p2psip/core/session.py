@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip.core.dialog import Content, Dialog, Pairs
 from p2psip.core.events import RequestReceived, RouteSetChanged, TerminatedByPeer
-from p2psip.core.invite_client import Farewell, OutgoingInvite
+from p2psip.core.invite_client import OutgoingInvite
+from p2psip.core.invite_forks import Farewell
 from p2psip.core.invite_server import IncomingInvite
 from p2psip.core.refer import receive_in_session
 from p2psip.core.renegotiate import Renegotiation
@@ -313,9 +314,12 @@ class Session(SessionState):
             self.leave()
 
     def leave(self) -> None:
-        """Nothing more is to be sent or received."""
+        """Nothing more is to be sent or received. Transactions that wait for copies hold the session no longer."""
         if self.dialog is not None:
             self.dialog.remove(self)
+        for part in (self._outgoing, self._incoming):
+            if part is not None:
+                part.let_go()
 
     def abandon(self, now: float, error: RealTimeException) -> None:
         """The engine has ended."""

@@ -10,7 +10,7 @@ from call_support import ANSWER, OFFER, Operation, World, acknowledge_at_once, c
 from p2psip.config import ManagerSettings
 from p2psip.core.dialog import Content
 from p2psip.core.directory import EndpointRecord
-from p2psip.core.invite_client import MAXIMUM_FORKS
+from p2psip.core.invite_forks import MAXIMUM_FORKS
 from p2psip.core.refer import OutgoingRefer
 from p2psip.core.session import Session, SessionOptions
 from p2psip.core.usage import ClientUsage
