@@ -306,7 +306,7 @@ class Engine:
             request.validate()
             key = server_key(request)
         except MessageParsingException as error:
-            if error.status_code is not None and request.method != "ACK":
+            if error.status_code is not None:  # a bad ACK has none
                 self._refuse(flow, request, error.status_code)
             return
         method = request.method

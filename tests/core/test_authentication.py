@@ -114,6 +114,16 @@ def test_a_second_refusal_is_reported() -> None:
     client.side.assert_empty()
 
 
+@pytest.mark.holds("R34", "A17")
+def test_a_refusal_is_one_whatever_else_is_asked_for() -> None:
+    """Else what was refused would be said once more, beside the answer to another realm."""
+    client = Client(known(REALM, "other.example"))
+    second = client.answered(client.send(), *challenge())
+    client.answer(second, 407, challenge(nonce="n2")[1], challenge(realm="other.example")[1])
+    assert client.side.codes == [407]
+    client.side.assert_empty()
+
+
 @pytest.mark.holds("R34")
 def test_a_stale_nonce_is_replaced_once() -> None:
     client = Client(known())

@@ -82,7 +82,7 @@ def challenge(realm: str, more: str = "algorithm=SHA-256", nonce: str = "n") -> 
     return "WWW-Authenticate", f'Digest realm="{realm}", nonce="{nonce}", qop="auth", {more}'
 
 
-@pytest.mark.holds("F34", "A17")
+@pytest.mark.holds("F34", "A17", "R34")
 def test_a_new_realm_each_time_comes_to_an_end() -> None:
     """With credentials for any realm, each of them is a first try."""
     client = Client()

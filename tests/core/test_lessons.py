@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from core_support import FakeFlow, Side, incoming, make_record
 from test_authentication import REALM, demand, proof
 
+from p2psip.core import digest_demand
+from p2psip.core.digest import response_digest
 from p2psip.core.digest_demand import DigestDemand
 from p2psip.core.directory import EndpointRecord
 from p2psip.core.tokens import Tokens
@@ -258,6 +261,46 @@ def test_who_has_proved_it_is_told_the_truth() -> None:
         assert challenge is not None
         answer = told(record, uri, "MESSAGE", (proof(challenge),))
         assert (None if answer is None else answer.status_code) == code
+
+
+@pytest.mark.holds("A19")
+def test_who_has_proved_it_to_one_is_no_stranger_to_the_others() -> None:
+    side, flow = Side("b"), FakeFlow(transport="TCP")
+    first, second = make_record(), make_record("sip:carol@b.example", "op2", "e2")
+    first.demand = DigestDemand("b.example", {}, ["SHA-256"], "other key")
+    second.demand = demand()
+    side.directory.add(first)
+    side.directory.add(second)
+
+    def ask(uri: str, *headers: tuple[str, str]) -> Response:
+        side.engine.receive(0.0, flow, incoming(uri=uri, headers=headers))
+        side.take()
+        answer = side.last()
+        assert isinstance(answer, Response)
+        return answer
+
+    challenge = ask("sip:carol@b.example")
+    assert ask("sip:nobody@b.example").status_code == 401
+    assert ask("sip:nobody@b.example", proof(challenge)).status_code == 404
+
+
+@pytest.mark.holds("A19")
+def test_who_is_not_known_is_looked_at_as_long_as_who_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+
+    def counted(algorithm: str, *args: str, **more: Any) -> str:
+        looked_at.append(algorithm)
+        return response_digest(algorithm, *args, **more)
+
+    record = make_record()
+    record.demand = demand()
+    challenge = told(record, USERS[0], "MESSAGE")
+    assert challenge is not None
+    monkeypatch.setattr(digest_demand, "response_digest", counted)
+    for user in ("alice", "mallory"):
+        answer = told(record, USERS[0], "MESSAGE", (proof(challenge, user=user, password="wrong"),))
+        assert answer is not None and answer.status_code == 401
+    assert looked_at == ["SHA-256"] * 2
 
 
 @pytest.mark.holds("A19")

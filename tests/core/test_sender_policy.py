@@ -117,6 +117,7 @@ def test_over_tcp_nobody_is_certified() -> None:
     assert server.code(sender="<sip:alice@192.0.2.2>") == 403
 
 
+@pytest.mark.holds("A19")
 def test_requests_in_a_dialog_are_not_asked_about() -> None:
     """Who began it was; and a request for a dialog that is not here is told so."""
     request = incoming(to="<sip:bob@b.example>;tag=x")

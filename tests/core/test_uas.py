@@ -141,12 +141,14 @@ def test_an_ambiguous_request() -> None:
     assert server.receive(incoming()) == ["485"]
 
 
+@pytest.mark.holds("R35")
 def test_an_endpoint_that_takes_nothing_in() -> None:
     server = Server()
     server.record.accepting = False
     assert server.receive(incoming()) == ["480"]
 
 
+@pytest.mark.holds("R35")
 @pytest.mark.parametrize("method", ["MESSAGE", "BYE", "INVITE", "NOTIFY", "FOO"])
 def test_a_tag_in_to_without_dialog_is_481(method: str) -> None:
     """RFC 3261 12.2.2."""
@@ -155,11 +157,13 @@ def test_a_tag_in_to_without_dialog_is_481(method: str) -> None:
     assert server.response.to_tag == "gone"
 
 
+@pytest.mark.holds("R35")
 @pytest.mark.parametrize("method", ["BYE", "PRACK", "UPDATE"])
 def test_methods_that_live_in_dialogs_only(method: str) -> None:
     assert Server().receive(incoming(method)) == ["481"]
 
 
+@pytest.mark.holds("R35")
 def test_unknown_extensions_are_listed_and_known_ones_are_not() -> None:
     """RFC 3261 8.2.2.3."""
     server = Server()
@@ -171,6 +175,7 @@ def test_unknown_extensions_are_listed_and_known_ones_are_not() -> None:
     assert len(server.side.delivered) == 2
 
 
+@pytest.mark.holds("R35")
 @pytest.mark.parametrize("tags", ['"foo, bar', "foo,,bar", "foo bar", '"foo"', "caf\xe9"])
 def test_a_require_that_cannot_be_read(tags: str) -> None:
     assert Server().receive(incoming(headers=[("Require", tags)])) == ["400"]
@@ -191,6 +196,7 @@ def test_max_forwards_0_is_no_matter_to_whom_it_reaches() -> None:
     assert len(server.side.delivered) == 1
 
 
+@pytest.mark.holds("R35")
 @pytest.mark.parametrize(
     ("content_type", "code"),
     [
