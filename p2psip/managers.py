@@ -98,7 +98,9 @@ class RealTimeConnectionManager(Observing, abc.ABC):
             names=resolver,
             on_unhandled=self._report_unhandled,
         )
-        self._strand = self._stack.dispatcher.strand("connection manager", owner=self)
+        self._strand = self._stack.network.admission.events = self._stack.dispatcher.strand(
+            "connection manager", owner=self
+        )
         self._began_at = self._stack.loop.clock.now()
         self._ended_at: float | None = None
         self._recordings: list[Recording] = []

@@ -49,7 +49,8 @@ LIMITS = (
     *("maximum_transactions", "maximum_unanswered_per_connection", "maximum_dialogs", "strand_high_mark"),
 )
 """The fields of ``ManagerSettings`` that can keep something out. At ``send_high_mark``, ``strand_high_mark`` and
-``maximum_requests_per_second`` reading rests, and each rest counts; so does each 503 of ``strand_high_mark``."""
+``maximum_requests_per_second`` reading rests, and each rest counts; so do each 503 of ``strand_high_mark`` and
+each peer that is turned away while ten times as many events of connections wait."""
 
 TIMEOUTS = (
     *(

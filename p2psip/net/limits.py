@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from collections.abc import Collection
+from typing import Protocol, TypeVar
 
 from p2psip.config import ManagerSettings
 
 MAXIMUM_QUOTAS = 4096
 """Addresses of which a handshake rate is remembered."""
+FAR_TOO_MANY = 10
+"""Times ``strand_high_mark``."""
 MOST = 16384
 LEAST = 512
 TOGETHER = 4 * MOST
@@ -95,10 +99,43 @@ class Share:
         return part
 
 
+class Keeping(Protocol):
+    """A connection, as far as it matters here."""
+
+    share: Share
+    buffered: int
+
+
+_Kept = TypeVar("_Kept", bound=Keeping)
+
+
+def greatest(connections: Collection[_Kept]) -> _Kept:
+    """That of these which keeps most, of the address whose connections keep most: so that whoever has many, each with
+    little, does not end those of others."""
+    together: Counter[Share] = Counter()
+    for each in connections:
+        together[each.share] += each.buffered
+    return max(connections, key=lambda each: (together[each.share], each.buffered))
+
+
+class Queue(Protocol):
+    """Where events wait."""
+
+    @property
+    def depth(self) -> int:
+        """How many."""
+
+
 class Admission:
-    """Counts the connections that peers have opened, and says which one is too many."""
+    """Counts the connections that peers have opened, and says which one is too many.
+
+    Attributes:
+        events: Where those of connections wait for their handlers: when there are far too many, handlers have to come
+            first, because nothing else would keep strangers from making more.
+    """
 
     def __init__(self, settings: ManagerSettings, maximum_connections: int) -> None:
+        self.events: Queue | None = None
         self._settings = settings
         self._maximum_connections = maximum_connections
         self._by_address: Counter[str] = Counter()
@@ -113,6 +150,8 @@ class Admission:
         settings, key = self._settings, address_key(host)
         if connections >= self._maximum_connections:
             return f"maximum_connections ({self._maximum_connections})"
+        if self.events is not None and self.events.depth >= FAR_TOO_MANY * settings.strand_high_mark:
+            return f"strand_high_mark ({FAR_TOO_MANY} times {settings.strand_high_mark})"
         if self._shaking >= settings.maximum_handshakes:
             return f"maximum_handshakes ({settings.maximum_handshakes})"
         if host not in settings.trusted_addresses:

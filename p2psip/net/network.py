@@ -24,7 +24,7 @@ from p2psip.net.aliases import Aliases
 from p2psip.net.connection import Connection
 from p2psip.net.counts import Counts
 from p2psip.net.deadlines import Deadlines
-from p2psip.net.limits import Admission, plain_host
+from p2psip.net.limits import Admission, greatest, plain_host
 from p2psip.net.listener import Listener
 from p2psip.net.loop import Loop
 from p2psip.net.observer import NetworkObserver
@@ -71,6 +71,7 @@ class Network:
         reach: What could not be reached lately.
         counts: What has happened so far.
         tapping: Who sees what new connections carry.
+        admission: Which peers may connect.
         maximum_connections: The setting, or what the system can do where that is less.
     """
 
@@ -100,7 +101,7 @@ class Network:
         self._all: dict[Connection, None] = {}  # every one that has a descriptor
         self._ready: dict[Connection, None] = {}  # those that the observer knows
         self.maximum_connections = min(settings.maximum_connections, loop.capacity)
-        self._admission = Admission(settings, self.maximum_connections)
+        self.admission = Admission(settings, self.maximum_connections)
         self._admitted: dict[Connection, str] = {}  # incoming ones, and the address they are counted under
         self._aliases = Aliases()
         self._shaking: set[Connection] = set()  # incoming ones whose handshake goes on
@@ -292,7 +293,7 @@ class Network:
     def accepted(self, sock: socket.socket, address: SocketAddress) -> None:
         """A peer has connected."""
         remote = (plain_host(address[0]), address[1])
-        refusal = self._admission.refusal(remote[0], self.loop.now, len(self._all) + self.reach.attempts)
+        refusal = self.admission.refusal(remote[0], self.loop.now, len(self._all) + self.reach.attempts)
         if refusal is not None:
             sock.close()
             self.counts.refused[refusal.partition(" ")[0]] += 1
@@ -322,7 +323,7 @@ class Network:
         )
         self.counts.opened["incoming"] += 1
         self._all[connection] = None
-        connection.share = self._admission.begin(remote[0])
+        connection.share = self.admission.begin(remote[0])
         self._admitted[connection] = remote[0]
         self._shaking.add(connection)
         if refused is None:
@@ -397,7 +398,7 @@ class Network:
         self._relieving = False
         limit = self.settings.maximum_buffered
         while self._buffered > limit:
-            worst = max(self._all, key=lambda connection: connection.buffered)
+            worst = greatest(self._all)
             error = ConnectionFailureException(
                 f"All connections together kept more than {limit} bytes to be sent or of messages still coming in, "
                 f"{worst.buffered} of them for {worst.peer}, so that connection was closed: see maximum_buffered."
@@ -428,13 +429,13 @@ class Network:
         self._all.pop(connection, None)
         host = self._admitted.pop(connection, None)
         if host is not None:
-            self._admission.end(host)
+            self.admission.end(host)
         self._look_at_closing()
 
     def _not_shaking(self, connection: Connection) -> None:
         if connection in self._shaking:
             self._shaking.remove(connection)
-            self._admission.handshake_over(connection.remote[0])
+            self.admission.handshake_over(connection.remote[0])
 
     def _check_certificates(self) -> None:
         """Connections outlive the certificates that they were made with: end those (a peer may come back)."""

@@ -73,7 +73,7 @@ class Victim:
             return {
                 "connections": len(network._all),
                 "handshakes": len(network._shaking),
-                "addresses": len(network._admission._by_address),
+                "addresses": len(network.admission._by_address),
                 "bytes": network._buffered,
                 "transactions": stack.engine._count(),
             }

@@ -16,6 +16,7 @@ from facade_support import BOUND
 
 import p2psip
 from p2psip import (
+    IPEndPoint,
     ManagerSettings,
     MessageReceivedEventArgs,
     RealTimeServerTcpConnectionManager,
@@ -25,7 +26,7 @@ from p2psip import (
 from p2psip import pressure as pressure_module
 from p2psip.message import Request, Response, StreamFramer, create_response
 from p2psip.pressure import Pressure
-from p2psip.testing import endpoint_pair
+from p2psip.testing import MemoryNetwork, endpoint_pair, living_in
 
 SETTINGS = ManagerSettings(strand_high_mark=8, strand_low_mark=4)
 _numbers = itertools.count(1)
@@ -409,3 +410,32 @@ def test_a_subscription_whose_handler_hangs_refuses_and_keeps_its_connection(
         release.set()
         assert incoming[0].is_active and subscription.is_active
         subscription.terminate()
+
+
+def test_peers_are_turned_away_while_the_events_of_their_like_are_not_handled() -> None:
+    """Whoever connects and goes costs two events; without an end they would fill the memory."""
+    settings = ManagerSettings(strand_high_mark=2, strand_low_mark=1)
+    begun, end = threading.Event(), threading.Event()
+
+    def hangs(sender: object, args: object) -> None:
+        begun.set()
+        assert end.wait(BOUND)
+
+    def connect() -> None:
+        network.connect(socket.AF_INET, ("192.0.2.2", 5060)).close()
+
+    with MemoryNetwork() as network, living_in(network), RealTimeServerTcpConnectionManager(settings=settings) as bob:
+        bob.incoming_connection_removed += hangs
+        bob.start_listening(IPEndPoint("192.0.2.2", 5060))
+        connect()
+        assert begun.wait(BOUND)
+        for _ in range(200):
+            connect()
+            bob._stack.call("a look", bool).result(BOUND)
+        assert bob.statistics().refusals["strand_high_mark"]
+        assert 20 <= bob._strand.depth < 100
+        end.set()
+        with bob.incoming_connection_added.expect(BOUND):
+            while bob._strand.depth:
+                bob._stack.call("a look", bool).result(BOUND)
+            connect()

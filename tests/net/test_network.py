@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import socket
@@ -27,6 +28,7 @@ from p2psip.errors import (
     TlsFailureReason,
 )
 from p2psip.net.certificates import LocalCertificate
+from p2psip.net.connection import Connection
 from p2psip.net.loop import LoopEnded
 from p2psip.net.network import Target
 from p2psip.net.tls import TlsContexts
@@ -745,6 +747,30 @@ def test_the_worst_is_closed_when_all_together_keep_too_much_of_what_comes_in(si
         good.sendall(b"x" * 50_000)
         side.recorder.wait("message", 2)
         assert side.call(lambda: side.network._buffered) == 0
+
+
+def test_whoever_has_many_connections_does_not_end_those_of_others(sides: Make, memory: MemoryNetwork) -> None:
+    """Each of them keeps less than the one of somebody else."""
+    side = sides(ManagerSettings(maximum_buffered=150_000), factory=memory.machine("192.0.2.2"))
+    side.listen("0.0.0.0", 5060)
+    begun = message(b"x" * 90_000)
+
+    def connect(address: str, size: int) -> Connection:
+        known = side.recorder.count("ready")
+        sock = memory.machine(address).connect(socket.AF_INET, ("192.0.2.2", 5060))
+        opened.enter_context(sock)
+        ((connection,),) = side.recorder.wait("ready", known + 1)[known:]
+        sock.setblocking(True)
+        sock.sendall(begun[:size])
+        wait_for(side, lambda: connection.buffered == size or not connection.is_connected)
+        return connection
+
+    with contextlib.ExitStack() as opened:
+        friend = connect("192.0.2.8", 60_000)
+        strangers = [connect("192.0.2.66", 30_000) for _ in range(4)]
+        side.recorder.wait("closed")
+        assert friend.is_connected
+        assert [each.is_connected for each in strangers].count(False) == 1
 
 
 def test_the_worst_is_closed_when_all_together_keep_too_much_to_send(sides: Make, memory: MemoryNetwork) -> None:
