@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from p2psip import arguments
 from p2psip.core.directory import EndpointRecord
 from p2psip.core.uas import EXTENSIONS
 from p2psip.messaging import MESSAGE_METHODS
-from p2psip.sync import Event
+from p2psip.sync import Event, has_handlers
 
 if TYPE_CHECKING:
     from p2psip.session_events import SessionReceivedEventArgs
@@ -84,13 +85,14 @@ class Capabilities:
         """Its value; None when it has none, or is not set."""
         return self._features.get(name)
 
-    def _allowed_methods(self) -> list[str]:
+    def _allowed_methods(self) -> Sequence[str]:
         """What this endpoint takes just now (Allow, RFC 3261 20.5)."""
-        messages = [*MESSAGE_METHODS, *sorted(self._record.allowed_methods)] if self.message_received else ["OPTIONS"]
-        sessions = SESSION_METHODS if self.session_received or self._sessions else ()
-        subscriptions = ("SUBSCRIBE",) if self.subscription_received else ()
-        transfers = ("REFER",) if self.refer_received else ()
-        return list(dict.fromkeys([*sessions, *messages, *subscriptions, *transfers]))
+        return _allowed(
+            frozenset(self._record.allowed_methods) if has_handlers(self, "message_received") else None,
+            bool(self._sessions) or has_handlers(self, "session_received"),
+            has_handlers(self, "subscription_received"),
+            has_handlers(self, "refer_received"),
+        )
 
     def _event_packages(self) -> tuple[str, ...]:
         return self._packages
@@ -104,3 +106,16 @@ class Capabilities:
     @event_packages.setter
     def event_packages(self, names: Sequence[str]) -> None:
         self._packages = tuple(arguments.token(name, "an event package") for name in names)
+
+
+@functools.lru_cache(maxsize=64)  # each call asks several times
+def _allowed(more: frozenset[str] | None, sessions: bool, subscriptions: bool, transfers: bool) -> tuple[str, ...]:
+    """The methods; ``more`` are the application's own, None where it takes no messages."""
+    methods = ["OPTIONS"] if more is None else [*MESSAGE_METHODS, *sorted(more)]
+    if sessions:
+        methods[:0] = SESSION_METHODS
+    if subscriptions:
+        methods.append("SUBSCRIBE")
+    if transfers:
+        methods.append("REFER")
+    return tuple(dict.fromkeys(methods))

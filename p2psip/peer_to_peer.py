@@ -20,6 +20,8 @@ from p2psip.proxies import Proxy, hop
 from p2psip.values import ConnectionContext, RealTimeAddress, SendMessageOptions
 
 MAXIMUM_TARGETS = 1024
+REMEMBERED_LENGTH = 256
+"""Of URIs that peers name."""
 
 _TargetKey = tuple[str, ConnectionContext | tuple[str, int] | None, str | None]
 """All that the first hop of a request depends on, but for the endpoint."""
@@ -97,6 +99,7 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         self._proxies = tuple(hops)
         self._proxy_certificate_subject: str | None = None
         self._targets: dict[_TargetKey, Target | Ways] = {}  # found before
+        self._hops: dict[tuple[str, bool, bool], Target] = {}  # the same
         connection_manager._endpoint_added(self)
         self._begin()
 
@@ -114,6 +117,7 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
     def proxy_certificate_subject(self, value: str | None) -> None:
         self._proxy_certificate_subject = None if value is None else arguments.host(value)
         self._targets = {}
+        self._hops = {}
 
     def _target(self, address: RealTimeAddress, options: SendMessageOptions | None) -> Any:
         """Where a request to that address goes first, a Target or several Ways; most go to the same few addresses."""
@@ -138,6 +142,17 @@ class SipPeerToPeerEndpoint(RealTimeEndpoint):
         Raises:
             ConnectionFailureException: It cannot be reached, or only over less than this endpoint's transport.
         """
+        hops, key = self._hops, (str(uri), secure, learned)
+        target = hops.get(key)
+        if target is None:
+            target = self._find_hop(uri, secure, learned)
+            if len(key[0]) <= REMEMBERED_LENGTH:
+                if len(hops) >= MAXIMUM_TARGETS:
+                    hops.clear()
+                hops[key] = target
+        return target
+
+    def _find_hop(self, uri: SipUri | str, secure: bool, learned: bool) -> Target:
         if not isinstance(uri, SipUri):
             raise ConnectionFailureException(f"{uri} names no host that a request could be sent to.")
         asked = (uri.parameters.get("transport") or "").lower()

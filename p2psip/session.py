@@ -182,10 +182,9 @@ class SignalingSession(IncomingSession):
             target = error
         content = self._negotiation.first_offer(offer)
         self._negotiation.set_answerer(answer)
-        with self._lock:
-            if self._headers is not None:
-                raise RealTimeInvalidOperationException(f"{self._name} is being established already.")
-            self._headers = pairs
+        # setdefault is atomic: of two threads that come here together one goes on.
+        if self.__dict__.setdefault("_headers", pairs) is not pairs:
+            raise RealTimeInvalidOperationException(f"{self._name} is being established already.")
         to = f"<{address.uri}>;epid={address.endpoint_id}" if address.endpoint_id else f"<{address.uri}>"
         pending = PendingCommand(operation, what)
 

@@ -32,7 +32,7 @@ from p2psip.session_events import (
     TerminatedByRemoteEventArgs,
 )
 from p2psip.session_properties import SessionProperties
-from p2psip.sync import Event, Operation, fork_safe_lock
+from p2psip.sync import Event, Operation, has_handlers
 from p2psip.values import RealTimeAddress, SipRequestData, SipResponseData
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class SessionBase(SessionProperties):
     terminated_by_remote: Event[SignalingSession, TerminatedByRemoteEventArgs] = Event()
     """BYE or CANCEL has come; ``state_changed`` follows."""
 
+    _termination: Operation[None] | None = None
+
     def __init__(self, endpoint: RealTimeEndpoint, target: RealTimeAddress | None, core: Session, name: str) -> None:
         super().__init__(endpoint, target, core, name)
-        self._lock = fork_safe_lock()
         self._follows_all = False
-        self._termination: Operation[None] | None = None
         self._negotiation = Negotiation(self)
         self._strand = self._stack.dispatcher.strand(f"session {name}", owner=self)
         # True while somebody listens.
@@ -94,6 +94,11 @@ class SessionBase(SessionProperties):
 
     def _happened(self, event: Any) -> None:
         _NEWS[type(event)](self, event)
+
+    def _is_heard(self, event: str) -> bool:
+        """Somebody will hear the event of that name. Where nobody listens now, a handler that is still to run may add one
+        that does."""
+        return has_handlers(self, event) or not self._strand.is_idle
 
     def _raise(self, event: Event[Any, Any], args: Any, done: Callable[[], object] | None = None) -> None:
         """Queue an event."""
@@ -107,14 +112,16 @@ class SessionBase(SessionProperties):
         self._reason = event.reason
         if self._state is SignalingState.DISCONNECTED:
             self._endpoint._release(self)
-        args = SignalingStateChangedEventArgs(event.previous, self._state, self._reason, data_of(event.message))
-        self._raise(self.state_changed, args)
+        if self._is_heard("state_changed"):
+            args = SignalingStateChangedEventArgs(event.previous, event.state, event.reason, data_of(event.message))
+            self._raise(self.state_changed, args)
 
     def _provisional_received(self, event: events.ProvisionalReceived) -> None:
-        args = ProvisionalResponseReceivedEventArgs(
-            SipResponseData(event.response), event.to_tag, event.is_reliable, description_of(event.content)
-        )
-        self._raise(self.provisional_response_received, args)
+        if self._is_heard("provisional_response_received"):
+            args = ProvisionalResponseReceivedEventArgs(
+                SipResponseData(event.response), event.to_tag, event.is_reliable, description_of(event.content)
+            )
+            self._raise(self.provisional_response_received, args)
         if event.needs_answer:
             self._negotiation.offer_in_provisional(event.content)
         else:
@@ -126,9 +133,9 @@ class SessionBase(SessionProperties):
         def acknowledge(pairs: Any) -> None:
             self._engine_call(core.acknowledge, None, pairs)
 
-        listened = bool(self.invitation_accepted)
-        args = InvitationAcceptedEventArgs(SipResponseData(event.response), event.needs_answer, acknowledge)
+        listened = has_handlers(self, "invitation_accepted")
         if listened:
+            args = InvitationAcceptedEventArgs(SipResponseData(event.response), event.needs_answer, acknowledge)
             self._raise(self.invitation_accepted, args, args._handlers_done)
         if event.needs_answer:
             self._negotiation.offer_in_response(event.content)
@@ -139,7 +146,8 @@ class SessionBase(SessionProperties):
 
     def _completed(self, event: events.InvitationCompleted) -> None:
         self._negotiation.answered(event.content)
-        self._raise(self.invitation_completed, InvitationCompletedEventArgs(SipRequestData(event.ack)))
+        if self._is_heard("invitation_completed"):
+            self._raise(self.invitation_completed, InvitationCompletedEventArgs(SipRequestData(event.ack)))
 
     def _answer_received(self, event: events.AnswerReceived) -> None:
         self._negotiation.answered(event.content)
@@ -170,7 +178,8 @@ class SessionBase(SessionProperties):
         self._raise(self.request_or_response_received, args)
 
     def _terminated_by_peer(self, event: events.TerminatedByPeer) -> None:
-        self._raise(self.terminated_by_remote, TerminatedByRemoteEventArgs(SipRequestData(event.request)))
+        if self._is_heard("terminated_by_remote"):
+            self._raise(self.terminated_by_remote, TerminatedByRemoteEventArgs(SipRequestData(event.request)))
 
     def _refresh_needed(self, event: events.RefreshNeeded) -> None:
         self._raise(self.renegotiation_to_refresh_needed, RenegotiationToRefreshNeededEventArgs())
@@ -244,11 +253,13 @@ class SessionBase(SessionProperties):
     def begin_terminate(self, headers: arguments.Headers | None = None) -> Operation[None]:
         """:meth:`SignalingSession.terminate` without blocking."""
         pairs = arguments.headers(headers)
-        with self._lock:
-            if self._termination is not None:
-                return self._termination
-            operation: Operation[None] = Operation(f"end of {self._name}", callbacks=self._stack.dispatcher.submit)
-            self._termination = operation
+        if self._termination is not None:
+            return self._termination
+        operation: Operation[None] = Operation(f"end of {self._name}", callbacks=self._stack.dispatcher.submit)
+        # setdefault is atomic: of two threads that come here together both get the same.
+        first: Operation[None] = self.__dict__.setdefault("_termination", operation)
+        if first is not operation:
+            return first
 
         def run() -> None:
             self._core.terminate(self._stack.loop.now, pairs, Leave(lambda: operation.complete(None)))

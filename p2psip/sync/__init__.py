@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p2psip.sync.dispatch import Dispatcher
-from p2psip.sync.event import Event, Expectation, OnError
+from p2psip.sync.event import Event, Expectation, OnError, has_handlers
 from p2psip.sync.operation import Operation
 from p2psip.sync.strand import Strand
 from p2psip.sync.waiting import Deadline, forbid_blocking, fork_safe_lock, worker_blocks
@@ -18,5 +18,6 @@ __all__ = [
     "Strand",
     "forbid_blocking",
     "fork_safe_lock",
+    "has_handlers",
     "worker_blocks",
 ]

@@ -61,12 +61,11 @@ class Event(Generic[SenderT, ArgsT]):
     def __get__(self, instance: object, owner: type) -> Event[Any, ArgsT]:
         if instance is None:
             return self
-        events = instance.__dict__
-        try:
-            return cast("Event[Any, ArgsT]", events[self._name])
-        except KeyError:
+        event: Event[Any, ArgsT] | None = instance.__dict__.get(self._name)
+        if event is None:
             # setdefault is atomic: of two threads that come here together one makes the event that both get.
-            return cast("Event[Any, ArgsT]", events.setdefault(self._name, Event(self._name, instance)))
+            event = cast("Event[Any, ArgsT]", instance.__dict__.setdefault(self._name, Event(self._name, instance)))
+        return event
 
     # mypy takes the type of the target of += from here, and does not solve a type variable there: with Any it lets
     # handlers for any sender pass, with SenderT it would refuse those that want the subclass they listen to.
@@ -212,6 +211,12 @@ class Event(Generic[SenderT, ArgsT]):
                 f"{self._title()}.expect() in a handler of the same object would wait for ever: "
                 "the next event comes when the handler has returned."
             )
+
+
+def has_handlers(instance: object, name: str) -> bool:
+    """True while there is a handler of that event of the object; no event is made where nobody has asked for it."""
+    event: Event[Any, Any] | None = instance.__dict__.get(name)
+    return event is not None and bool(event._handlers)
 
 
 class Expectation(Generic[SenderT, ArgsT]):

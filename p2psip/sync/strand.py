@@ -63,6 +63,11 @@ class Strand:
         return len(self._queue)
 
     @property
+    def is_idle(self) -> bool:
+        """Nothing runs here, and nothing waits."""
+        return not self._scheduled
+
+    @property
     def is_current(self) -> bool:
         """The calling thread is in something that was posted here."""
         return waiting.here.strand is self
