@@ -25,6 +25,7 @@ from p2psip import (
 )
 from p2psip import pressure as pressure_module
 from p2psip.message import Request, Response, StreamFramer, create_response
+from p2psip.net.connection import Connection
 from p2psip.pressure import Pressure
 from p2psip.testing import MemoryNetwork, endpoint_pair, living_in
 
@@ -337,13 +338,15 @@ def test_calls_that_find_no_worker_are_refused(impatient: None) -> None:
 
 def test_who_refuses_lets_handlers_work(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is above REFUSALS a second stays unread for so long."""
-    monkeypatch.setattr(pressure_module, "REFUSALS", 50.0)
+    monkeypatch.setattr(pressure_module, "REFUSALS", 5.0)
+    monkeypatch.setattr(pressure_module, "REST", 0.05)
+    reasons: set[str] = set()
+    pause = Connection.pause_reading
+    monkeypatch.setattr(Connection, "pause_reading", lambda self, why: reasons.add(why) or pause(self, why))
     with busy() as bob:
         peer = bob.peer()
         names = [peer.send("slow") for _ in range(80)]
-        bob.wait(lambda: bob.pressure.counts["refused"] >= 51)
-        (connection,) = bob.manager._stack.network.connections()
-        bob.wait(lambda: pressure_module.REFUSED in connection._paused)
+        bob.wait(lambda: pressure_module.REFUSED in reasons)
         bob.release.set()
         assert set(peer.codes(names)) == {200, 503}
 
