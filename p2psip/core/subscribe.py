@@ -16,7 +16,7 @@ from p2psip.core.event_headers import (
 )
 from p2psip.core.events import NotificationReceived, SubscriptionStateChanged
 from p2psip.core.redirection import MAXIMUM_REDIRECTS
-from p2psip.core.subscription_leg import Leg
+from p2psip.core.subscription_leg import NO_NOTIFY_FOLLOWS, Leg
 from p2psip.core.subscription_opening import Opening
 from p2psip.core.subscription_retry import IS_GONE, RETRY_DELAY, Retries, delay_after_answer, delay_after_end
 from p2psip.core.usage import never_busy
@@ -223,6 +223,8 @@ class Subscriber:
         self._accepted(now, response)
         if self._verdict is not None and not self._legs:
             self._conclude(now, *self._verdict)
+        elif self.is_query and response.status_code == NO_NOTIFY_FOLLOWS:
+            self._over(now, None, response, None)
         elif leg is not None:
             leg.accepted(now, response)
 
@@ -241,7 +243,7 @@ class Subscriber:
             # A notifier is there, but the caller has given up.
             self._end_operation(None, error)
             self.terminate(now, self._headers, None)
-        elif not self._legs or self.is_query:
+        elif not self._legs or self.is_query or self.state is S.SUBSCRIBING:  # then its NOTIFYs were refused
             self._not_begun(now, None, error)
         elif self.state is S.SUBSCRIBED:
             # A NOTIFY has said that it was accepted (RFC 6665 4.1.2.4); a refresh makes up for the answer.

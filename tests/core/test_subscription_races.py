@@ -122,6 +122,28 @@ def test_the_answer_is_lost_with_the_connection_but_the_notify_has_come(world: W
     watch.unsubscribe()
 
 
+@pytest.mark.parametrize("how", ["cut", "silence", "time of the caller"])
+def test_the_answer_is_lost_and_the_notify_was_refused(world: World, how: str) -> None:
+    """RFC 6665 4.2.2: it is told later; but nobody knows of a subscription that would be waited for."""
+    watch = accepted_but_held(world, timeout=3.0 if how == "time of the caller" else None)
+    watch.subscriber.is_busy = lambda flow: True
+    assert world.held is not None
+    world.held.reverse()
+    deliver_next(world)
+    assert world.log[-1] == "503"
+    assert watch.states == [S.SUBSCRIBING]
+    world.held = None
+    if how == "cut":
+        world.cut()
+    else:
+        world.pass_time(40.0)
+    kind = ConnectionFailureException if how == "cut" else OperationTimeoutException
+    assert isinstance(watch.operation.error, kind)
+    assert (watch.states[0], watch.states[-1]) == (S.SUBSCRIBING, S.TERMINATED)
+    watch.notifier.terminate(world.now, None, None, None, None)
+    over(world)
+
+
 def test_a_query_whose_answer_is_lost_has_failed(world: World) -> None:
     watch = Watch(world, is_query=True)
     world.cut()
@@ -395,6 +417,18 @@ def test_204_has_no_notify(world: World) -> None:
     world.pass_time(100.0)
     assert watch.subscriber.state is S.SUBSCRIBED
     watch.unsubscribe()
+
+
+def test_a_query_that_204_answers_is_over(world: World) -> None:
+    """RFC 5839: no NOTIFY follows, so there is nothing to wait for."""
+    watch = Watch(world, is_query=True)
+    world.held = []
+    watch.accept()
+    deliver_next(world, ("SIP/2.0 200 OK", "SIP/2.0 204 No Notification"))
+    world.held = None
+    assert watch.operation.message.status_code == 204
+    assert watch.states == [S.SUBSCRIBING, S.SUBSCRIBED, S.TERMINATED]
+    over(world)
 
 
 @pytest.mark.parametrize(("granted", "refreshed_after"), [("Expires: 9999999999", 2700.0), ("Expires: 100", 50.0)])
