@@ -338,6 +338,7 @@ class OutgoingInvite(ClientUsage):
             session.end(now, reason, None)
         else:
             self._client_request = None
+            self._leave_early()  # it rang, and now another way is looked for
             session.end(now, reason, None)
             session.said_farewell()
         if error is not None:
@@ -354,8 +355,9 @@ class OutgoingInvite(ClientUsage):
             self.acknowledge(now, None, ())
         else:
             self._is_over = True
-            if self._client_request is not None:
-                self._session.engine.cancel_request(now, self._client_request)
+            request = self._client_request
+            if request is None or not self._session.engine.cancel_request(now, request):
+                self._leave_early()
 
     def overtaken(self) -> None:
         """The session has ended before the 2xx came."""

@@ -743,3 +743,41 @@ def test_a_ring_that_crosses_the_end_does_not_revive_the_call(world: World) -> N
     assert not told
     assert len(world.alice.engine.dialogs) == 1  # until the INVITE has its answer
     over(world, session, theirs)
+
+
+@pytest.mark.parametrize("how", ["terminate", "time", "BYE"])
+def test_a_call_that_rang_ends_while_another_server_is_looked_for(
+    world: World, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its early dialogs end with it."""
+    session, establish = world.alice.call(timeout=5.0)
+    theirs = world.bob.sessions[-1]
+    world.bob.do(theirs.send_provisional, 180, None, (), None, False)
+    rings = world.messages[-1][1]
+    fork = rings.to_bytes().replace(f"tag={rings.to_tag}".encode(), b"tag=fork")
+    world.alice.engine.receive(world.now, world.alice.flows[-1], parse_message(fork))
+    world.run()
+    assert len(world.alice.engine.dialogs) == 2
+    request = session._outgoing._client_request
+    request.target = request.target._replace(port=None)  # a name, which may have more servers
+    world.held = []
+    if how == "BYE":
+        bye = theirs.dialog.create_request("BYE")
+        theirs.dialog.send(world.now, bye, ClientUsage())
+        world.run()
+        world.held.reverse()
+    world.bob.do(theirs.reject, 503, None, ())
+    held, world.held = world.held, None
+    monkeypatch.setattr(world, "_open", lambda party, effect: None)  # it takes its time
+    refusal = next(each for each in held if isinstance(each[2], Response) and each[2].status_code == 503)
+    others = [each for each in held if each is not refusal]
+    for party, flow, message in (refusal, *others):
+        party.engine.receive(world.now, flow, message)
+        world.run()
+    if how == "terminate":
+        world.alice.do(session.terminate, ())
+    elif how == "time":
+        world.pass_time(6.0)
+    assert establish.error is not None
+    assert session.state is SignalingState.DISCONNECTED
+    over(world, session, theirs)
