@@ -221,10 +221,10 @@ class Soak:
     def _rest(self) -> dict[str, Census]:
         """Everything comes to its end, and is counted."""
         self._faults.call("rest")
-        left = self._together("rest")
+        left = [self._together(step) for step in ("stop", "rest")]  # who rests must not be called by who does not
         found: dict[str, Census] = self._together("count")
-        for name, sentences in left.items():
-            found[name].left.extend(sentences)
+        for name, census in found.items():
+            census.left.extend(sentence for step in left for sentence in step[name])
         for name, census in found.items():
             self.say(
                 f"at rest: {name} {census.usage}, {census.heap}, {census.objects.total()} objects;"
@@ -246,12 +246,12 @@ class Soak:
         ]
 
     def _complaints(self) -> list[str]:
-        """What nodes have logged that they never should."""
+        """What nodes have logged that they never should: errors, but for those that were asked for."""
         return [
             f"{name} logged: {line[:300]}"
             for name in self.nodes
             for line in (self._folder / f"{name}.log").read_text("utf-8", "replace").splitlines()
-            if "error of this" in line
+            if line.startswith(("ERROR:", "CRITICAL:"))
         ]
 
 
