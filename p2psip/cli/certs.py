@@ -177,7 +177,7 @@ def show(args: argparse.Namespace) -> ExitCode:
     store = CertificateStore(path, password=common.read_password(args.password_file))
     if not path.is_dir():
         raise CommandError(
-            f"There is no certificate store {path}: make one with `{_how_to_make(args)}`, or name another with --store.",
+            f"There is no certificate store {path}: make one with `{common.how_to_make(args)}`, or name another with --store.",
             ExitCode.CERTIFICATE,
         )
     try:
@@ -190,7 +190,7 @@ def show(args: argparse.Namespace) -> ExitCode:
         for stored in holdings.certificates
     ]
     trusted = [CertificateFacts.of(root) for root in anchors.certificates]
-    complaint = _complaint(path, held, args.within, _how_to_make(args))
+    complaint = _complaint(path, held, args.within, common.how_to_make(args))
     exit_code = ExitCode.CERTIFICATE if complaint else ExitCode.OK
     if args.json:
         console.say_json(
@@ -209,10 +209,6 @@ def show(args: argparse.Namespace) -> ExitCode:
     if complaint:
         console.complain(f"{args.prog}: {complaint}")
     return exit_code
-
-
-def _how_to_make(args: argparse.Namespace) -> str:
-    return f"{common.program()} certs make" + (f" --store {args.store}" if args.store else "")
 
 
 def _complaint(path: Path, held: list[_Held], within: int, make: str) -> str:

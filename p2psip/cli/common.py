@@ -237,6 +237,11 @@ def program() -> str:
     return os.path.relpath(called) if called.is_relative_to(Path.cwd()) else str(called)
 
 
+def how_to_make(args: argparse.Namespace) -> str:
+    """The command that makes a certificate in the store that the arguments name."""
+    return f"{program()} certs make" + (f" --store {args.store}" if args.store else "")
+
+
 def for_shell(command: str) -> str:
     """A command with words in single quotes, as the usual shell of this system wants it: that of Windows keeps them."""
     return command.replace("'", '"') if sys.platform == "win32" else command

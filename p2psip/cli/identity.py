@@ -153,7 +153,7 @@ def _only(args: argparse.Namespace, store: CertificateStore) -> tuple[str, int]:
             f"The store {store.path} holds {len(usable)} certificates that could be ours: choose one with {shown}.",
             ExitCode.CERTIFICATE,
         )
-    make = f"p2psip certs make --store {args.store}" if args.store else "p2psip certs make"
+    make = common.how_to_make(args)
     if ours:
         last = max(ours, key=lambda one: one.not_valid_after_utc)
         raise CommandError(

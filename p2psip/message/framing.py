@@ -170,6 +170,7 @@ class StreamFramer:
             if head.error is not None and head.is_ambiguous:
                 raise head.error
             if head.body_length is None:
+                head.message(b"")  # what is no SIP at all lacks more than that
                 raise MessageParsingException("On a stream a message must have a Content-Length (RFC 3261 18.3).")
             check_body(head.body_length, self._limits)
             return head.body_length

@@ -324,7 +324,7 @@ class Connection(Channel):
         except MessageParsingException:
             framed = []
         messages: list[Request | Response | Malformed] = []
-        requests = pings = 0
+        requests = unanswerable = pings = 0
         for message in framed:
             kind = type(message)
             if kind is Response:
@@ -338,6 +338,7 @@ class Connection(Channel):
             elif kind is not Pong:
                 messages.append(message)  # type: ignore[arg-type]
                 requests += 1
+                unanswerable += message.error.answer is None  # type: ignore[union-attr]
         if framer.in_message:
             if framed or self._message_since is None:
                 self._message_since = now
@@ -350,7 +351,7 @@ class Connection(Channel):
             self._pinged(now, pings)
         if messages:
             self._owner.counts.messages_received(messages)
-            self._owed += requests
+            self._owed += requests - unanswerable
             self.messages_received += len(messages)
             if not self._proved:
                 self._proved = any(type(message) is not Malformed for message in messages)

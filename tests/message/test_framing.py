@@ -163,6 +163,12 @@ def test_the_last_word_before_the_connection_is_closed(kind: str) -> None:
 
 
 @pytest.mark.holds("R23")
+def test_what_is_no_sip_at_all_is_said_to_be_that() -> None:
+    """A web server, say: that its answer has no Content-Length is the least of it."""
+    with pytest.raises(MessageParsingException, match="HTTP/1.1 400.*neither a request line nor a status line"):
+        StreamFramer().feed(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
 def test_no_last_word_for_nobody() -> None:
     for data in (b"\x16\x03\x01" + b"\0" * 9000, LOST["none"].replace(b"Via:", b"Nia:"), b"SIP/2.0 200 OK\r\n\r\n"):
         with pytest.raises(MessageParsingException) as caught:

@@ -135,6 +135,17 @@ def test_a_malformed_message_disturbs_nothing(sides: Make) -> None:
     assert second.method == "MESSAGE"
 
 
+def test_nothing_is_owed_to_who_sends_what_is_never_answered(sides: Make) -> None:
+    """Over the connection of a proxy, that would add up."""
+    side = sides()
+    peer, connection = incoming(side)
+    with peer:
+        peer.sendall(answer().replace(b"Via: ", b"Via\t\0: ") + message(method="ACK").replace(b"CSeq: ", b"CSeq "))
+        peer.sendall(message().replace(b"Max-Forwards: ", b"Max-Forwards ") + message())
+        side.recorder.wait("message", 4)
+        assert connection.owed == 2
+
+
 def test_nothing_is_read_while_reading_is_paused(sides: Make) -> None:
     side = sides()
     peer, connection = incoming(side)
