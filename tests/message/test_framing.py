@@ -165,7 +165,7 @@ def test_the_last_word_before_the_connection_is_closed(kind: str) -> None:
 @pytest.mark.holds("R23")
 def test_what_is_no_sip_at_all_is_said_to_be_that() -> None:
     """A web server, say: that its answer has no Content-Length is the least of it."""
-    with pytest.raises(MessageParsingException, match="HTTP/1.1 400.*neither a request line nor a status line"):
+    with pytest.raises(MessageParsingException, match=r"HTTP/1\.1 400.*neither a request line nor a status line"):
         StreamFramer().feed(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
