@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from p2psip import arguments
 from p2psip.core.directory import EndpointRecord
+from p2psip.core.flow import Flow
 from p2psip.core.uas import EXTENSIONS
+from p2psip.message import SipUri
 from p2psip.messaging import MESSAGE_METHODS
 from p2psip.sync import Event, has_handlers
 
@@ -19,11 +21,17 @@ if TYPE_CHECKING:
 SESSION_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "REFER", "NOTIFY")
 """What may come in a session."""
 
+MAXIMUM_CONTACTS = 256
+"""That are remembered: one for each address of ours."""
+
 
 class Capabilities:
     """The part of an endpoint that knows methods, extensions, feature parameters and event packages."""
 
+    _gruu: SipUri | None
     _lock: threading.RLock
+    _opaque: str
+    _owner: SipUri
     _record: EndpointRecord
     _sessions: dict[Any, None]
     message_received: Event[Any, Any]
@@ -33,6 +41,7 @@ class Capabilities:
 
     def __init__(self) -> None:
         self._features: dict[str, str | None] = {}
+        self._contacts: dict[tuple[bool, str, str], str] = {}  # made before; another one when the features change
         self._packages: tuple[str, ...] = ()
 
     def allow_method(self, name: str) -> None:
@@ -75,11 +84,13 @@ class Capabilities:
             raise ValueError(f"{value!r} cannot be the value of a feature parameter.")
         with self._lock:
             self._features = {**self._features, name: value}  # the loop may be reading the one before
+            self._contacts = {}
 
     def remove_feature_parameter(self, name: str) -> None:
         """Take it out of the Contact again; an unknown one is fine."""
         with self._lock:
             self._features = {known: value for known, value in self._features.items() if known != name}
+            self._contacts = {}
 
     def get_feature_parameter_value(self, name: str) -> str | None:
         """Its value; None when it has none, or is not set."""
@@ -93,6 +104,28 @@ class Capabilities:
             has_handlers(self, "subscription_received"),
             has_handlers(self, "refer_received"),
         )
+
+    def _contact(self, flow: Flow, request_uri: str) -> str:
+        """Where this endpoint is reached when the request travels over that connection: by ``sips:`` where the
+        request asks for it (RFC 3261 8.1.1.8)."""
+        contacts, key = self._contacts, (request_uri[:5].lower() == "sips:", flow.transport, flow.sent_by)
+        contact = contacts.get(key)
+        if contact is None:
+            if len(contacts) >= MAXIMUM_CONTACTS:
+                contacts.clear()
+            contact = contacts[key] = self._contact_at(*key)
+        return contact
+
+    def _contact_at(self, is_secure: bool, transport: str, sent_by: str) -> str:
+        if self._gruu is not None:
+            uri = str(self._gruu)
+        else:
+            user = f"{self._owner.user}@" if self._owner.user else ""
+            scheme = "sips" if is_secure else self._owner.scheme
+            parameter = "" if scheme == "sips" else f";transport={transport.lower()}"
+            uri = f"{scheme}:{user}{sent_by}{parameter};opaque={self._opaque}"
+        features = "".join(f";{n}" if v is None else f';{n}="{v}"' for n, v in self._features.items())
+        return f"<{uri}>{features}"
 
     def _event_packages(self) -> tuple[str, ...]:
         return self._packages

@@ -15,7 +15,6 @@ from p2psip.admission import Admission
 from p2psip.arguments import Headers
 from p2psip.capabilities import Capabilities
 from p2psip.core.directory import EndpointRecord
-from p2psip.core.flow import Flow
 from p2psip.enums import EndpointState, EndpointTransitionReason, MessageType
 from p2psip.errors import (
     ConnectionFailureException,
@@ -365,19 +364,6 @@ class RealTimeEndpoint(Capabilities, Admission, Hosting, abc.ABC):
     @abc.abstractmethod
     def _next_hop(self, uri: SipUri | str, secure: bool, learned: bool) -> Target:
         """Where a request goes whose first hop that URI names; ``learned``: a peer has named it."""
-
-    def _contact(self, flow: Flow, request_uri: str) -> str:
-        """Where this endpoint is reached when the request travels over that connection: by ``sips:`` where the
-        request asks for it (RFC 3261 8.1.1.8)."""
-        if self._gruu is not None:
-            uri = str(self._gruu)
-        else:
-            user = f"{self._owner.user}@" if self._owner.user else ""
-            scheme = "sips" if request_uri[:5].lower() == "sips:" else self._owner.scheme
-            transport = "" if scheme == "sips" else f";transport={flow.transport.lower()}"
-            uri = f"{scheme}:{user}{flow.sent_by}{transport};opaque={self._opaque}"
-        features = "".join(f";{n}" if v is None else f';{n}="{v}"' for n, v in self._features.items())
-        return f"<{uri}>{features}"
 
     # ------------------------------------------------------------------ receiving (called on the loop thread)
 

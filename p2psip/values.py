@@ -110,7 +110,7 @@ class RealTimeAddress:
         ValueError: Not such a URI, or an endpoint id that is no token.
     """
 
-    __slots__ = ("_endpoint_id", "_key", "_sip_uri", "_uri")
+    __slots__ = ("_compared", "_endpoint_id", "_sip_uri", "_uri")
 
     def __init__(self, uri: str, endpoint_id: str | None = None) -> None:
         if not isinstance(uri, str):
@@ -121,27 +121,36 @@ class RealTimeAddress:
         self._endpoint_id = endpoint_id or ""
         scheme = uri.partition(":")[0].lower()
         self._sip_uri: SipUri | None = None
-        key: object
+        self._compared: object = None
         if scheme in ("sip", "sips"):
             try:
-                parsed = self._sip_uri = SipUri.parse(uri)
+                self._sip_uri = SipUri.parse(uri)
             except MessageParsingException as error:
                 raise ValueError(f"This is not an address: {error}") from error
-            key = (
-                parsed.scheme,
-                (parsed.user or "").lower(),
-                parsed.password,
-                _host_key(parsed.host),
-                parsed.port,
-                frozenset((name.lower(), value and value.lower()) for name, value in parsed.parameters.items()),
-                frozenset(parsed.headers),
-            )
-        elif scheme == "tel" and re.fullmatch(r"[+0-9A-Fa-f*#().\-]+(;[!#-;=?-~]*)?", uri[4:]):
-            number, _, parameters = uri[4:].partition(";")
-            key = (re.sub(r"[().\-]", "", number).lower(), frozenset(parameters.lower().split(";")))
-        else:
+        elif scheme != "tel" or re.fullmatch(r"[+0-9A-Fa-f*#().\-]+(;[!#-;=?-~]*)?", uri[4:]) is None:
             raise ValueError(f"{uri!r} is not an address: it must begin with sip:, sips: or tel: and be well formed.")
-        self._key = (scheme, key, self._endpoint_id)
+
+    @property
+    def _key(self) -> object:
+        """What is compared; hardly any address ever is."""
+        if self._compared is None:
+            self._compared = (self._uri_key(), self._endpoint_id)
+        return self._compared
+
+    def _uri_key(self) -> object:
+        uri = self._sip_uri
+        if uri is None:
+            number, _, parameters = self._uri[4:].partition(";")
+            return (re.sub(r"[().\-]", "", number).lower(), frozenset(parameters.lower().split(";")))
+        return (
+            uri.scheme,
+            (uri.user or "").lower(),
+            uri.password,
+            _host_key(uri.host),
+            uri.port,
+            frozenset((name.lower(), value and value.lower()) for name, value in uri.parameters.items()),
+            frozenset(uri.headers),
+        )
 
     @property
     def uri(self) -> str:

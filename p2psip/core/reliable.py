@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def option_tags(message: Request | Response, name: str) -> frozenset[str]:
     """The option tags in Require or Supported, lower case; none where they cannot be read."""
     tags = message.headers.get_joined(name)
-    return NO_TAGS if tags is None else _TAGS[tags]
+    return NO_TAGS if tags is None else TAGS[tags]
 
 
 def _tags(text: str) -> frozenset[str]:
@@ -34,7 +34,8 @@ def _tags(text: str) -> frozenset[str]:
 
 
 NO_TAGS: frozenset[str] = frozenset()
-_TAGS = Remembered(_tags)
+TAGS = Remembered(_tags)
+"""The option tags of a list."""
 
 
 class ReliableSender:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from p2psip.core.dialog import Pairs
-from p2psip.core.reliable import option_tags
+from p2psip.core.reliable import TAGS
 from p2psip.enums import ExtensionFeatureSupport
 from p2psip.errors import MessageParsingException
 from p2psip.message import Request, Response, split_list
@@ -60,8 +60,9 @@ def learn(session: SessionState, message: Request | Response) -> None:
     allowed = message.headers.get_joined("Allow")
     if allowed:
         session.peer_allow = _METHODS[allowed] or session.peer_allow
-    if "Supported" in message.headers:
-        session.peer_supports = option_tags(message, "Supported")
+    supports = message.headers.get_joined("Supported")
+    if supports is not None:
+        session.peer_supports = TAGS[supports]
 
 
 def _methods(text: str) -> frozenset[str]:

@@ -101,7 +101,7 @@ class SessionState(ClientUsage):
         previous, self.state = self.state, state
         self.reason = reason
         if previous is not state:
-            self.tell(SessionStateChanged(previous, state, reason, message))
+            self.engine.effects.append(Tell(self, SessionStateChanged(previous, state, reason, message)))
 
     def tell(self, event: Any) -> None:
         self.engine.effects.append(Tell(self, event))

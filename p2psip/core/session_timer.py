@@ -38,7 +38,7 @@ class SessionTimer(ClientUsage):
         self.is_refresher = False
         self.minimum = 0
         self._refresh: Timer | None = None
-        self._expiry: Timer | None = None
+        self._expiry: Timer | None = None  # of who refreshes: from the refresh on
 
     # ------------------------------------------------------------------ what messages say
 
@@ -112,10 +112,17 @@ class SessionTimer(ClientUsage):
         if not seconds:
             return
         timers = self._session.engine.timers
-        if is_refresher:
-            self._refresh = timers.start(now, seconds / 2, self._refresh_now)
         # RFC 4028 10: so long before the end that the BYE still reaches proxies that have timers of their own.
-        self._expiry = timers.start(now, seconds - min(32.0, seconds / 3), self._expired)
+        expires_in = seconds - min(32.0, seconds / 3)
+        if is_refresher:
+            self._refresh = timers.start(now, seconds / 2, self._half_over, expires_in - seconds / 2)
+        else:
+            self._expiry = timers.start(now, expires_in, self._expired)
+
+    def _half_over(self, expires_in: float) -> None:
+        timers, now = self._session.engine.timers, self._session.engine.now
+        self._expiry = timers.start(now, expires_in, self._expired)
+        self._refresh_now()
 
     def stop(self) -> None:
         """No timer runs any more."""

@@ -108,10 +108,13 @@ class Headers:
 
     def get_joined(self, name: str) -> str | None:
         """The values of all fields of the name as one list (RFC 3261 7.3.1); None when there is no field."""
-        lines = self._lines_of(KEYS.get(name) or field_key(name))
-        if len(lines) == 1:
-            return line_value(lines[0])
-        return ", ".join(filter(None, map(line_value, lines))) if lines else None
+        first, key = self._first or self._index(), KEYS.get(name) or field_key(name)
+        line = first.get(key)
+        if line is None:
+            return None
+        if len(first) == len(self._lines):
+            return line.partition(":")[2].strip(" \t")
+        return ", ".join(filter(None, map(line_value, self._lines_of(key))))
 
     def count(self, name: str) -> int:
         """How many fields (lines, not values) of the name there are."""
@@ -134,7 +137,9 @@ class Headers:
         """Append a field."""
         line = _checked_line(name, value)
         self._lines.append(line)
-        self._changes(line_key(line), line, False)
+        if self._first is not None:
+            self._first.setdefault(line_key(line), line)
+        self._changes()
 
     def prepend(self, name: str, value: str) -> None:
         """Put a field before all others, as a Via is."""
@@ -143,39 +148,33 @@ class Headers:
     def prepend_line(self, line: str) -> None:
         """The same with a line that needs no check."""
         self._lines.insert(0, line)
-        self._changes(line_key(line), line, True)
+        if self._first is not None:
+            self._first[line_key(line)] = line
+        self._changes()
 
     def set(self, name: str, value: str) -> None:
         """Replace all fields of the name by one, in the place of the first; append it when there is none."""
         line = _checked_line(name, value)
-        key = KEYS.get(name) or field_key(name)
-        first = (self._first or self._index()).get(key)
-        if first is None:
-            self._lines.append(line)
-        else:
-            position = self._lines.index(first)
-            self.remove(name)
+        first, key = self._first or self._index(), KEYS.get(name) or field_key(name)
+        if key in first:
+            position = self._lines.index(first[key])
+            self._lines = [line for line in self._lines if line_key(line) != key]
             self._lines.insert(position, line)
-        self._changes(key, line, True)
+        else:
+            self._lines.append(line)
+        first[key] = line
+        self._changes()
 
     def remove(self, name: str) -> None:
         """Remove all fields of the name; none is fine."""
         key = field_key(name)
         if key in (self._first or self._index()):
             self._lines = [line for line in self._lines if line_key(line) != key]
-            self._forget()
+            self._first = None
+            self._changes()
 
-    def _changes(self, key: str, line: str, is_first: bool) -> None:
-        """The line was put in: what is known of the others holds."""
+    def _changes(self) -> None:
         self._changed = True
-        if self._first is not None and (is_first or key not in self._first):
-            self._first[key] = line
-        if self._views:
-            self._views = {}
-
-    def _forget(self) -> None:
-        self._changed = True
-        self._first = None
         if self._views:
             self._views = {}
 

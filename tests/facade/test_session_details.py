@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import gc
+import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +50,20 @@ def up(pair: EndpointPair, answer: Any = ANSWER) -> tuple[SignalingSession, Sign
     got.args.session.accept(answer)
     operation.result(BOUND)
     return session, got.args.session
+
+
+@pytest.mark.parametrize("who", [0, 1], ids=["the caller", "the callee"])
+def test_a_call_that_is_over_is_let_go_on_both_sides(pair: EndpointPair, who: int) -> None:
+    """At once: the transactions of its INVITE wait for copies for half a minute, but not with the session."""
+    sessions = list(up(pair))
+    seen = [weakref.ref(session) for session in sessions]
+    with sessions[1 - who].state_changed.expect(BOUND):
+        sessions[who].terminate()
+    sessions.clear()
+    deadline = time.monotonic() + 5.0
+    while any(reference() for reference in seen) and time.monotonic() < deadline:
+        gc.collect()  # until the workers have returned from its handlers
+    assert [reference() for reference in seen] == [None, None]
 
 
 def test_a_call_that_replaces_another(pair: EndpointPair) -> None:
