@@ -34,6 +34,8 @@ INSTANT = 1e-6
 this thread has nothing to do, or for 5 ms."""
 HEAVY = 8192
 """Bytes of a request that counts by its size as well."""
+RINGING = 0.2
+"""Seconds between two looks at heavy calls that ring."""
 REFUSED = "refused"
 """The reason not to read that has to do with no queue."""
 
@@ -65,6 +67,10 @@ class Transaction(Protocol):
     is_answered: bool
 
     @property
+    def is_terminated(self) -> bool:
+        """Nobody waits for the answer any more."""
+
+    @property
     def flow(self) -> Any:
         """The connection that it came over."""
 
@@ -74,7 +80,7 @@ class Transaction(Protocol):
 
 
 class Weight:
-    """Bytes of the heavy requests that wait for handlers, in whatever strand.
+    """Bytes of the heavy requests that wait for handlers, in whatever strand, or for the answer to a call.
 
     Attributes:
         shares: What came over which connection.
@@ -122,7 +128,8 @@ class Pressure:
 
     Attributes:
         counts: ``"paused"``: how often reading was stopped; ``"refused"``: requests that were answered 503.
-        weight: Of what waits for handlers.
+        weight: Of what waits for handlers, and of calls that ring: that may take minutes, and all the while they keep
+            what they came with.
     """
 
     def __init__(self, loop: LoopThread, settings: ManagerSettings, refuse: Callable[[Any], object]) -> None:
@@ -133,6 +140,7 @@ class Pressure:
         self._held: dict[Queue, _Full] = {}
         self._refusals = Quota(REFUSALS, loop.now)
         self._resting: set[Connection] = set()  # read again when there is time to refuse more
+        self._ringing: dict[Transaction, int] = {}  # heavy ones that began something, and are not answered yet
         self._longest = settings.handler_limit / 2
         self.weight = Weight()
         self.counts: Counter[str] = Counter()
@@ -159,10 +167,25 @@ class Pressure:
     def _accept(
         self, workers: Queue, accept: Callable[..., object], now: float, transaction: Transaction, *args: object
     ) -> None:
-        if self.refuses(workers, transaction.flow):
+        size = len(transaction.request.to_bytes())
+        if self.refuses(workers, transaction.flow) or (size >= HEAVY and self._is_heavy(transaction.flow)):
             self._refuse(transaction)
-        else:
-            accept(now, transaction, *args)
+            return
+        if size >= HEAVY:
+            if not self._ringing:
+                self._loop.call_later(RINGING, self._look_at_calls)
+            self._ringing[transaction] = size
+            self.weight.shares[transaction.flow] += size
+        accept(now, transaction, *args)
+
+    def _look_at_calls(self) -> None:
+        """Which heavy ones are answered, or over?"""
+        for transaction, size in list(self._ringing.items()):
+            if transaction.is_answered or transaction.is_terminated:
+                del self._ringing[transaction]
+                self.weight.lighten(transaction.flow, size)
+        if self._ringing:
+            self._loop.call_later(RINGING, self._look_at_calls)
 
     def refuses(self, queue: Queue, connection: Connection) -> bool:
         """A request has come that is answered before its handler runs, or is the first one of a queue of its own. True:
@@ -191,8 +214,10 @@ class Pressure:
         high, low = self._settings.strand_high_mark, self._settings.strand_low_mark
         if strand.depth >= high and self._is_crowded(strand, high, low, connection, connection.owed):
             return True
-        if size < HEAVY:
-            return False
+        return size >= HEAVY and self._is_heavy(connection)
+
+    def _is_heavy(self, connection: Connection) -> bool:
+        """Likewise of the bytes of what waits, or rings."""
         high = self._settings.maximum_buffered // 4
         share = self.weight.shares[connection]
         return self.weight.depth >= high and self._is_crowded(self.weight, high, high // 2, connection, share)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -313,6 +314,24 @@ def test_who_sends_much_leaves_room_for_others_who_do(impatient: None) -> None:
         assert other.code(other.send("quick", body=b"x" * 20_000)) == 200
         bob.release.set()
         assert 503 in peer.codes(names)
+        bob.wait(lambda: not bob.pressure.weight.shares)
+
+
+def test_calls_that_ring_are_limited_by_their_bytes(impatient: None) -> None:
+    """A handler has seen each of them, and somebody is asked whether to take it, which may last for minutes."""
+    with busy(ManagerSettings(maximum_buffered=400_000)) as bob:
+        calls: queue.SimpleQueue[p2psip.SignalingSession] = queue.SimpleQueue()
+        bob.slow.session_received += lambda sender, args: calls.put(args.session)
+        peer, other = bob.peer(), bob.peer()
+        names = [peer.send("slow", method="INVITE", body=b"x" * 20_000) for _ in range(20)]
+        bob.wait(lambda: bob.pressure.counts["refused"] >= 10)
+        assert bob.look(lambda: bob.pressure.weight.depth) <= 200_000
+        other.send("slow", method="INVITE", body=b"x" * 20_000)
+        peer.send("slow", method="INVITE")
+        bob.wait(lambda: calls.qsize() == 22 - bob.pressure.counts["refused"])  # those two among them
+        while not calls.empty():
+            calls.get().terminate_with_rejection(486)
+        assert set(peer.codes(names)) == {486, 503}
         bob.wait(lambda: not bob.pressure.weight.shares)
 
 
