@@ -35,13 +35,19 @@ class Run:
         self.there = Compositor(world)
         self.publication = publication(world, expires=self.one_of(60, 100, 600))
         self.watches: list[Watch] = []
+        self.is_too_much = False
         world.reactions.append(self.decide)
 
     def one_of(self, *choices: Any) -> Any:
         return self.random.choice(choices)
 
+    def is_busy(self, flow: Any) -> bool:
+        """Handlers do not keep up for a while, at either side."""
+        return self.is_too_much and self.random.random() < 0.5
+
     def decide(self, party: Any, usage: Any, event: Any) -> None:
         """Bob answers a SUBSCRIBE, or leaves it."""
+        usage.is_busy = self.is_busy
         if event is None and isinstance(usage, Notifier):
             chance = self.random.random()
             if chance < 0.6:
@@ -67,8 +73,10 @@ class Run:
             world.bob.do(notifier.notify, PRESENCE, ())
         elif chance < 0.7 and notifiers:
             world.bob.do(self.one_of(*notifiers).terminate, self.one_of(*REASONS), self.one_of(None, 1), None)
-        elif chance < 0.75:
+        elif chance < 0.74:
             world.cut()
+        elif chance < 0.77:
+            self.is_too_much = not self.is_too_much
         elif chance < 0.8:
             world.unreachable = not world.unreachable
         elif chance < 0.92:
@@ -82,7 +90,9 @@ class Run:
 
     def end(self) -> None:
         world = self.world
-        world.unreachable = False
+        world.unreachable = self.is_too_much = False
+        world.pass_time(world.alice.engine.settings.request_ceiling + 1.0)
+        assert [operation for operation in world.operations if not operation.ends] == []
         for watch in self.watches:
             world.alice.do(watch.subscriber.terminate, ())
         world.alice.do(self.publication.remove)
