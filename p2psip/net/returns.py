@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from p2psip.errors import OperationFailureException, OperationFailureReason, RealTimeException
+from p2psip.errors import (
+    ConnectionFailureException,
+    OperationFailureException,
+    OperationFailureReason,
+    RealTimeException,
+    limited,
+)
 from p2psip.logs import Log
 from p2psip.net.selection import is_address
 
@@ -17,9 +24,12 @@ if TYPE_CHECKING:
 _log = Log(__name__)
 
 MOST = 64
-"""Places that are being reached at a time: each may take a descriptor for as long as connecting may last."""
+"""Places that are being reached at a time, and connections that were made for it: each takes a descriptor, and strangers
+could have as many as there may be."""
 MOST_NAMES = 8
-"""Those of them that are names: half of the threads that names are asked for on are left to the rest."""
+"""Those places that are names: half of the threads that names are asked for on are left to the rest."""
+UNUSED = 32.0
+"""Seconds after which such a connection is closed when nothing has come over it."""
 
 
 class Returns:
@@ -33,10 +43,12 @@ class Returns:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._places: Counter[Target] = Counter()
+        self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
 
     def acquire(self, target: Target, ready: Ready, failed: Failed) -> None:
         """As that of the network; ``failed`` as well where too many places are being reached already."""
-        if target not in self._places and not self._has_room(target):
+        is_new = target not in self._places and self._network.free(target) is None
+        if is_new and not self._has_room(target):
             _log.warning("The answer to a request whose connection is gone is dropped: many others are on their way.")
             error = OperationFailureException(
                 f"{target} was not connected to: answers are on their way to many other places.",
@@ -48,6 +60,9 @@ class Returns:
 
         def reached(connection: Connection) -> None:
             self._over(target)
+            if connection.pool is not None and not connection.messages_sent:
+                self._made.add(connection)
+                self._network.loop.call_later(UNUSED, self._close_unused, connection)
             ready(connection)
 
         def not_reached(error: RealTimeException) -> None:
@@ -57,11 +72,17 @@ class Returns:
         self._network.acquire(target, reached, not_reached)
 
     def _has_room(self, target: Target) -> bool:
-        if is_address(target.host):
-            return len(self._places) < MOST
-        return sum(not is_address(place.host) for place in self._places) < MOST_NAMES
+        made = sum(connection.is_connected for connection in self._made)
+        if len(self._places) + made >= MOST:
+            return False
+        return is_address(target.host) or sum(not is_address(place.host) for place in self._places) < MOST_NAMES
 
     def _over(self, target: Target) -> None:
         self._places[target] -= 1
         if not self._places[target]:
             del self._places[target]
+
+    def _close_unused(self, connection: Connection) -> None:
+        if not connection.messages_received and not connection.unanswered:
+            sentence = f"Nothing was said on the connection with {connection.peer}, which was made for an answer."
+            connection.close(limited("idle_timeout", ConnectionFailureException(sentence)))

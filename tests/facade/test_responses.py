@@ -23,8 +23,10 @@ from p2psip import (
     SipTransportType,
 )
 from p2psip.message import Via
+from p2psip.net import returns
 from p2psip.net.given import GivenNames
-from p2psip.net.returns import MOST, MOST_NAMES
+from p2psip.net.pool import Target
+from p2psip.net.returns import MOST, MOST_NAMES, UNUSED
 from p2psip.testing import CertificateAuthority, MemoryNetwork, living_in, tls_manager
 
 BOUND = 20.0
@@ -204,6 +206,34 @@ def test_strangers_who_are_gone_have_few_places_reached_at_a_time(
     assert len(strangers.network.links) == 1 + MOST
     assert "many others are on their way" in caplog.text
     caplog.clear()
+
+
+@pytest.mark.parametrize("unused", [UNUSED, 0.0])
+def test_strangers_who_are_gone_have_few_connections_made_to_them(
+    strangers: Strangers, monkeypatch: pytest.MonkeyPatch, unused: float
+) -> None:
+    """They would be kept for a while, and together they are all that there may be."""
+    monkeypatch.setattr(returns, "UNUSED", unused)
+    closed = threading.Semaphore(0)
+    strangers.bob.connection_pool_removed += lambda sender, args: closed.release()
+    with contextlib.ExitStack() as opened:
+        for port in range(6000, 6080):
+            listener = strangers.network.machine(STRANGER).listen(socket.AF_INET, (STRANGER, port), 8)
+            opened.callback(listener.close)
+        strangers.ask_and_leave([f"{STRANGER}:{port}" for port in range(6000, 6080)])
+        strangers.network.wait_for_links(1 + MOST)
+        strangers.settle()
+        assert len(strangers.network.links) == 1 + MOST
+        if unused:  # those that are there can be used, and there are no more
+            stack, outcome = strangers.bob._stack, queue.Queue[Any]()
+            there = {link.destination[1] for link in strangers.network.links}
+            for port in (min(there - {5060}), min(set(range(6000, 6080)) - there)):
+                stack.post(stack._returns.acquire, Target("TCP", STRANGER, port, None), outcome.put, outcome.put)
+            assert outcome.get(timeout=BOUND).is_connected
+            assert isinstance(outcome.get(timeout=BOUND), RealTimeException)
+        else:  # they are closed again
+            for _ in range(MOST):
+                assert closed.acquire(timeout=BOUND)
 
 
 def test_answers_to_one_place_are_as_many_as_they_like(strangers: Strangers) -> None:
