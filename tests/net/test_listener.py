@@ -382,6 +382,7 @@ def test_handshake_rates_are_off_until_set() -> None:
     assert limited.refusal("192.0.2.1", 1, 0) is None
 
 
+@pytest.mark.holds("R30")
 def test_a_quota_fills_up_and_can_be_owed() -> None:
     quota = Quota(10, 0)
     assert quota.take(0, 10)
@@ -392,7 +393,7 @@ def test_a_quota_fills_up_and_can_be_owed() -> None:
     assert quota.is_full(100)
 
 
-@pytest.mark.holds("F38")
+@pytest.mark.holds("R32")
 def test_who_has_many_connections_does_not_read_much_more_than_who_has_few() -> None:
     share = Share()
     assert [share.take(1) for _ in range(2)] == [MOST] * 2

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from net_support import PATIENCE, Side, answer, dial, message, read, sides, tcp
+from net_support import PATIENCE, Side, answer, dial, message, read, read_to_end, sides, tcp
 from scale import scaled
 from tls_support import NAME, bare_context, contexts, issued
 
@@ -393,7 +393,10 @@ def test_20_seconds_without_progress_are_the_end(wire: Wire) -> None:
     side = wire.side(clock=clock)
     _, connection = wire.incoming(side)
     fill(side, connection)
-    clock.advance(19.9)
+    clock.advance(10)
+    side.send(connection, answer())  # to try is no progress
+    side.settle()
+    clock.advance(9.9)
     assert connection.is_connected
     clock.advance(0.2)
     assert "took nothing of what was sent to it for 20 s" in ending(side, connection)
@@ -446,6 +449,23 @@ def test_the_last_answer_arrives_before_the_end(wire: Wire, pipelined: bool) -> 
         assert said == answer(1) * 50 + answer(2)
         peer.close()
     until(side, lambda: not side.network._all)
+
+
+@pytest.mark.holds("R38")
+def test_what_a_peer_says_to_one_that_closes_costs_it_nothing(wire: Wire) -> None:
+    """It has not read all yet. A socket that is closed with input unread is reset, and what was on its way is lost."""
+    side = wire.side(clock=FakeClock())
+    peer, connection = wire.incoming(side)
+    with socket.socket(fileno=side.call(lambda: connection._socket.fileno())) as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        ours.detach()
+    data = answer() * 1200  # more than the window, and less than the buffer
+    side.send(connection, data)
+    side.call(connection.close)
+    until(side, lambda: connection.phase == channel.LINGERING)
+    peer.sendall(message())
+    side.settle(10)
+    assert read_to_end(peer) == data
 
 
 @pytest.mark.holds("R38")
