@@ -85,6 +85,7 @@ def test_of_one_kind_come_ten_lines_in_any_second(log: Log, clock: Clock, lines:
     assert 190 <= len(written) <= 200
 
 
+@pytest.mark.holds("R44")
 def test_how_many_were_left_out_is_said_with_the_next_line(log: Log, clock: Clock, lines: Lines) -> None:
     for number in range(17):
         log.warning(KIND, "192.0.2.1", number)
@@ -166,6 +167,7 @@ def test_what_is_long_is_cut(log: Log, lines: Lines) -> None:
     assert len(lines.lines[0]) < 2 * LONGEST + 60
 
 
+@pytest.mark.holds("R44")
 def test_sentences_of_exceptions_are_cleaned_in_tracebacks_as_well(log: Log, lines: Lines) -> None:
     try:
         try:

@@ -9,7 +9,6 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +25,6 @@ from p2psip import (
 )
 from p2psip import pressure as pressure_module
 from p2psip.message import Request, Response, StreamFramer, create_response
-from p2psip.net.connection import Connection
 from p2psip.pressure import Pressure
 from p2psip.testing import MemoryNetwork, endpoint_pair, living_in
 
@@ -353,42 +351,6 @@ def test_calls_that_find_no_worker_are_refused(impatient: None) -> None:
         codes = dict(zip(names, peer.codes(names), strict=True))
         assert set(codes.values()) == {486, 503}
         assert sorted(seen) == sorted(name for name, code in codes.items() if code == 486)
-
-
-def test_who_refuses_lets_handlers_work(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is above REFUSALS a second stays unread for so long."""
-    monkeypatch.setattr(pressure_module, "REFUSALS", 5.0)
-    monkeypatch.setattr(pressure_module, "REST", 0.05)
-    reasons: set[str] = set()
-    pause = Connection.pause_reading
-    monkeypatch.setattr(Connection, "pause_reading", lambda self, why: reasons.add(why) or pause(self, why))
-    with busy() as bob:
-        peer = bob.peer()
-        names = [peer.send("slow") for _ in range(80)]
-        bob.wait(lambda: pressure_module.REFUSED in reasons)
-        bob.release.set()
-        assert set(peer.codes(names)) == {200, 503}
-
-
-class Hashable(SimpleNamespace):
-    """Whatever is given."""
-
-    __hash__ = object.__hash__
-
-
-def test_what_others_owe_keeps_nobody_unread_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of many connections brings a few requests more than can be refused now."""
-    monkeypatch.setattr(pressure_module, "YIELD", 10**9)
-    rests: list[float] = []
-    loop: Any = SimpleNamespace(now=0.0, call_later=lambda delay, function, *args: rests.append(delay))
-    pressure = Pressure(loop, ManagerSettings(), lambda transaction: None)
-    strand: Any = Hashable(depth=5000)
-    for _ in range(4000):
-        flow = Hashable(owed=5000, pause_reading=lambda why: None)
-        transaction: Any = SimpleNamespace(flow=flow, request=SimpleNamespace(to_bytes=bytes))
-        for _ in range(3):
-            pressure.deliver(strand, transaction, print)
-    assert pressure.counts["refused"] == 12_000 and max(rests) == pressure_module.REST
 
 
 @pytest.mark.parametrize("who", ["subscriber", "notifier"])

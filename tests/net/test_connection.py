@@ -946,24 +946,27 @@ class Refusing(Wrapped):
         return selectors.EVENT_READ
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_a_refusal_may_come_a_little_later_than_the_failed_write(sides: Make, late: bool) -> None:
+@pytest.mark.holds("R6")
+@pytest.mark.parametrize("comes", ["before", "a little later", "never"])
+def test_a_refusal_tells_more_than_the_failed_write(sides: Make, comes: str) -> None:
     clock = FakeClock()
     side = sides(clock=clock)
     peer, connection = outgoing(side)
     with peer:
         sock = Refusing(connection._socket)
+        sock.said = REFUSED if comes == "before" else None
         side.call(setattr, connection, "_socket", sock)
         side.send(connection, message())
-        side.send(connection, message())
-        clock.advance(0.1)
-        assert side.recorder.count("closed") == 0
-        if late:
-            clock.advance(0.2)
-        else:
+        if comes != "before":
+            side.send(connection, message())
+            clock.advance(0.1)
+            assert side.recorder.count("closed") == 0
+        if comes == "a little later":
             sock.said = REFUSED
             peer.send(b"x")  # wakes the selector
-        assert side.recorder.wait("closed") == [(connection, GONE if late else REFUSED)]
+        elif comes == "never":
+            clock.advance(0.2)
+        assert side.recorder.wait("closed") == [(connection, GONE if comes == "never" else REFUSED)]
 
 
 def test_a_read_may_wait_for_room_to_write(sides: Make) -> None:

@@ -112,6 +112,7 @@ def test_covers_whole_names_and_addresses(host: str, covered: bool) -> None:
     assert identities.covers(host) is covered
 
 
+@pytest.mark.holds("R45")
 @pytest.mark.parametrize(
     ("allowed", "entry"),
     [

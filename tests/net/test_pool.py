@@ -233,6 +233,7 @@ def test_a_closing_connection_is_not_given_out(pair: Callable[..., Pair]) -> Non
 # ---------------------------------------------------------------------- failures
 
 
+@pytest.mark.holds("R36", "A22")
 def test_failure_is_told_to_each_with_an_error_of_its_own(pair: Callable[..., Pair], world: MemoryNetwork) -> None:
     side, _, target = pair()
     world.ignore("192.0.2.2")

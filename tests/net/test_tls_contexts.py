@@ -249,6 +249,7 @@ def test_a_trusted_intermediate_needs_no_root(sides: list[Any]) -> None:
 # ---------------------------------------------------------------------- before they are used
 
 
+@pytest.mark.holds("R17")
 def test_a_key_that_shakes_no_hands_is_found_at_once() -> None:
     """A curve that is strong enough, and that TLS does not know."""
     leaf = authority().issue(NAME)
