@@ -16,7 +16,6 @@ from p2psip.errors import MessageParsingException, RealTimeException
 from p2psip.message import NameAddr, Request, Response, SipUri, parse_uri, split_list
 from p2psip.message.grammar import Remembered
 from p2psip.message.headers import checked_lines
-from p2psip.message.message import REQUEST_URI
 from p2psip.message.values import parse_contact
 
 if TYPE_CHECKING:
@@ -424,7 +423,7 @@ class Dialog:
 
 
 def contact_uri(message: Request | Response) -> str | None:
-    """The URI of the first Contact as text; None where there is none, or none that a request could be sent to."""
+    """The URI of the first Contact as text; None where there is none, or none that can be read."""
     contacts = message.headers.get_joined("Contact")
     return None if contacts is None else _FIRST_URIS[contacts]
 
@@ -435,8 +434,7 @@ def _first_uri(contacts: str) -> str | None:
     except MessageParsingException:
         return None
     # RFC 3261 19.1.1: a Request-URI has no headers.
-    uri = str(parsed[0].uri).partition("?")[0]
-    return None if REQUEST_URI.fullmatch(uri) is None else uri
+    return str(parsed[0].uri).partition("?")[0]
 
 
 _FIRST_URIS = Remembered(_first_uri)

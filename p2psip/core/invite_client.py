@@ -372,11 +372,16 @@ class OutgoingInvite(ClientUsage):
         self._leave_early()
         self._complete(None, fresh(error))
 
-    def let_go(self) -> None:
-        """The session is left. Once the INVITE is answered, what is still to be said to the peer needs nothing of it."""
+    def let_go(self) -> bool:
+        """The session is left. Once the INVITE is answered, what is still to be said to the peer needs nothing of it; False
+        before."""
         request = self._client_request
-        if request is not None and (self._is_won or self._forks.acks):
-            request.usage = self._forks
+        if request is None:
+            return True
+        if not (self._is_won or self._forks.acks):
+            return False
+        request.usage = self._forks
+        return True
 
     def _leave_early(self) -> None:
         """Dialogs that did not win."""

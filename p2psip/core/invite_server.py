@@ -80,7 +80,7 @@ class IncomingInvite:
         self._ring: Timer | None = None
         self._farewell: Pairs | None = None  # terminate() came before the ACK: BYE has to wait for it
         self._is_offer_ours = False
-        self._progress = Progress(session, transaction, self.give_up)
+        self._progress = Progress(session, transaction)
         self._held_back: tuple[Content | None, Pairs] | None = None
 
     @property
@@ -137,7 +137,7 @@ class IncomingInvite:
             can and session.options.reliable is ExtensionFeatureSupport.REQUIRED
         )
         is_reliable = code > 100 and (must or (reliable and can))
-        self._progress.send(code, reason, headers, content, operation, is_reliable)
+        self._progress.send(code, reason, headers, content, operation, self.give_up if is_reliable else None)
 
     def received_prack(self, now: float, transaction: ServerTransaction) -> None:
         """A 2xx may have waited for it."""

@@ -21,21 +21,11 @@ RING_AGAIN_RELIABLY = 150.0
 
 
 class Progress:
-    """The provisional responses to one INVITE.
+    """The provisional responses to one INVITE."""
 
-    Args:
-        give_up: Told when one is not acknowledged: the time and why.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        transaction: ServerTransaction,
-        give_up: Callable[[float, OperationTimeoutException], object],
-    ) -> None:
+    def __init__(self, session: Session, transaction: ServerTransaction) -> None:
         self.transaction = transaction
         self._session = session
-        self._give_up = give_up
         self._reliable: ReliableSender | None = None
         self._again: Timer | None = None
 
@@ -51,11 +41,17 @@ class Progress:
         headers: Pairs,
         content: Content | None,
         operation: Any,
-        is_reliable: bool,
+        give_up: Callable[[float, OperationTimeoutException], object] | None,
     ) -> None:
-        """Send it; the operation ends with the PRACK, or at once where it is not reliable."""
+        """Send it; the operation ends with the PRACK, or at once where it is not reliable.
+
+        Args:
+            give_up: Told when it is not acknowledged: the time and why. None: it is not sent reliably.
+        """
         session = self._session
-        if is_reliable:
+        if give_up is not None:
+            if self._reliable is None:
+                self._reliable = ReliableSender(session, self.transaction, give_up)
             self._send_reliably(code, reason, headers, content, operation)
             self._go_on(RING_AGAIN_RELIABLY, self._send_reliably, code, reason, headers)
             return
@@ -67,8 +63,7 @@ class Progress:
     def _send_reliably(
         self, code: int, reason: str | None, headers: Pairs, content: Content | None = None, operation: Any = None
     ) -> None:
-        if self._reliable is None:
-            self._reliable = ReliableSender(self._session, self.transaction, self._give_up)
+        assert self._reliable is not None
         self._reliable.send(self._session.engine.now, code, reason, headers, content, operation)
 
     def _go_on(self, seconds: float, say: Callable[..., object], *what: Any) -> None:

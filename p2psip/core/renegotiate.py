@@ -288,10 +288,13 @@ class Renegotiation(ClientUsage):
         session.engine.now = now
         engine, progress = session.engine, self._progress
         if progress is None or progress.transaction is not transaction:
-            progress = self._progress = Progress(session, transaction, lambda now, error: self._undecided(504))
+            progress = self._progress = Progress(session, transaction)
             self._patience = engine.timers.start(now, engine.settings.ring_limit, self._undecided, 480)
         is_reliable = "100rel" in option_tags(transaction.request, "Require")
-        progress.send(code, reason, headers, None, operation, is_reliable)
+        progress.send(code, reason, headers, None, operation, self._not_heard if is_reliable else None)
+
+    def _not_heard(self, now: float, error: OperationTimeoutException) -> None:
+        self._undecided(504)
 
     def _undecided(self, code: int) -> None:
         """It took too long, or the PRACK has not come."""

@@ -314,12 +314,15 @@ class Session(SessionState):
             self.leave()
 
     def leave(self) -> None:
-        """Nothing more is to be sent or received. Transactions that wait for copies hold the session no longer."""
+        """Nothing more is to be sent or received. Transactions that wait for copies hold the session no longer, and it
+        does not hold what has begun it."""
         if self.dialog is not None:
             self.dialog.remove(self)
-        for part in (self._outgoing, self._incoming):
-            if part is not None:
-                part.let_go()
+        if self._outgoing is not None and self._outgoing.let_go():
+            self._outgoing = None
+        if self._incoming is not None:
+            self._incoming.let_go()
+            self._incoming = None
 
     def abandon(self, now: float, error: RealTimeException) -> None:
         """The engine has ended."""

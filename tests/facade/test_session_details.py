@@ -52,6 +52,25 @@ def up(pair: EndpointPair, answer: Any = ANSWER) -> tuple[SignalingSession, Sign
     return session, got.args.session
 
 
+def test_who_listens_in_session_received_misses_nothing(pair: EndpointPair) -> None:
+    """Not even what had happened by the time that the handler ran."""
+    heard: list[object] = []
+    ended: concurrent.futures.Future[object] = concurrent.futures.Future()
+
+    def received(sender: object, args: SessionReceivedEventArgs) -> None:
+        caller.terminate()
+        pair.bob.connection_manager._stack.call("what was to be told", bool).result(BOUND)
+        assert args.session.is_terminated
+        args.session.terminated_by_remote += lambda sender, args: heard.append(args.request_data.message_type)
+        args.session.state_changed += lambda sender, args: ended.set_result(args.state)
+
+    pair.bob.session_received += received
+    caller = SignalingSession(pair.alice, pair.bob.uri)
+    caller.begin_establish(OFFER)
+    assert ended.result(BOUND) is SignalingState.DISCONNECTED
+    assert len(heard) == 1
+
+
 @pytest.mark.parametrize("who", [0, 1], ids=["the caller", "the callee"])
 def test_a_call_that_is_over_is_let_go_on_both_sides(pair: EndpointPair, who: int) -> None:
     """At once: the transactions of its INVITE wait for copies for half a minute, but not with the session."""

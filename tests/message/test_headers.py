@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import pytest
 
 from p2psip.errors import MessageParsingException
@@ -48,6 +51,45 @@ def test_lists_are_split_where_the_grammar_allows() -> None:
 )
 def test_lists_of_extensions_are_split(name: str, value: str) -> None:
     assert len(Headers([(name, value)]).get_all(name)) == 2
+
+
+def test_fields_as_they_stand_and_joined() -> None:
+    headers = Headers([("Supported", "a, b"), ("k", ""), ("k", "c"), ("To", "x"), ("Require", "")])
+    assert headers.get_fields("supported") == ["a, b", "", "c"]
+    assert headers.get_fields("Route") == []
+    assert headers.get_joined("k") == "a, b, c"
+    assert headers.get_joined("t") == "x"
+    assert headers.get_joined("Require") == ""
+    assert headers.get_joined("Route") is None
+    assert Headers([("To", " x ")]).get_joined("To") == "x"
+
+
+CHANGES: list[Callable[[Headers], None]] = [
+    lambda headers: headers.prepend("Via", "first"),
+    lambda headers: headers.prepend("X-Own", "first"),
+    lambda headers: headers.add("v", "last"),
+    lambda headers: headers.add("x-own", "last"),
+    lambda headers: headers.set("VIA", "only"),
+    lambda headers: headers.set("X-Own", "only"),
+    lambda headers: headers.remove("Via"),
+    lambda headers: headers.remove("x-own"),
+]
+
+
+@pytest.mark.parametrize("asked", range(4))
+def test_what_is_known_of_the_fields_follows_the_changes(asked: int) -> None:
+    """From whichever change on it was asked for."""
+    for changes in itertools.product(CHANGES, repeat=3):
+        headers = Headers([("Via", "a"), ("To", "x"), ("X-Own", "1")])
+        for number, change in enumerate(changes):
+            if number >= asked:
+                headers.get("To")
+            change(headers)
+        anew = Headers(list(headers))
+        for name in ("Via", "X-Own", "To", "From"):
+            assert headers.get(name) == anew.get(name)
+            assert headers.get_fields(name) == anew.get_fields(name)
+            assert (name in headers) is (name in anew)
 
 
 def test_changes() -> None:

@@ -13,7 +13,7 @@ import pytest
 from sync_support import BOUND, Recorder, in_thread, until
 
 from p2psip.errors import OperationTimeoutException, RealTimeInvalidOperationException
-from p2psip.sync import Dispatcher, Event, forbid_blocking
+from p2psip.sync import Dispatcher, Event, forbid_blocking, has_handlers
 
 
 class Phone:
@@ -72,6 +72,17 @@ def test_truth_follows_the_handlers(phone: Phone) -> None:
     assert list(phone.rang.handlers) == [called]
     phone.rang -= called
     assert not phone.rang
+
+
+def test_asking_for_handlers_makes_no_event(phone: Phone) -> None:
+    assert not has_handlers(phone, "rang")
+    assert vars(phone) == {}
+    called = Recorder()
+    phone.rang += called
+    assert has_handlers(phone, "rang")
+    assert not has_handlers(phone, "hung_up")
+    phone.rang -= called
+    assert not has_handlers(phone, "rang")
 
 
 def test_removing_takes_the_last_equal_one_and_forgives_absence(phone: Phone) -> None:
