@@ -529,4 +529,5 @@ def test_the_200_comes_again_at_t1_doubled_up_to_t2(world: World) -> None:
     world.bob.do(theirs.accept, ANSWER, ())
     world.pass_time(33.0)
     assert [time - times[0] for time in times] == [0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
+    assert world.bob.engine.counts.retransmitted == 10
     over(world, session, theirs)

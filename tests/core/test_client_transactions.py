@@ -170,6 +170,7 @@ def test_a_response_after_the_time_out_is_a_stray() -> None:
     client.answer(200)
     assert client.side.codes == []
     assert len(client.side.errors) == 1
+    assert client.engine.counts.strays == 1
 
 
 @pytest.mark.parametrize("transport", [RELIABLE, UNRELIABLE])

@@ -104,6 +104,7 @@ def test_it_comes_again_at_t1_doubled_each_time_without_a_bound(world: World) ->
     world.pass_time(1.0)
     assert len(responses(world, 504)) == 1
     assert len(responses(world, 180)) == 7
+    assert world.bob.engine.counts.retransmitted == 6
     over(world, session)
 
 

@@ -357,6 +357,7 @@ def test_an_ack_ends_retransmissions_and_timer_i_absorbs_its_copies() -> None:
     assert len(server.engine._servers) == 1
     server.at(5.7)
     assert callee.acks == []
+    assert server.engine.counts.absorbed == 1  # an ACK is no copy
     server.side.assert_empty()
 
 

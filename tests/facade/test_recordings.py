@@ -56,6 +56,15 @@ def talk(pair: EndpointPair, count: int = 1, body: str = "hello") -> None:
         pair.alice.send_message(MessageType.MESSAGE, pair.bob.uri, body=body, headers=SECRET, timeout=BOUND)
 
 
+def talk_until(pair: EndpointPair, condition: Callable[[], bool]) -> None:
+    """Until it is so, which takes a few messages."""
+    for _ in range(2000):
+        if condition():
+            return
+        talk(pair)
+    raise AssertionError("it never came to that")
+
+
 class Gate:
     """Holds the thread that writes a file."""
 
@@ -144,8 +153,7 @@ def test_what_the_disk_cannot_take_is_left_out_and_said(
         talk(pair, 10)  # all are answered while nothing is written
         assert gate.reached.is_set() and trace.left_out > 0
         gate.open.set()
-        while trace._put_bytes != trace._taken_bytes:
-            talk(pair)
+        talk_until(pair, lambda: trace._put_bytes == trace._taken_bytes)
         talk(pair)
     told = [int(count) for count in re.findall(r"^# (\d+) messages were left out here", path.read_text(), re.MULTILINE)]
     assert told and sum(told) == trace.left_out
@@ -307,8 +315,7 @@ def test_a_handshake_that_fails_is_in_it(tmp_path: Path) -> None:
 def test_recording_ends_at_the_greatest_size(pair: EndpointPair, tmp_path: Path) -> None:
     path = tmp_path / "packets"
     with pair.bob.connection_manager.capture_to(path, maximum_bytes=4096) as capture:
-        while not capture.is_over:
-            talk(pair)
+        talk_until(pair, lambda: capture.is_over)
         talk(pair)
         assert capture._closed.wait(BOUND)
         assert capture.is_full
@@ -325,8 +332,7 @@ def test_what_the_disk_cannot_take_leaves_a_gap_that_is_told(tmp_path: Path, mon
             talk(pair, 10)
             assert gate.reached.is_set() and capture.left_out > 0
             gate.open.set()
-            while capture._put_bytes != capture._taken_bytes:
-                talk(pair)
+            talk_until(pair, lambda: capture._put_bytes == capture._taken_bytes)
             talk(pair)
     contents = CaptureContents(tmp_path / "packets")
     assert contents.dropped == capture.left_out
@@ -483,7 +489,9 @@ def test_a_real_port_is_captured_as_well(tmp_path: Path) -> None:
                 here = sock.getsockname()
                 sock.sendall(b"\r\n\r\n")
                 assert sock.recv(2) == b"\r\n"
-            while manager.statistics().connections.open:
+            for _ in range(100_000):
+                if not manager.statistics().connections.open:
+                    break
                 manager._stack.call("a look", lambda: None).result(BOUND)
     contents = CaptureContents(tmp_path / "packets")
     assert contents.stream(here) == b"\r\n\r\n"

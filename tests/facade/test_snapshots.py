@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import json
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from facade_support import BOUND
@@ -16,6 +19,8 @@ from p2psip import (
     ManagerSnapshot,
     MessageReceivedEventArgs,
     MessageType,
+    OperationFailureException,
+    OperationFailureReason,
     OperationTimeoutException,
     RealTimeInvalidOperationException,
     RealTimeServerTcpConnectionManager,
@@ -24,7 +29,11 @@ from p2psip import (
     SipTransportType,
     StrandSnapshot,
     TransactionSnapshot,
+    snapshots,
 )
+from p2psip.core.tables import State
+from p2psip.message import Request
+from p2psip.net import channel
 from p2psip.testing import EndpointPair, endpoint_pair
 
 TCP = SipTransportType.TCP
@@ -81,10 +90,11 @@ def test_what_waits_in_a_strand_is_counted() -> None:
         release, operations = busy_pair(pair, 5)
         manager = pair.bob.connection_manager
         try:
-            while True:
+            for _ in range(10_000):
                 (strand,) = [each for each in manager.snapshot().strands if each.handler is not None]
                 if strand.waiting == 4:
                     break
+            assert strand.waiting == 4
         finally:
             release.set()
         for operation in operations:
@@ -145,6 +155,16 @@ def test_before_the_beginning_and_after_the_end_it_is_empty() -> None:
     assert pair.alice.connection_manager.snapshot().connections == ()
 
 
+def test_a_loop_that_ends_meanwhile_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with RealTimeServerTcpConnectionManager() as manager:
+        manager.start_listening(("127.0.0.1", 0))
+        ended: concurrent.futures.Future[ManagerSnapshot] = concurrent.futures.Future()
+        ended.set_exception(OperationFailureException("Its thread has ended.", OperationFailureReason.ABORTED))
+        with monkeypatch.context() as instead:
+            instead.setattr(manager._stack, "call", lambda *args: ended)
+            assert manager.snapshot().transactions == ()
+
+
 def test_a_loop_that_stands_still_is_not_waited_for() -> None:
     with endpoint_pair(TCP) as pair:
         manager, release, held = pair.bob.connection_manager, threading.Event(), threading.Event()
@@ -183,10 +203,131 @@ def test_of_each_kind_come_as_many_as_are_asked_for() -> None:
     assert "and 3 more" in str(snapshot)
 
 
+def test_what_is_left_out_is_counted_by_its_kind() -> None:
+    with endpoint_pair(TCP) as pair:
+        pair.bob.session_received += lambda sender, args: args.session.accept()
+        SignalingSession(pair.alice, pair.bob.uri).establish(timeout=BOUND)
+        release, operations = busy_pair(pair)
+        try:
+            nothing = pair.bob.connection_manager.snapshot(maximum=0)
+        finally:
+            release.set()
+        for operation in operations:
+            operation.result(BOUND)  # type: ignore[attr-defined]
+    assert (nothing.connections, nothing.transactions, nothing.dialogs, nothing.strands) == ((), (), (), ())
+    assert {name: nothing.left_out[name] for name in ("connections", "dialogs", "strands")} == {
+        "connections": 1,
+        "dialogs": 1,
+        "strands": 1,
+    }
+    assert nothing.left_out["transactions"] >= 1
+
+
+def test_transactions_of_all_kinds_together_are_as_many_as_are_asked_for() -> None:
+    with endpoint_pair(TCP) as pair:
+        pair.network.ignore("192.0.2.77")
+        opening = [
+            pair.alice.begin_send_message(MessageType.OPTIONS, "sip:x@192.0.2.77", timeout=BOUND) for _ in range(2)
+        ]
+        release, operations = busy_pair(pair)
+        try:
+            snapshot = pair.alice.connection_manager.snapshot(maximum=3)
+        finally:
+            release.set()
+        for operation in opening:
+            operation.cancel()
+        for operation in operations:
+            operation.result(BOUND)  # type: ignore[attr-defined]
+    assert [each.state for each in snapshot.transactions] == ["Opening", "Opening", "Trying"]
+    assert snapshot.left_out["transactions"] == 2
+
+
 @pytest.mark.parametrize("arguments", [{"timeout": None}, {"timeout": float("inf")}, {"timeout": -1}, {"maximum": -1}])
 def test_it_never_waits_without_end(arguments: dict[str, float]) -> None:
     with RealTimeServerTcpConnectionManager() as manager, pytest.raises(ValueError):
         manager.snapshot(**arguments)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- each of them
+
+
+def a_connection(**changes: object) -> Any:
+    """What a snapshot looks at."""
+    usual: dict[str, Any] = {
+        "id": 7,
+        "transport": "TLS",
+        "is_incoming": True,
+        "host": None,
+        "tls": None,
+        "is_paused": True,
+        "local": ("192.0.2.1", 5061),
+        "remote": ("192.0.2.2", 40000),
+        "phase": channel.OPEN,
+        "opened_at": 90.0,
+        "bytes_sent": 1,
+        "bytes_received": 2,
+        "messages_sent": 3,
+        "messages_received": 4,
+        "queued": 5,
+        "unanswered": 6,
+        "idle": lambda now: now - 97.0,
+    }
+    return SimpleNamespace(**{**usual, **changes})
+
+
+def test_each_number_of_a_connection_has_its_name() -> None:
+    seen = snapshots._connection(a_connection(), 100.0)
+    assert (seen.age, seen.idle, seen.unsent, seen.unanswered, seen.is_paused) == (10.0, 3.0, 5, 6, True)
+    assert (seen.bytes_sent, seen.bytes_received, seen.messages_sent, seen.messages_received) == (1, 2, 3, 4)
+    assert str(seen) == (
+        "7: TLS from 192.0.2.2:40000, open (not read), 10 s old, idle 3 s, sent 3 (1 bytes), received 4 (2 bytes), "
+        "5 bytes unsent, 6 unanswered"
+    )
+
+
+@pytest.mark.parametrize(
+    ("phase", "state"),
+    [
+        (channel.HANDSHAKE, "handshake"),
+        (channel.AUTHORIZATION, "waiting for authorization"),
+        (channel.OPEN, "open"),
+        (channel.DEAF, "answering the last requests"),
+        *((phase, "closing") for phase in (channel.FLUSHING, channel.FINISHING, channel.LINGERING, channel.CLOSED)),
+    ],
+)
+def test_states_of_connections(phase: int, state: str) -> None:
+    assert snapshots._connection(a_connection(phase=phase), 100.0).state == state
+
+
+@pytest.mark.parametrize(("is_early", "state"), [(True, "early"), (False, "confirmed")])
+def test_states_of_dialogs(is_early: bool, state: str) -> None:
+    dialog: Any = SimpleNamespace(
+        key=("call", "ours", None),
+        usages=(),
+        is_early=is_early,
+        began_at=1.0,
+        record=SimpleNamespace(owner="sip:a"),
+        flow=None,
+    )
+    seen = snapshots._dialog(dialog, 3.0)
+    assert (seen.state, seen.age, seen.owner, seen.peer) == (state, 2.0, "sip:a", None)
+
+
+def test_a_transaction_of_an_element_of_rfc_2543_has_no_branch() -> None:
+    request = Request("OPTIONS", "sip:b@b.example", [("Via", "not one"), ("Call-ID", "call")])
+    transaction: Any = SimpleNamespace(
+        request=request, flow=SimpleNamespace(remote=("192.0.2.2", 5060)), state=State.TRYING, began_at=1.0
+    )
+    seen = snapshots._transaction(transaction, 3.0)
+    assert (seen.branch, seen.call_id, seen.is_client, seen.age) == (None, "call", False, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-1, "0 s"), (0.214, "0.21 s"), (43.4, "43 s"), (100, "0:01:40 h"), (7509, "2:05:09 h")],
+)
+def test_how_long_it_lasts(seconds: float, shown: str) -> None:
+    assert snapshots._time(seconds) == shown
 
 
 # ---------------------------------------------------------------------- what people read

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from p2psip import (
 from p2psip.core.engine import KNOWN_METHODS
 from p2psip.message import StreamFramer
 from p2psip.net.counts import MOST_KINDS, Counts, Sent
-from p2psip.statistics import ENDINGS, HANDSHAKE_RESULTS, LIMITS, TIMEOUTS
+from p2psip.statistics import ENDINGS, HANDSHAKE_RESULTS, LIMITS, TIMEOUTS, TransactionStatistics
 from p2psip.testing import CertificateAuthority, MemoryNetwork, endpoint_pair, living_in, tls_manager
 
 TCP = SipTransportType.TCP
@@ -374,6 +375,28 @@ def test_it_cannot_be_changed_and_becomes_json() -> None:
     assert set(as_dict["connections"]["closed"]) == set(ENDINGS)
     assert as_dict["handlers"]["buckets"]["inf"] == 0
     assert "uptime" in str(statistics)
+
+
+def test_each_number_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with RealTimeServerTcpConnectionManager() as manager:
+        stack = manager._stack
+        for number, name in enumerate(("clients", "servers", "retransmitted", "absorbed", "strays"), 1):
+            setattr(stack.engine.counts, name, number)
+        with monkeypatch.context() as instead:
+            for owner, method, values in (
+                (stack.network, "every_connection", [SimpleNamespace(queued=queued) for queued in (30, 5, 0)]),
+                (stack.network, "pools", [SimpleNamespace(waiting=[1] * n) for n in (2, 1)]),
+                (stack.dispatcher, "busy_strands", [SimpleNamespace(depth=depth) for depth in (4, 0, 7)]),
+            ):
+                instead.setattr(owner, method, lambda values=values: values)
+            statistics = manager.statistics()
+    assert statistics.transactions == TransactionStatistics(
+        0, 0, 0, clients_total=1, servers_total=2, retransmitted=3, absorbed=4, strays=5
+    )
+    queues = statistics.queues
+    assert (queues.unsent_bytes, queues.most_unsent_bytes, queues.waiting_for_connection) == (35, 30, 3)
+    assert (queues.events, queues.deepest_strand, queues.busy_strands) == (11, 7, 3)
+    assert statistics.connections.open == 3
 
 
 def test_it_can_be_had_after_the_end_and_in_handlers() -> None:
