@@ -320,5 +320,7 @@ def test_an_unanswered_request_does_not_keep_a_manager_from_ending(
     pair_with_kept_request: tuple[TcpPair, MessageReceivedEventArgs, object],
 ) -> None:
     pair, args, _ = pair_with_kept_request
-    pair.bob.connection_manager.dispose()
+    manager = pair.bob.connection_manager
+    manager.dispose()
+    assert manager._stack.loop.has_ended
     args.send_response(200)  # too late, and harmless
