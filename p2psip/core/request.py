@@ -93,14 +93,14 @@ class ClientRequest:
         self.request = request
         self._uri = request.uri
         self._way: Way | None = None
-        self._ways: list[Way] = []
-        self._tried: list[str] = []
+        self._ways: tuple[Way, ...] = ()
+        self._tried: tuple[str, ...] = ()
         self._has_moved = False
         self._refusal: Response | None = None
         self._is_last_server = False
         self.avoid: tuple[Any, ...] = ()
         if isinstance(target, Ways):
-            self._way, *self._ways = target.ways
+            self._way, self._ways = target.ways[0], target.ways[1:]
             target = self._way.target
         self.target = target
         self.user = user
@@ -154,6 +154,7 @@ class ClientRequest:
                 self.limit()
         elif self._limit is not None:
             engine.timers.cancel(self._limit)
+            self._limit = None
 
     # ------------------------------------------------------------------ what its transaction tells (ClientUser)
 
@@ -171,6 +172,7 @@ class ClientRequest:
             if self.request.method == "INVITE":
                 # From here on the ring limit counts, which is the session's.
                 self._engine.timers.cancel(self._limit)
+                self._limit = None
             if response.status_code > 100:
                 self._is_let_in()
             if self.usage is None:
@@ -240,8 +242,8 @@ class ClientRequest:
         """The way that it has taken leads nowhere, and there is another one (RFC 3261 8.1.2, RFC 3263 4.3)."""
         if self.is_done or self.is_cancelled or not self._ways or self._over_at <= self._engine.now:
             return False
-        self._tried.append(why)
-        self._way, *self._ways = self._ways
+        self._tried = (*self._tried, why)
+        self._way, self._ways = self._ways[0], self._ways[1:]
         self.target = self._way.target
         self.avoid, self._refusal, self._is_last_server = (), None, False
         self._start_over(None)
@@ -328,6 +330,7 @@ class ClientRequest:
         self.is_done = True
         if self._limit is not None:
             self._engine.timers.cancel(self._limit)
+            self._limit = None
         if self.flow is None:
             self._engine.no_longer_opening(self)
         else:
