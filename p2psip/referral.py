@@ -159,8 +159,7 @@ class ReferStatus:
 
             self.over.fail(error)
             self._host._engine_call(failed)
-        elif not self._core.is_active:
-            self.over.complete(self._state)
+        elif not self._core.is_active:  # the loop's thread may be about to tell the last state
             self._host._engine_call(lambda now: self._forgotten())
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,9 @@ from p2psip import (
     SignalingState,
     SipPeerToPeerEndpoint,
 )
+from p2psip.core.events import ReferProgress
+from p2psip.referral import ReferStatus
+from p2psip.sync import Operation
 from p2psip.testing import CertificateAuthority, MemoryNetwork, endpoint_pair, living_in, tls_manager
 
 AUTHORITY = CertificateAuthority()
@@ -346,6 +350,24 @@ def assert_nothing_left(three: Three) -> None:
             if not endpoint._stack.call("look", lambda endpoint=endpoint: len(endpoint._sessions)).result(BOUND):
                 break
         assert not endpoint._sessions
+
+
+def test_the_last_state_counts_also_when_it_comes_while_the_answer_is_told() -> None:
+    calls: list[Any] = []
+    stack = SimpleNamespace(dispatcher=SimpleNamespace(submit=lambda function: function()))
+    endpoint = SimpleNamespace(_stack=stack, _release=print, _manager=SimpleNamespace(_report_unhandled=print))
+    strand = SimpleNamespace(post=lambda *args: None)
+    host: Any = SimpleNamespace(_endpoint=endpoint, _name="a transfer", _strand=strand, _engine_call=calls.append)
+    core: Any = SimpleNamespace(is_active=False)  # the loop's thread has the last NOTIFY, and is about to tell it
+    status = ReferStatus(host, lambda status: core)
+    answered: Operation[None] = Operation("REFER", callbacks=stack.dispatcher.submit)
+    answered.complete(None)
+    status._answered(answered)
+    request: Any = None
+    status._happened(ReferProgress(request, 503, "Service Unavailable", b"", is_over=True))
+    for call in calls:
+        call(0.0)
+    assert status.over.result(0) is ReferState.FAILED
 
 
 @pytest.mark.parametrize(
