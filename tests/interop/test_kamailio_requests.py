@@ -23,6 +23,7 @@ from p2psip import (
     TlsFailureException,
     TlsFailureReason,
 )
+from p2psip import SubscriptionSignalingState as S
 from p2psip.testing import CertificateAuthority
 
 pytestmark = pytest.mark.interop
@@ -100,7 +101,10 @@ def test_the_notifier_ends_a_subscription(tmp_path: Path, kind: str) -> None:
             subscription = SipSubscription(path.alice.endpoint, path.bob.address, "presence")
             with subscription.notification_received.expect(timeout=PATIENCE):
                 subscription.subscribe()
-        with subscription.notification_received.expect(timeout=PATIENCE) as last:
+        with (
+            subscription.state_changed.expect(PATIENCE, lambda args: args.state is S.TERMINATED),
+            subscription.notification_received.expect(PATIENCE) as last,
+        ):
             got.args.subscription.terminate("noresource")
         assert (last.args.subscription_state, last.args.reason) == ("terminated", "noresource")
         assert not subscription.is_active

@@ -13,6 +13,7 @@ from interop_link import Link, link
 from interop_script import Script, callee
 
 from p2psip import IncomingSubscription, SipSubscription, SubscriptionReceivedEventArgs, TraceEventArgs
+from p2psip import SubscriptionSignalingState as S
 
 pytestmark = pytest.mark.interop
 
@@ -74,7 +75,10 @@ def test_sipp_ends_the_subscription(tmp_path: Path, kind: str) -> None:
         server = answering(wire, script, calls=5)
         for _ in range(5):
             subscription = SipSubscription(wire.endpoint, "sip:sipp@{}:{}".format(*server.context), "presence")
-            with subscription.notification_received.expect(timeout=PATIENCE) as got:
+            with (
+                subscription.state_changed.expect(PATIENCE, lambda args: args.state is S.TERMINATED),
+                subscription.notification_received.expect(PATIENCE) as got,
+            ):
                 subscription.subscribe()
             assert (got.args.subscription_state, got.args.reason) == ("terminated", "noresource")
             assert not subscription.is_active
