@@ -191,6 +191,9 @@ class RealTimeConnectionManager(Observing, abc.ABC):
                 continue
             reached: Operation[None] = Operation("the last event", callbacks=_no_workers)
             if strand.post(reached.complete, None):
+                dispatcher = self._stack.dispatcher
+                if dispatcher.exits and not dispatcher.workers and not reached.done():
+                    return  # and none can be started
                 try:
                     reached.result(deadline.remaining())
                 except concurrent.futures.TimeoutError:
@@ -431,5 +434,8 @@ def _no_workers(*_: object) -> bool:
 def _dispose_all() -> None:
     """The interpreter ends: close what is open, quickly."""
     deadline = Deadline(EXIT_GRACE)
-    for manager in list(_managers):
+    managers = list(_managers)
+    for manager in managers:
+        manager._stack.dispatcher.exits = True
+    for manager in managers:
         manager._dispose(deadline.remaining() or 0.0)

@@ -60,6 +60,7 @@ class Dispatcher:
         self.on_error = on_error
         self.on_dropped = on_dropped
         self._numbers = itertools.count(1)
+        self.exits = False  # with the interpreter: Python 3.12 starts no threads any more then
         self._stopped = False
         self._reset()
         _dispatchers.add(self)
@@ -264,7 +265,8 @@ class _Thread:
         except RuntimeError as error:
             with self.dispatcher._lock:
                 self._not_started()
-            _log.error("The thread %s could not be started: %s", self._thread.name, error)
+            log = _log.info if self.dispatcher.exits else _log.error
+            log("The thread %s could not be started: %s", self._thread.name, error)
 
     def _not_started(self) -> None:
         raise NotImplementedError

@@ -253,6 +253,34 @@ sys.exit(0)
 """
 
 
+WITHOUT_THREADS = """
+import atexit, threading
+import p2psip
+from p2psip import managers
+from p2psip.sync import dispatch
+
+managers.EXIT_GRACE = 100.0
+dispatch.KEEP_ALIVE = 0.01
+manager = p2psip.RealTimeServerTcpConnectionManager()
+endpoint = p2psip.SipPeerToPeerEndpoint("sip:alice@localhost", manager)
+manager.start_listening(("127.0.0.1", 0))
+while manager._stack.dispatcher.workers:
+    threading.Event().wait(0.01)
+endpoint.state_changed += print
+
+def refuse(thread):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+atexit.register(setattr, threading.Thread, "start", refuse)  # as Python 3.12 has it, before the library's end
+"""
+
+
+def test_exit_where_no_thread_can_be_started_any_more() -> None:
+    command = [sys.executable, "-c", WITHOUT_THREADS]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.holds("F29", "R39")
 def test_exit_with_a_hundred_connections(authority: CertificateAuthority, tmp_path: Path) -> None:
     certificate = authority.issue("localhost").write(tmp_path)
