@@ -9,12 +9,6 @@ from p2psip.core.directory import EndpointRecord
 from p2psip.sync import Operation
 
 
-class Serving(Protocol):
-    """What tells whether requests of others are under way."""
-
-    def is_serving(self, record: EndpointRecord) -> bool: ...
-
-
 class Drained(Protocol):
     """An endpoint, as far as it matters here."""
 
@@ -31,8 +25,7 @@ class Drains:
         waiting: The endpoints, each with the operation that ends when it has nothing under way.
     """
 
-    def __init__(self, engine: Serving) -> None:
-        self._engine = engine
+    def __init__(self) -> None:
         self.waiting: list[tuple[Drained, Operation[None]]] = []
 
     def add(self, endpoint: Drained, operation: Operation[None]) -> None:
@@ -46,7 +39,7 @@ class Drains:
             endpoint, operation = entry
             if operation.done():
                 self.waiting.remove(entry)
-            elif not endpoint._pending and not self._engine.is_serving(endpoint._record):
+            elif not endpoint._pending and not endpoint._record.serving:
                 self.waiting.remove(entry)
                 operation.complete(None)
 

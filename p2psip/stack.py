@@ -143,7 +143,7 @@ class Stack:
         self._running = False
         self.pressure = Pressure(self.loop, settings, self._refuse)
         self.pressure.guard(self.engine.acceptors, self.dispatcher)
-        self._drains = Drains(self.engine)
+        self._drains = Drains()
         self._recent: collections.deque[tuple[str, Connection, Any]] = collections.deque(maxlen=RECENT)
         self._handlers: dict[type, Callable[[Any], None]] = {
             effects.Send: self._send_effect,

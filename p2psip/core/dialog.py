@@ -273,6 +273,7 @@ class Dialog:
             # The peer came back by another connection: whatever we think of the one before, this one works.
             self._engine.dialogs.move(self, flow)
         transaction.record = self.record
+        self.record.serving += 1
         for usage in self._usages:
             if usage.takes(request):
                 transaction.usage = usage

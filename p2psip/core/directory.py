@@ -62,6 +62,7 @@ class EndpointRecord:
         sender_policy: Whose requests outside of dialogs are taken.
         trusted_peers: Domains whose peers are believed when they say who sent a request (RFC 3325).
         accepting: Requests outside of dialogs are taken; else they get 480.
+        serving: Requests that were delivered to it and have no final answer yet.
     """
 
     __slots__ = (
@@ -78,6 +79,7 @@ class EndpointRecord:
         "opaque",
         "owner",
         "sender_policy",
+        "serving",
         "trusted_peers",
     )
 
@@ -96,6 +98,7 @@ class EndpointRecord:
         self.sender_policy = SenderPolicy.ANY
         self.trusted_peers: frozenset[str] = frozenset()
         self.accepting = True
+        self.serving = 0
 
     def __repr__(self) -> str:
         return f"<EndpointRecord {self.owner};epid={self.epid}>"

@@ -353,6 +353,7 @@ class Engine:
             return
         transaction.merge_key = key
         transaction.record = record
+        record.serving += 1
         self._merges[key] = transaction
         acceptor = self.acceptors.get(request.method)
         if acceptor is not None:
@@ -408,12 +409,6 @@ class Engine:
         self.now = now
         return transaction.respond(response)
 
-    def is_serving(self, record: EndpointRecord) -> bool:
-        """A request that was delivered to that endpoint has no final answer yet."""
-        return any(
-            transaction.record is record and not transaction.is_answered for transaction in self._servers.values()
-        )
-
     # ------------------------------------------------------------------ time and the end
 
     def next_deadline(self) -> float | None:
@@ -468,6 +463,8 @@ class Engine:
     def server_answered(self, transaction: ServerTransaction) -> None:
         """Its final response is about to be sent."""
         self._flows[transaction.flow].unanswered -= 1
+        if transaction.record is not None:
+            transaction.record.serving -= 1
 
     def server_ended(self, transaction: ServerTransaction) -> None:
         """The transaction has terminated."""
@@ -478,6 +475,8 @@ class Engine:
         del traffic.servers[transaction]
         if not transaction.is_answered:
             traffic.unanswered -= 1
+            if transaction.record is not None:
+                transaction.record.serving -= 1
         if not traffic.clients and not traffic.servers:
             del self._flows[transaction.flow]
 

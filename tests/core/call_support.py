@@ -141,6 +141,7 @@ class Party:
         assert not engine._opening
         assert not engine._clients
         assert not engine._servers
+        assert not any(record.serving for record in engine.directory.records)
         assert not engine._flows
         assert not engine.dialogs._flows
         assert not engine.dialogs._expected

@@ -219,6 +219,7 @@ class Side:
         assert not engine._opening
         assert not engine._clients
         assert not engine._servers
+        assert not any(record.serving for record in self.directory.records)
         assert not engine._merges
         assert not engine._flows
         assert len(engine.timers) == 0

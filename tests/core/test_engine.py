@@ -476,14 +476,19 @@ def test_the_engine_knows_whether_an_endpoint_still_serves() -> None:
     (bob,) = pair.bob.directory.records
     other = make_record("sip:carol@b.example", "carol")
     pair.bob.directory.add(other)
-    assert not pair.bob.engine.is_serving(bob)
+    assert not bob.serving
     pair.send(make_request("INVITE"), usage=Session(pair, pair.alice, pair.flow, "call"))
     pair.settle()
-    assert pair.bob.engine.is_serving(bob)
-    assert not pair.bob.engine.is_serving(other)
+    assert bob.serving == 1
+    assert not other.serving
     pair.answer(200)
     assert pair.bob.engine._servers  # it lingers
-    assert not pair.bob.engine.is_serving(bob)
+    assert not bob.serving
+    pair.send(make_request("MESSAGE"))
+    pair.settle()
+    assert bob.serving == 1
+    pair.bob.engine.shutdown(pair.now, OperationFailureException("gone", OperationFailureReason.ABORTED))
+    assert bob.serving == 0
 
 
 @pytest.mark.holds("R29")

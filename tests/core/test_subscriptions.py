@@ -95,9 +95,8 @@ def test_notify_after_the_end_is_refused(world: World) -> None:
     assert late.message.status_code == 200  # it crossed the end, and is still of the subscription
     world.pass_time(100.0)
     assert watch.subscriber.state is S.TERMINATED
-    stray = world.bob.engine
     request = watch.notifier.dialog.create_request("NOTIFY", [("Event", "presence"), ("Subscription-State", "active")])
-    assert stray.is_serving(world.bob.record) is False
+    assert world.bob.record.serving == 0
     watch.notifier.dialog.send(world.now, request, watch.notifier)
     world.run()
     assert world.log[-2:] == ["NOTIFY", "481"]
