@@ -277,7 +277,7 @@ atexit.register(setattr, threading.Thread, "start", refuse)  # as Python 3.12 ha
 
 def test_exit_where_no_thread_can_be_started_any_more() -> None:
     command = [sys.executable, "-c", WITHOUT_THREADS]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
