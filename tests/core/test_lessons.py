@@ -11,7 +11,7 @@ from core_support import FakeFlow, Side, incoming, make_record
 from test_authentication import REALM, demand, proof
 
 from p2psip.core import digest_demand
-from p2psip.core.digest import response_digest
+from p2psip.core.digest import response_digest, secret_of
 from p2psip.core.digest_demand import DigestDemand
 from p2psip.core.directory import EndpointRecord
 from p2psip.core.tokens import Tokens
@@ -123,6 +123,35 @@ def test_credentials_that_cannot_be_read_are_none(name: str) -> None:
             parse_field(name, value)
         except MessageParsingException:
             pass
+
+
+@pytest.mark.holds("A11")
+@pytest.mark.parametrize(
+    ("count", "code"), [("00000001", None), ("0000000g", 401), ("1", 401), ("+0000001", 401), ("9" * 5000, 401)]
+)
+def test_a_count_that_is_none_is_not_good_with_the_right_password_either(count: str, code: int | None) -> None:
+    record = make_record()
+    record.demand = demand()
+    challenge = told(record, USERS[0], "MESSAGE")
+    assert challenge is not None
+    nonce = parse_field("WWW-Authenticate", challenge.headers.get("WWW-Authenticate") or "").params["nonce"]
+    response = response_digest(
+        "SHA-256",
+        secret_of("SHA-256", "alice", REALM, "wonderland"),
+        nonce=nonce,
+        method="MESSAGE",
+        uri="sip:b",
+        qop="auth",
+        nc=count,
+        cnonce="c",
+        body=b"",
+    )
+    value = (
+        f'Digest username="alice", realm="{REALM}", nonce="{nonce}", uri="sip:b", algorithm=SHA-256, qop=auth, '
+        f'nc={count}, cnonce="c", response="{response}"'
+    )
+    answer = told(record, USERS[0], "MESSAGE", (("Authorization", value),))
+    assert (None if answer is None else answer.status_code) == code
 
 
 @pytest.mark.holds("A11", "R18")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from core_support import make_request
 
-from p2psip.core.redirection import Redirections
+from p2psip.core.redirection import Redirections, is_secure
 from p2psip.message import Response, create_response
 
 A, B, C = "sip:a@a.example", "sip:b@b.example", "sip:c@c.example"
@@ -62,3 +62,11 @@ def test_only_so_many(maximum: int) -> None:
         redirections.trying(redirections.remaining[0])
         tries += 1
     assert tries == maximum
+
+
+@pytest.mark.holds("R11")
+@pytest.mark.parametrize(
+    ("uri", "secure"), [("sips:a@b.example", True), ("SIPS:a@b.example", True), ("sip:sips@b.example", False)]
+)
+def test_what_is_secure(uri: str, secure: bool) -> None:
+    assert is_secure(uri) is secure

@@ -459,6 +459,21 @@ def test_the_end_of_a_connection_is_never_left_out(tmp_path: Path, monkeypatch: 
     assert capture._streams == {}
 
 
+@pytest.mark.parametrize("is_incoming", [False, True])
+@pytest.mark.parametrize("by_peer", [False, True])
+def test_who_has_closed_says_so_first(is_incoming: bool, by_peer: bool, tmp_path: Path) -> None:
+    ours, theirs = ("192.0.2.1", 5060), ("192.0.2.2", 40000)
+    capture = CaptureFile(tmp_path / "packets", 100_000, "a test", None, False)
+    capture._tap.opened(1, ours, theirs, is_incoming)
+    capture._tap.closed(1, by_peer)
+    capture._start(lambda: None)
+    capture.close()
+    frames = CaptureContents(tmp_path / "packets").frames
+    assert frames[0].segment.source == (theirs if is_incoming else ours)
+    assert frames[-3].segment.source == (theirs if by_peer else ours)
+    assert [frame.segment.flags & 1 for frame in frames[-3:]] == [1, 1, 0]
+
+
 def test_slow_readers_and_full_pipes_do_not_hurt(tmp_path: Path) -> None:
     """Much in both directions at once, over sockets in memory, which take little at a time."""
     with endpoint_pair(settings=ManagerSettings(maximum_body=2**20)) as pair:

@@ -130,6 +130,7 @@ def test_sent_by(text: str, sent_by: tuple[str, int]) -> None:
         "SIP/2.0/TCP h;ttl=256",
         "SIP/2.0/TCP h;received=h2",
         "SIP/2.0/TCP h;rport=0",
+        "SIP/2.0/TCP h;rport=65536",
         "\u017fIP/2.0/TCP h",
         "SIP/2.0/TCP\xa0h",
         "HTTP/2.0/TCP h",

@@ -867,12 +867,13 @@ def test_interrupted_calls_are_tried_again(sides: Make) -> None:
     peer, connection = incoming(side)
     with peer:
         real = connection._socket._socket  # type: ignore[attr-defined]
-        interruptions = [InterruptedError(errno.EINTR, "signal"), BlockingIOError(errno.EAGAIN, "later")] * 2
+        errors = [InterruptedError(errno.EINTR, "signal"), BlockingIOError(errno.EAGAIN, "later")] * 2
+        interruptions = {"recv": errors, "send": errors.copy()}
 
         class Interrupted:
             def __getattr__(self, name: str) -> Any:
-                if name in ("recv", "send") and interruptions:
-                    error = interruptions.pop()
+                if interruptions.get(name):
+                    error = interruptions[name].pop()
 
                     def fail(*_: object) -> None:
                         raise error
@@ -885,6 +886,7 @@ def test_interrupted_calls_are_tried_again(sides: Make) -> None:
         side.recorder.wait("message")
         side.send(connection, answer())
         assert read(peer, len(answer())) == answer()
+        assert interruptions == {"recv": [], "send": []}
 
 
 def test_an_answer_that_came_before_a_failed_write_is_delivered(sides: Make) -> None:

@@ -228,6 +228,31 @@ def test_a_dead_listener_is_told_and_let_go(sides: Make) -> None:
     assert side.network.listening_port == 0
 
 
+@pytest.mark.holds("A5")
+def test_who_is_accepted_may_end_the_listening(sides: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With others waiting: nothing is asked of a socket that is closed."""
+    side = sides()
+    port = side.listen()
+    accepted: list[object] = []
+
+    def accept_one(sock: socket.socket, address: object) -> None:
+        accepted.append(address)
+        sock.close()
+        side.network.stop_listening()
+        side.network.listen("127.0.0.1", 0)
+
+    monkeypatch.setattr(side.network, "accepted", accept_one)
+    entered, leave = threading.Event(), threading.Event()
+    side.loop.post(lambda: (entered.set(), leave.wait(PATIENCE)))
+    assert entered.wait(PATIENCE)
+    with dial(port), dial(port):
+        leave.set()
+        side.settle(5)
+    assert len(accepted) == 1
+    assert side.recorder.count("aborted") == 0
+    assert side.call(lambda: side.network.listening_port) not in (0, port)
+
+
 @pytest.mark.holds("R27")
 def test_a_burst_does_not_keep_the_others_waiting(sides: Make) -> None:
     class Endless(SystemSockets):
