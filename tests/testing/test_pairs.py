@@ -36,6 +36,7 @@ def test_connections_break_when_the_test_says_so() -> None:
         pair.network.links[0].hold()
         with pair.alice.connection_manager.trace.expect(timeout=10):  # from then on it belongs to that connection
             operation = pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body="x")
+        pair.alice.connection_manager.snapshot()  # the loop has gone on: it is written, else it would go another way
         pair.network.links[0].cut()
         assert isinstance(operation.exception(10), ConnectionFailureException)
         pair.network.refuse("192.0.2.2")
