@@ -78,3 +78,23 @@ def test_a_defect_in_one_message_ends_its_connection_and_nothing_else(
         pair.alice.send_message(MessageType.MESSAGE, pair.bob.uri, headers=[("X-Break", "1")], timeout=BOUND)
     assert "an error of this library" in caplog.text and "MESSAGE sip:bob@" in caplog.text
     assert pair.alice.send_message(MessageType.MESSAGE, pair.bob.uri, body="x", timeout=BOUND).response_code == 200
+
+
+@pytest.mark.holds("F21", "R37")
+def test_what_comes_behind_a_defect_is_not_handled(pair: TcpPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is being closed, and the engine may have lost its way with what it had begun there."""
+    pair.bob.message_received += lambda sender, args: None
+    pair.alice.send_message(MessageType.MESSAGE, pair.bob.uri, body="x", timeout=BOUND)
+    stack = pair.bob.connection_manager._stack
+    (connection,) = stack.network.connections()
+    requests = [Request("OPTIONS", f"sip:{name}@b.example") for name in ("first", "second")]
+    handled: list[Any] = []
+
+    def receive(now: float, flow: Any, message: Any) -> None:
+        handled.append(message)
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(stack.engine, "receive", receive)
+    stack.call("two messages", stack.messages_received, connection, requests).result(BOUND)
+    assert handled == requests[:1]
+    assert not connection.is_connected
