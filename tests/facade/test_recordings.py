@@ -474,6 +474,32 @@ def test_who_has_closed_says_so_first(is_incoming: bool, by_peer: bool, tmp_path
     assert [frame.segment.flags & 1 for frame in frames[-3:]] == [1, 1, 0]
 
 
+def test_of_keys_only_whole_lines_count(tmp_path: Path) -> None:
+    """They are read while OpenSSL writes."""
+    keys = tmp_path / "keys"
+    capture = CaptureFile(tmp_path / "packets", 100_000, "a test", str(keys), True)
+    for octets in (b"CLIENT_RANDOM aa 1", b"1\nCLIENT_RANDOM b"):
+        with keys.open("ab") as file:
+            file.write(octets)
+        capture._read_keys()
+    capture._start(lambda: None)
+    capture.close()
+    assert capture._keys == {"aa": [b"CLIENT_RANDOM aa 11\n"]}
+
+
+def test_a_handshake_without_end_is_not_held_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2psip.capture_file.MOST_HELD", 5000)
+    capture = CaptureFile(tmp_path / "packets", 100_000, "a test", None, False)
+    capture._tap.opened(1, ("192.0.2.1", 5060), ("192.0.2.2", 40000), True)
+    capture._tap.securing(1)
+    capture._tap.carried(1, False, 0, bytes(10_000))
+    while not capture._queue.empty():
+        capture._write(capture._queue.get()[0])
+    assert capture._streams[1].held is None
+    capture._start(lambda: None)
+    capture.close()
+
+
 def test_slow_readers_and_full_pipes_do_not_hurt(tmp_path: Path) -> None:
     """Much in both directions at once, over sockets in memory, which take little at a time."""
     with endpoint_pair(settings=ManagerSettings(maximum_body=2**20)) as pair:
