@@ -287,7 +287,7 @@ def test_exit_with_a_hundred_connections(authority: CertificateAuthority, tmp_pa
     roots = tmp_path / "roots.pem"
     roots.write_bytes(authority.pem)
     command = [sys.executable, "-c", EXITS, str(certificate), str(roots)]
-    with subprocess.Popen(command, capture_output=True, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         begun = time.monotonic()
