@@ -364,15 +364,15 @@ def test_a_store_of_everything(authority: CertificateAuthority, tmp_path: Path) 
     (tmp_path / "folder.pem").mkdir()
     (tmp_path / "nowhere.pem").symlink_to(tmp_path / "not-there")
     (tmp_path / "round.pem").symlink_to(tmp_path / "round.pem")
-    begun = time.monotonic()
+    begun = time.process_time()
     assert CertificateStore(tmp_path).find(wanted.issuer, 77).certificate == wanted.certificate
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
     other = authority.intermediate(authority.name)
     other.issue("erin.example", serial=77).write(tmp_path)
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(TlsFailureException) as failure:
         store.find(authority.name, 77)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
     assert "bob.example" in str(failure.value)
     assert "erin.example" in str(failure.value)
 
