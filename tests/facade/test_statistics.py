@@ -305,10 +305,17 @@ def test_dialogs_above_their_limit_count() -> None:
 
 def test_handlers_that_do_not_keep_up_count() -> None:
     with endpoint_pair(TCP, settings=ManagerSettings(strand_high_mark=2, strand_low_mark=1)) as pair:
-        release = threading.Event()
-        pair.bob.message_received += lambda sender, args: release.wait(BOUND)
+        begun, release = threading.Event(), threading.Event()
+
+        def hang(sender: object, args: object) -> None:
+            begun.set()
+            release.wait(BOUND)
+
+        pair.bob.message_received += hang
         manager = pair.bob.connection_manager
-        operations = [pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body="x") for _ in range(10)]
+        operations = [pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body="x")]
+        assert begun.wait(BOUND)  # from now on what waits becomes no less
+        operations += [pair.alice.begin_send_message(MessageType.MESSAGE, pair.bob.uri, body="x") for _ in range(9)]
         wait_for(lambda: manager.statistics().refusals["strand_high_mark"], manager)
         queues = manager.statistics().queues
         assert queues.events == queues.deepest_strand >= 2
