@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import json
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -207,6 +208,9 @@ def test_what_is_left_out_is_counted_by_its_kind() -> None:
     with endpoint_pair(TCP) as pair:
         pair.bob.session_received += lambda sender, args: args.session.accept()
         SignalingSession(pair.alice, pair.bob.uri).establish(timeout=BOUND)
+        end = time.monotonic() + BOUND
+        while pair.bob.connection_manager.snapshot().strands:  # which are told of the call
+            assert time.monotonic() < end
         release, operations = busy_pair(pair)
         try:
             nothing = pair.bob.connection_manager.snapshot(maximum=0)
