@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -30,6 +31,8 @@ LONGEST_SENTENCE = 1000
 """Characters of an exception's sentence, in which what peers wrote has been cut before."""
 DEEPEST = 20
 """Calls of each traceback, the last ones, and exceptions that led to one another."""
+_PLACE = re.compile(r"%[-#0 +]*\d*(?:\.\d+)?[a-z]")
+"""Where a format takes an argument."""
 
 
 def clean(value: object) -> str:
@@ -107,7 +110,7 @@ class Log:
             self._tell(level, kind, left_out)
 
     def _tell(self, level: int, kind: str, left_out: int) -> None:
-        self._emit(level, "%d more like this were left out: %s", (left_out, kind), None)
+        self._emit(level, "%d more like this were left out: %s", (left_out, _PLACE.sub("...", kind)), None)
 
     def _emit(self, level: int, kind: str, args: tuple[object, ...], error: BaseException | None) -> None:
         frame = sys._getframe(1)

@@ -22,6 +22,7 @@ from p2psip.logs import LINES_PER_SECOND, LONGEST, Log, clean
 
 PACKAGE = Path(__file__).resolve().parent.parent / "p2psip"
 KIND = "A connection from %s failed: %s"
+SHOWN = "A connection from ... failed: ..."
 
 
 class Lines(logging.Handler):
@@ -93,7 +94,7 @@ def test_how_many_were_left_out_is_said_with_the_next_line(log: Log, clock: Cloc
     clock.now += 1.0
     log.warning(KIND, "192.0.2.1", 17)
     assert lines.lines[10:] == [
-        f"WARNING 7 more like this were left out: {KIND}",
+        f"WARNING 7 more like this were left out: {SHOWN}",
         "WARNING A connection from 192.0.2.1 failed: 17",
     ]
 
@@ -106,7 +107,7 @@ def test_how_many_were_left_out_is_said_without_a_next_line(
         log.warning(KIND, "192.0.2.1", number)
     for _ in range(10):
         lines.records.get(timeout=10)
-    assert lines.records.get(timeout=10).getMessage() == f"2 more like this were left out: {KIND}"
+    assert lines.records.get(timeout=10).getMessage() == f"2 more like this were left out: {SHOWN}"
     log.tell_left_out()
     assert len(lines.lines) == 11  # it is said once
 
