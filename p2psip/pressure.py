@@ -48,6 +48,14 @@ class Queue(Protocol):
         """How much waits."""
 
 
+class Workers(Queue, Protocol):
+    """The dispatcher."""
+
+    @property
+    def is_exhausted(self) -> bool:
+        """All that there may be wait inside of handlers."""
+
+
 class LoopThread(Protocol):
     """Whose connections these are."""
 
@@ -132,9 +140,12 @@ class Pressure:
             what they came with.
     """
 
-    def __init__(self, loop: LoopThread, settings: ManagerSettings, refuse: Callable[[Any], object]) -> None:
+    def __init__(
+        self, loop: LoopThread, settings: ManagerSettings, workers: Workers, refuse: Callable[[Any], object]
+    ) -> None:
         """``refuse`` answers 503, on the loop thread."""
         self._loop = loop
+        self._workers = workers
         self._settings = settings
         self._refuse = refuse
         self._held: dict[Queue, _Full] = {}
@@ -158,17 +169,15 @@ class Pressure:
             self.weight.shares[transaction.flow] += size
         strand.post(self._turn, self._loop.now, size, transaction, function, args)
 
-    def guard(self, acceptors: dict[str, Callable[..., object]], workers: Queue) -> None:
+    def guard(self, acceptors: dict[str, Callable[..., object]]) -> None:
         """Put in front of what takes requests that begin something with a strand of its own: they are answered 503 where
         too many strands wait for a worker."""
         for method, accept in acceptors.items():
-            acceptors[method] = functools.partial(self._accept, workers, accept)
+            acceptors[method] = functools.partial(self._accept, accept)
 
-    def _accept(
-        self, workers: Queue, accept: Callable[..., object], now: float, transaction: Transaction, *args: object
-    ) -> None:
+    def _accept(self, accept: Callable[..., object], now: float, transaction: Transaction, *args: object) -> None:
         size = len(transaction.request.to_bytes())
-        if self.refuses(workers, transaction.flow) or (size >= HEAVY and self._is_heavy(transaction.flow)):
+        if self.refuses(self._workers, transaction.flow) or (size >= HEAVY and self._is_heavy(transaction.flow)):
             self._refuse(transaction)
             return
         if size >= HEAVY:
@@ -277,11 +286,14 @@ class Pressure:
             else:
                 full.over_at = None
                 refuses = full.refuses_at is not None and now >= full.refuses_at
-                # A handler may be waiting for the answer to a request of ours, and the queue for that handler.
+                # A handler may be waiting for the answer to a request of ours, and the queue for that handler; or all
+                # of them wait, for the ACK to a call that they have accepted, say, and the queue for any of them.
+                exhausted = self._workers.is_exhausted
                 released = [
                     connection
                     for connection, refusable in full.held.items()
-                    if (refuses and refusable) or (connection.unanswered and (refusable or depth < 2 * full.high))
+                    if (refuses and refusable)
+                    or ((connection.unanswered or exhausted) and (refusable or depth < 2 * full.high))
                 ]
             for connection in released:
                 del full.held[connection]

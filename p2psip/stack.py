@@ -141,8 +141,8 @@ class Stack:
         self._start_lock = fork_safe_lock()
         self._started = False
         self._running = False
-        self.pressure = Pressure(self.loop, settings, self._refuse)
-        self.pressure.guard(self.engine.acceptors, self.dispatcher)
+        self.pressure = Pressure(self.loop, settings, self.dispatcher, self._refuse)
+        self.pressure.guard(self.engine.acceptors)
         self._drains = Drains()
         self._recent: collections.deque[tuple[str, Connection, Any]] = collections.deque(maxlen=RECENT)
         self._handlers: dict[type, Callable[[Any], None]] = {

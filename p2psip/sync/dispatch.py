@@ -110,6 +110,11 @@ class Dispatcher:
         """What waits for a worker: strands that have something to run, and callbacks."""
         return len(self._ready)
 
+    @property
+    def is_exhausted(self) -> bool:
+        """There are as many workers as there may be, and each waits inside of a handler for something else."""
+        return self._active <= 0 and len(self._workers) >= self.maximum_workers and not self._idle
+
     def latency(self) -> LatencyFigures:
         """How long handlers have taken so far. Any thread."""
         with self._lock:

@@ -423,3 +423,27 @@ def test_peers_are_turned_away_while_the_events_of_their_like_are_not_handled() 
             while bob._strand.depth:
                 bob._stack.call("a look", bool).result(BOUND)
             connect()
+
+
+def test_handlers_that_all_wait_for_an_ack_get_it_while_the_trace_is_behind() -> None:
+    """The trace waits for a worker, the only worker for the ACK, and the ACK must not wait for the trace."""
+    accepted: queue.SimpleQueue[int] = queue.SimpleQueue()
+    with busy(dataclasses.replace(SETTINGS, maximum_workers=1)) as bob:
+        bob.manager.trace += lambda sender, args: None
+
+        def accept(sender: object, args: p2psip.SessionReceivedEventArgs) -> None:
+            args.session.accept(p2psip.ContentDescription("application/sdp", b"v=0\r\n"))
+            accepted.put(1)
+
+        bob.quick.session_received += accept
+        peer = bob.peer()
+        call = peer.send("quick", method="INVITE")
+        assert peer.code(call) == 200
+        for _ in range(8):
+            peer.send("quick", method="OPTIONS")
+        bob.wait(lambda: bob.pressure.counts["paused"])
+        answer = peer.answers[call]
+        ack = [("Via", "SIP/2.0/TCP peer.example;branch=z9hG4bKack"), ("Max-Forwards", "70")]
+        ack += [(name, answer.headers.get(name) or "") for name in ("From", "To", "Call-ID")]
+        peer.say(Request("ACK", str(answer.contact[0].uri), [*ack, ("CSeq", "1 ACK")]))  # type: ignore[union-attr]
+        assert accepted.get(timeout=BOUND) == 1

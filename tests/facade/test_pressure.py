@@ -83,15 +83,23 @@ def refused() -> list[Any]:
 
 
 @pytest.fixture
-def full(loop: Any, refused: list[Any]) -> Any:
+def workers() -> SimpleNamespace:
+    """Those who run handlers."""
+    return SimpleNamespace(depth=0, is_exhausted=False)
+
+
+@pytest.fixture
+def full(loop: Any, workers: Any, refused: list[Any]) -> Any:
     """A Pressure, for any kind of strand."""
-    return Pressure(loop, SETTINGS, refused.append)
+    return Pressure(loop, SETTINGS, workers, refused.append)
 
 
-def test_who_refuses_lets_handlers_work(loop: Loop, refused: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_refuses_lets_handlers_work(
+    loop: Loop, workers: Any, refused: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is above REFUSALS a second stays unread for so long."""
     monkeypatch.setattr(pressure, "REFUSALS", 50.0)
-    full: Any = Pressure(loop, SETTINGS, refused.append)
+    full: Any = Pressure(loop, SETTINGS, workers, refused.append)  # type: ignore[arg-type]
     strand, flow = Strand(16), Flow(owed=16)
     for _ in range(50):
         full.deliver(strand, transaction(flow), print)
@@ -168,5 +176,19 @@ def test_a_connection_that_owes_us_an_answer_is_read_up_to_twice_the_mark(
     """A handler may wait for that answer; but what cannot be refused must end somewhere."""
     flow = Flow(unanswered=1)
     full.slow_down(Strand(depth), flow)
+    loop.look()
+    assert flow.words == words
+
+
+@pytest.mark.parametrize(("depth", "words"), [(15, ["rest", "go on"]), (16, ["rest"])])
+def test_who_brings_what_all_workers_wait_for_is_read_likewise(
+    loop: Loop, workers: SimpleNamespace, full: Any, depth: int, words: list[str]
+) -> None:
+    """Each of them waits for the ACK to a call, say, which nobody reads."""
+    flow = Flow()
+    full.slow_down(Strand(depth), flow)
+    loop.look()
+    assert flow.words == ["rest"]
+    workers.is_exhausted = True
     loop.look()
     assert flow.words == words
