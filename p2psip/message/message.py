@@ -360,7 +360,7 @@ class Response(Message):
 
     @property
     def start_line(self) -> str:
-        return f"{self.sip_version} {self.status_code} {self.reason}"
+        return f"{self.sip_version} {self.status_code:03} {self.reason}"
 
     @property
     def unmet(self) -> Any:

@@ -365,3 +365,11 @@ def test_many_values_are_refused_by_default() -> None:
         refused(request_bytes(*[name] * 1000))
     refused(request_bytes("Via: " + ",".join(["SIP/2.0/TCP a"] * 64)))
     parsed(request_bytes("Via: " + ",".join(["SIP/2.0/TCP a"] * 63))).validate()
+
+
+def test_a_code_with_a_leading_zero_keeps_it() -> None:
+    """It is no code that means anything, but what is written can be read again."""
+    response = parse_message(b"SIP/2.0 010 \r\nVia: SIP/2.0/TCP a\r\nContent-Length: 0\r\n\r\n")
+    response.headers.add("X", "1")
+    assert response.to_bytes().startswith(b"SIP/2.0 010 \r\n")
+    assert parse_message(response.to_bytes()).start_line == response.start_line
