@@ -98,9 +98,6 @@ class RealTimeConnectionManager(Observing, abc.ABC):
             names=resolver,
             on_unhandled=self._report_unhandled,
         )
-        self._strand = self._stack.network.admission.events = self._stack.dispatcher.strand(
-            "connection manager", owner=self
-        )
         self._began_at = self._stack.loop.clock.now()
         self._ended_at: float | None = None
         self._recordings: list[Recording] = []
@@ -186,7 +183,7 @@ class RealTimeConnectionManager(Observing, abc.ABC):
 
     def _let_events_out(self, deadline: Deadline) -> None:
         """What the end of the endpoints raised reaches its handlers, but for those that this call comes from."""
-        for strand in (self._strand, *self._last_strands):
+        for strand in (self._stack.events, *self._last_strands):
             if strand.is_current:
                 continue
             reached: Operation[None] = Operation("the last event", callbacks=_no_workers)
@@ -243,11 +240,11 @@ class RealTimeConnectionManager(Observing, abc.ABC):
         """Any thread: tell the application of an exception of its own."""
         if self.unhandled_exception:
             args = UnhandledExceptionEventArgs(error, sender, handler)
-            self._strand.post(self.unhandled_exception.raise_event, self, args)
+            self._stack.events.post(self.unhandled_exception.raise_event, self, args)
 
     def _raise(self, event: Event[Any, Any], args: object) -> None:
         """Queue an event of this manager."""
-        self._strand.post(event.raise_event, self, args, self._report_unhandled)
+        self._stack.events.post(event.raise_event, self, args, self._report_unhandled)
 
     # ------------------------------------------------------------------ what the stack tells, on the loop thread
 

@@ -39,7 +39,7 @@ from p2psip.net.pool import Pool
 from p2psip.net.resolver import Resolver
 from p2psip.net.returns import Returns
 from p2psip.pressure import Pressure
-from p2psip.sync import Dispatcher, Event, OnError, Operation, Strand, forbid_blocking, fork_safe_lock
+from p2psip.sync import Dispatcher, Event, OnError, Operation, forbid_blocking, fork_safe_lock
 from p2psip.tokens import SecretTokens
 from p2psip.trace import excerpt
 
@@ -84,8 +84,6 @@ class StackOwner(Protocol):
     def _authorization_wanted(self) -> bool: ...
     @property
     def trace(self) -> Event[Any, Any]: ...
-    @property
-    def _strand(self) -> Strand: ...
     def _sent_by(self, connection: Connection) -> str: ...
     def _authorize(self, connection: Connection) -> None: ...
     def _connection_ready(self, connection: Connection) -> None: ...
@@ -133,6 +131,8 @@ class Stack:
         self.loop = Loop(name, self._loop_ended) if world is None else Loop(name, self._loop_ended, world.clock)
         resolver = Resolver(self.loop, settings, given_names(names, None if world is None else world.hosts))
         self.network = Network(self.loop, settings, self, tls=tls, resolver=resolver, factory=world)
+        # Where what the manager itself tells waits for handlers.
+        self.events = self.network.admission.events = self.dispatcher.strand("connection manager", owner=owner)
         self._returns = Returns(self.network)
         self.loop.add_clock(self)
         self._owner = owner
@@ -449,7 +449,7 @@ class Stack:
         if self._tracing:
             self._owner._traced(direction, connection, when, octets)
             if direction == "received":  # those who look on may not keep up
-                self.pressure.slow_down(self._owner._strand, connection)
+                self.pressure.slow_down(self.events, connection)
 
     def _log_failure(self, connection: Connection) -> None:
         """An exception of the engine is a bug of ours: what led to it helps to find it."""

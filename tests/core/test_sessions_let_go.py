@@ -11,6 +11,7 @@ import pytest
 from call_support import ANSWER, OFFER, Party, World, acknowledge_at_once, connected
 
 from p2psip.core.dialog import Content
+from p2psip.core.invite_forks import MAXIMUM_FORKS
 from p2psip.core.session import Session
 from p2psip.message import Request, parse_message
 
@@ -130,6 +131,17 @@ def test_a_fork_that_answers_when_the_call_is_over_is_acknowledged_and_ended(wor
     assert messages(world, "BYE")[-1].to_tag == "another"
     world.pass_time(32.0)
     world.assert_over()
+
+
+def test_forks_that_answer_without_end_are_a_flood(world: World) -> None:
+    hung_up_by_the_caller(world)
+    success = next(m for m in messages(world, "200") if m.cseq.method == "INVITE")
+    world.log.clear()
+    for number in range(2 * MAXIMUM_FORKS):
+        late = success.to_bytes().replace(f"tag={success.to_tag}".encode(), f"tag=another{number}".encode())
+        world.alice.engine.receive(world.now, world.alice.flows[0], parse_message(late))
+        world.run()
+    assert world.log == ["ACK", "BYE", "481"] * MAXIMUM_FORKS
 
 
 @pytest.mark.parametrize("who", ["alice", "bob"])

@@ -417,10 +417,10 @@ def test_peers_are_turned_away_while_the_events_of_their_like_are_not_handled() 
             connect()
             bob._stack.call("a look", bool).result(BOUND)
         assert bob.statistics().refusals["strand_high_mark"]
-        assert 20 <= bob._strand.depth < 100
+        assert 20 <= bob._stack.events.depth < 100
         end.set()
         with bob.incoming_connection_added.expect(BOUND):
-            while bob._strand.depth:
+            while bob._stack.events.depth:
                 bob._stack.call("a look", bool).result(BOUND)
             connect()
 

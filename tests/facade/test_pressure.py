@@ -192,3 +192,18 @@ def test_who_brings_what_all_workers_wait_for_is_read_likewise(
     workers.is_exhausted = True
     loop.look()
     assert flow.words == words
+
+
+@pytest.mark.parametrize("end", ["is_answered", "is_terminated"])
+def test_a_heavy_call_weighs_until_it_is_answered_or_over(loop: Loop, full: Any, end: str) -> None:
+    acceptors: dict[str, Any] = {"INVITE": lambda now, transaction: None}
+    full.guard(acceptors)
+    request = SimpleNamespace(to_bytes=lambda: bytes(pressure.HEAVY))
+    call = type("Call", (), {"flow": Flow(), "request": request, "is_answered": False, "is_terminated": False})()
+    acceptors["INVITE"](0.0, call)
+    loop.look()
+    assert full.weight.depth == pressure.HEAVY
+    setattr(call, end, True)
+    loop.look()
+    assert full.weight.depth == 0
+    assert loop.looks == []

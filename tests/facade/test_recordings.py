@@ -300,13 +300,16 @@ def test_the_file_of_its_keys_is_closed_before_it_is_removed(tmp_path: Path, is_
 
 
 def test_a_handshake_that_fails_is_in_it(tmp_path: Path) -> None:
+    refused = threading.Event()
     with endpoint_pair() as pair:
+        pair.bob.connection_manager.incoming_tls_negotiation_failed += lambda sender, args: refused.set()
         with living_in(pair.network):
             stranger = tls_manager(CertificateAuthority(), "stranger.example")
         with stranger, pair.bob.connection_manager.capture_to(tmp_path / "packets"):
             endpoint = SipPeerToPeerEndpoint("sip:x@stranger.example", stranger)
             with pytest.raises(RealTimeException):
                 endpoint.send_message(MessageType.OPTIONS, pair.bob.uri, timeout=BOUND)
+            assert refused.wait(BOUND)  # the alert has come
     contents = CaptureContents(tmp_path / "packets")
     octets = b"".join(frame.segment.data for frame in contents.frames)
     assert octets[:1] == b"\x16" and b"\x15\x03" in octets  # a handshake, and an alert

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -261,3 +262,16 @@ def test_connections_that_are_being_made_count(world: World) -> None:
     world.clock.advance(10)  # connect_timeout
     side.settle()
     assert side.network.reach.attempts == 0
+
+
+def test_peers_are_turned_away_where_connections_that_are_being_made_take_the_room(world: World) -> None:
+    side = world.side(ManagerSettings(maximum_connections=1))
+    world.network.ignore("192.0.2.9")
+    side.acquire(Target("TCP", "192.0.2.9", 1, None))
+    world.network.wait_for_links(1)
+    taken, ours = socket.socketpair()
+    with ours:
+        side.loop.post(side.network.accepted, taken, ("192.0.2.7", 5060))
+        side.settle()
+        assert side.network.counts.refused["maximum_connections"] == 1
+        assert taken.fileno() == -1

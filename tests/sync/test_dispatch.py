@@ -544,3 +544,25 @@ def test_in_a_forked_child_it_is_stopped(dispatcher: Dispatcher, gate: Gate) -> 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     gate.open.set()
     settle(strand)
+
+
+def test_all_workers_wait_inside_of_handlers() -> None:
+    """Not so while one runs, has nothing to do, or could yet be made."""
+    dispatcher, gate = Dispatcher("two", 2), Gate()
+    operations: list[Operation[None]] = [Operation(name, callbacks=dispatcher.submit) for name in ("one", "two")]
+    assert not dispatcher.is_exhausted
+    dispatcher.submit(operations[0].result)
+    until(lambda: len(operations[0]._waiters) == 1)
+    assert not dispatcher.is_exhausted  # there may be two
+    dispatcher.submit(gate)
+    assert gate.entered.wait(BOUND)
+    assert not dispatcher.is_exhausted  # the other one runs
+    gate.open.set()
+    until(lambda: len(dispatcher._idle) == 1)
+    assert not dispatcher.is_exhausted  # and now has nothing to do
+    dispatcher.submit(operations[1].result)
+    until(lambda: dispatcher.is_exhausted)
+    for operation in operations:
+        operation.complete(None)
+    until(lambda: not dispatcher.is_exhausted)
+    assert dispatcher.stop(BOUND)

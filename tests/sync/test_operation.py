@@ -530,3 +530,19 @@ def test_nothing_is_left_behind(dispatcher: Dispatcher, end: str) -> None:
         until(lambda: gone[0]() is None and gone[1]() is None)
     finally:
         gc.enable()
+
+
+def test_the_error_of_a_waiter_holds_no_frames_of_who_made_it() -> None:
+    operation: Operation[None] = Operation("it", callbacks=lambda *_: True)
+    try:
+        try:
+            raise OSError("gone")
+        except OSError as cause:
+            raise ValueError("lost") from cause
+    except ValueError as error:
+        operation.fail(error)
+    told = operation.exception(0)
+    assert isinstance(told, ValueError)
+    assert told.__traceback__ is None
+    assert isinstance(told.__cause__, OSError)
+    assert told.__cause__.__traceback__ is None
